@@ -1,0 +1,95 @@
+"""Pickle a module so that equal modules give equal bytes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PortableModule"]
+
+
+class PortableModule:
+    """Stands for a module in a pickle, and comes out of it as the module.
+
+    torch pickles a tensor with the address of its storage, so that
+    ``joblib.hash`` of a module differs from copy to copy. Here the tensors are
+    replaced by NumPy arrays, which hash by their values. The module comes back in
+    eval mode on the CPU.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Not changed and not copied until it is pickled.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _thaw, (_freeze(self.module),)
+
+
+class _FrozenTensor:
+    """The values of a tensor as a NumPy array."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        values = tensor.detach().cpu()
+        self.is_parameter = isinstance(tensor, nn.Parameter)
+        self.requires_grad = tensor.requires_grad
+        self.dtype = str(tensor.dtype).removeprefix("torch.")
+        self.shape = tuple(tensor.shape)
+        # NumPy lacks bfloat16 and the 8-bit floats: their bytes will do.
+        self.data = values.contiguous().reshape(-1).view(torch.uint8).numpy()
+
+    def thaw(self) -> Tensor:
+        values = torch.from_numpy(self.data.copy()).view(getattr(torch, self.dtype))
+        values = values.reshape(self.shape)
+        if self.is_parameter:
+            return nn.Parameter(values, requires_grad=self.requires_grad)
+        return values.requires_grad_(self.requires_grad)
+
+
+def _tensors(module: nn.Module) -> dict[int, Tensor]:
+    """Collect every tensor held by a module or a submodule, shared ones once."""
+    found = {}
+    for part in module.modules():
+        held = vars(part)
+        for values in (held["_parameters"], held["_buffers"], held):
+            for value in values.values():
+                if isinstance(value, Tensor):
+                    found[id(value)] = value
+    return found
+
+
+def _freeze(module: nn.Module) -> nn.Module:
+    """Copy the structure of a module around frozen tensors.
+
+    ``deepcopy`` takes whatever its memo already holds for a copy: no weight is
+    ever copied as a tensor.
+    """
+    memo: dict[int, Any] = {
+        key: _FrozenTensor(tensor) for key, tensor in _tensors(module).items()
+    }
+    skeleton = copy.deepcopy(module, memo)
+    for part in skeleton.modules():
+        part.training = False
+    return skeleton
+
+
+def _thaw(skeleton: nn.Module) -> nn.Module:
+    """Put tensors back in place of the frozen ones, in a skeleton of our own."""
+    thawed: dict[int, Tensor] = {}
+
+    def restore(values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, _FrozenTensor):
+                values[name] = thawed.setdefault(id(value), value.thaw())
+
+    for part in skeleton.modules():
+        restore(vars(part)["_parameters"])
+        restore(vars(part)["_buffers"])
+        restore(vars(part))
+    return skeleton

@@ -1,0 +1,297 @@
+"""Adversarial sets: run an attack, keep what it really fooled, and the controls.
+
+The attacks themselves come from torchattacks; ours are the two that a study of
+boundaries needs beside them, the minimal perturbation and noise of the same norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from curvdetect._extras import require
+from curvdetect.geometry import find_boundary
+from curvdetect.model import TorchModel
+
+__all__ = [
+    "AdversarialSet",
+    "MinimalNormAttack",
+    "make_adversarial_set",
+    "pgd",
+    "same_norm_noise",
+]
+
+Attack = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """Clean images that the model gets right, and what an attack made of them.
+
+    Attributes
+    ----------
+    clean : ndarray of shape (n_clean, *input_shape)
+        The images that the model classifies right.
+    clean_label : ndarray of shape (n_clean,), int64
+        Their labels, true and predicted.
+    adversarial : ndarray of shape (n_adversarial, *input_shape)
+        The perturbed images that the model classifies wrong.
+    original_label : ndarray of shape (n_adversarial,), int64
+        Label of each before the attack.
+    predicted_label : ndarray of shape (n_adversarial,), int64
+        Label of each after it.
+    source : ndarray of shape (n_adversarial,), int64
+        Position in `clean` of the image that each was made from.
+    """
+
+    clean: npt.NDArray[np.float32]
+    clean_label: npt.NDArray[np.int64]
+    adversarial: npt.NDArray[np.float32]
+    original_label: npt.NDArray[np.int64]
+    predicted_label: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the clean images that the attack made the model get wrong."""
+        return len(self.adversarial) / max(len(self.clean), 1)
+
+    @property
+    def norms(self) -> npt.NDArray[np.float64]:
+        """L2 norm of each perturbation, in input units, shape (n_adversarial,)."""
+        change = self.adversarial - self.clean[self.source]
+        return np.linalg.norm(
+            change.reshape(len(change), -1).astype(np.float64), axis=1
+        )
+
+
+def make_adversarial_set(
+    model: TorchModel,
+    attack: Attack,
+    X: npt.NDArray[np.float32],
+    y: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    verbose: int = 0,
+) -> AdversarialSet:
+    """Attack the images that a model gets right; keep those it then gets wrong.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack.
+    attack : callable
+        ``attack(images, labels) -> images``, torchattacks' calling convention, built
+        on ``model.as_module()``.
+    X : array of shape (n_samples, *input_shape)
+        Images.
+    y : array of shape (n_samples,)
+        True labels, 0 .. n_classes - 1.
+    batch_size : int, default=256
+        Images given to the attack at a time.
+    seed : int, default=0
+        Of torch's generators during the attack; they are restored afterwards.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    AdversarialSet
+        Clean and adversarial images with their labels.
+
+    Raises
+    ------
+    ValueError
+        If the model gets none of the images right, or the attack's result has
+        another shape, is not finite or leaves the model's bounds.
+    """
+    y = np.asarray(y, dtype=np.int64)
+    right = model.predict(X) == y
+    if not right.any():
+        raise ValueError(
+            "the model classifies none of these images right; do the labels and the "
+            "preprocessing (bounds, mean, std) belong to it?"
+        )
+    clean, labels = np.asarray(X, dtype=np.float32)[right], y[right]
+    attacked = []
+    with (
+        tqdm(total=len(clean), unit="image", desc="attack", disable=not verbose) as bar,
+        model.evaluating(),
+    ):
+        torch.manual_seed(seed)
+        targets = torch.from_numpy(labels).split(batch_size)
+        for images, target in zip(
+            model.split(model.to_tensor(clean), batch_size), targets, strict=True
+        ):
+            result = attack(images, target.to(images.device))
+            attacked.append(result.detach().cpu())
+            bar.update(len(images))
+    adversarial = torch.cat(attacked).numpy().astype(np.float32)
+    if adversarial.shape != clean.shape:
+        raise ValueError(
+            f"attack must keep the shape of the images, {clean.shape}; got "
+            f"{adversarial.shape}"
+        )
+    predicted = model.predict(adversarial)  # checks values and bounds too
+    fooled = predicted != labels
+    return AdversarialSet(
+        clean=clean,
+        clean_label=labels,
+        adversarial=adversarial[fooled],
+        original_label=labels[fooled],
+        predicted_label=predicted[fooled],
+        source=np.flatnonzero(fooled),
+    )
+
+
+def pgd(model: TorchModel, *, eps: float, steps: int = 40) -> Attack:
+    """Return torchattacks' PGD under an L-infinity budget, from a random start.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack, with bounds (0, 1).
+    eps : float
+        Largest change of a value.
+    steps : int, default=40
+        Steps of length eps / 8 (never less than what reaches the budget).
+
+    Returns
+    -------
+    callable
+        ``attack(images, labels)``.
+
+    Raises
+    ------
+    ImportError
+        If torchattacks is missing (extra "attacks").
+    ValueError
+        If the model's bounds are not (0, 1), which torchattacks takes for granted.
+    """
+    torchattacks = require("torchattacks", extra="attacks")
+    if model.bounds != (0.0, 1.0):
+        raise ValueError(
+            f"torchattacks needs a model with bounds (0.0, 1.0); got {model.bounds}"
+        )
+    alpha = eps * max(1 / 8, 2 / steps)
+    attack: Attack = torchattacks.PGD(
+        model.as_module(), eps=eps, alpha=alpha, steps=steps
+    )
+    return attack
+
+
+class MinimalNormAttack:
+    """Go just across the nearest boundary found: a minimal L2 perturbation.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack.
+    factor : float, default=1.02
+        Length of the perturbation, as a multiple of the way to the boundary.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect import TorchModel
+    >>> from curvdetect.attacks import MinimalNormAttack
+    >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(2,))
+    >>> MinimalNormAttack(model)(torch.tensor([[0.7, 0.3]]), torch.tensor([0]))
+    tensor([[0.4960, 0.5040]])
+    """
+
+    def __init__(self, model: TorchModel, *, factor: float = 1.02) -> None:
+        self.model = model
+        self.factor = factor
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Perturb images towards their nearest boundary.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, *input_shape)
+            On the model's device, within its bounds.
+        labels : Tensor of shape (n,)
+            Labels to get away from.
+
+        Returns
+        -------
+        Tensor of shape (n, *input_shape)
+            Perturbed images within the bounds; unchanged where no boundary is found.
+            Cost: one boundary search per other class.
+        """
+        model, n = self.model, len(images)
+        with model.evaluating():
+            others = torch.arange(model.n_classes, device=images.device).expand(n, -1)
+            others = others[others != labels[:, None]].reshape(n, -1)
+            k = others.shape[1]
+            boundary = find_boundary(
+                model.margin(labels.repeat_interleave(k), others.flatten()),
+                images.repeat_interleave(k, dim=0),
+                bounds=model.bounds,
+                batch_size=model.rows_per_batch(images[:1]),
+            )
+        distance = boundary.distances.where(boundary.converged, torch.inf)
+        nearest = distance.reshape(n, k).argmin(dim=1)
+        rows = nearest + k * torch.arange(n, device=images.device)
+        way = boundary.points[rows] - images
+        way[~boundary.converged[rows]] = 0
+        return (images + self.factor * way).clamp(*(model.bounds or (None, None)))
+
+
+def same_norm_noise(
+    X: npt.NDArray[np.float32],
+    norms: npt.NDArray[Any] | float,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    random_state: int | np.random.RandomState | None = None,
+) -> npt.NDArray[np.float32]:
+    """Add Gaussian noise of a given norm: the control that must not be flagged.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, *input_shape)
+        Images.
+    norms : float or array of shape (n_samples,)
+        L2 norm that the noise has in the end, in input units.
+    bounds : (float, float) or None, default=(0.0, 1.0)
+        Values are clipped to these; the noise is made longer until it has its norm
+        nevertheless.
+    random_state : int, RandomState or None, default=None
+        Draws the noise.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, *input_shape), float32
+        Noisy images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from curvdetect.attacks import same_norm_noise
+    >>> noisy = same_norm_noise(np.zeros((1, 64), np.float32), 2.0, random_state=0)
+    >>> round(float(np.linalg.norm(noisy)), 3), float(noisy.min())
+    (2.0, 0.0)
+    """
+    rng = check_random_state(random_state)
+    flat = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
+    target = np.broadcast_to(np.asarray(norms, dtype=np.float64), len(flat))[:, None]
+    low, high = bounds or (-np.inf, np.inf)
+    noise = rng.normal(size=flat.shape)
+    # The norm after clipping grows with the scale: bisect for it.
+    least, most = np.zeros_like(target), np.full_like(target, 1e3) * target
+    for _ in range(60):
+        scale = (least + most) / 2
+        noisy = np.clip(flat + scale * noise, low, high)
+        longer = np.linalg.norm(noisy - flat, axis=1, keepdims=True) > target
+        least, most = np.where(longer, least, scale), np.where(longer, scale, most)
+    return noisy.reshape(X.shape).astype(np.float32)

@@ -1,0 +1,89 @@
+r"""The geometry of decision boundaries, in pure torch.
+
+Everything here takes a *margin* as its first argument: a callable that maps
+points of shape ``(n, *input_shape)`` to ``(n,)`` numbers, row by row, positive on
+the predicted side. Nothing here knows a network, scikit-learn or NumPy.
+
+Notation
+--------
+f : R^d -> R^L
+    Logits. ``d`` is the number of input values.
+i, j
+    Predicted class, i = argmax f(x), and another class.
+F = F_ij = f_i - f_j
+    Pairwise margin. The boundary between i and j is {F = 0}; F > 0 is the
+    predicted side.
+x, z
+    An input; a point where F vanishes (a boundary point).
+g, H
+    Gradient and Hessian of F.
+n = g / \|g\|
+    Unit normal. v is a unit vector, tangent where v . n = 0.
+h
+    Finite step: an L2 length in input units.
+
+Lengths are L2 norms in input units (the [0, 1] image before normalisation), so
+curvatures are in 1 / input units.
+
+Sign
+----
+One convention: **positive where the predicted region {F > 0} is locally
+convex**. A ball of radius r that is the predicted region has curvature +1/r.
+
+Equations
+---------
+normal curvature along a tangent v
+    kappa(v) = - v^T H v / (\|v\|^2 \|g\|)
+average curvature
+    kappa = mean of kappa(v) over unit tangents v
+    = (g^T H g - tr(H) \|g\|^2) / ((d - 1) \|g\|^3)
+    = 1/(d-1) times the sum of the d - 1 principal curvatures
+
+The first is equation (5) and the second is Goldman's formula (7) of the
+literature [1]_ [2]_ with the constant d - 1 in place of 2; the minus sign in the
+first is what makes the two agree.
+
+Steps
+-----
+A network of ReLU layers is piecewise linear: its exact Hessian is zero almost
+everywhere. Curvature is therefore measured at a finite step h, which is part of
+the result: a curvature "at scale h".
+
+References
+----------
+.. [1] A. Fawzi, S.-M. Moosavi-Dezfooli, P. Frossard, S. Soatto, "Empirical study
+   of the topology and geometry of deep networks", CVPR 2018.
+.. [2] R. Goldman, "Curvature formulas for implicit curves and surfaces", Computer
+   Aided Geometric Design 22(7), 2005.
+"""
+
+from curvdetect.geometry._boundary import Boundary, find_boundary
+from curvdetect.geometry._curvature import (
+    CurvatureMethod,
+    mean_curvature,
+    normal_curvature,
+)
+from curvdetect.geometry._derivatives import (
+    margin_gradient,
+    margin_value,
+    margin_value_and_gradient,
+    mean_decrease,
+)
+from curvdetect.geometry._directions import random_directions, tangent_basis
+from curvdetect.geometry._margins import Margin, PairwiseMargin
+
+__all__ = [
+    "Boundary",
+    "CurvatureMethod",
+    "Margin",
+    "PairwiseMargin",
+    "find_boundary",
+    "margin_gradient",
+    "margin_value",
+    "margin_value_and_gradient",
+    "mean_curvature",
+    "mean_decrease",
+    "normal_curvature",
+    "random_directions",
+    "tangent_basis",
+]

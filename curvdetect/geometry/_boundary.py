@@ -1,0 +1,243 @@
+"""Search for boundary points: towards the nearest, across it, then onto it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
+from curvdetect.geometry._margins import Margin, take_rows
+
+__all__ = ["Boundary", "find_boundary"]
+
+#: A Newton step is lengthened by this part, so that it ends across the boundary.
+_OVERSHOOT = 0.02
+_MAX_ROOT_STEPS = 12
+
+
+class Boundary(NamedTuple):
+    """Boundary points found by :func:`find_boundary`.
+
+    Attributes
+    ----------
+    points : Tensor of shape (n, *input_shape)
+        z; where `converged` is False, where the search ended.
+    distances : Tensor of shape (n,)
+        L2 norm of z - x, in input units.
+    converged : Tensor of shape (n,), bool
+        Whether a change of sign was enclosed.
+    """
+
+    points: Tensor
+    distances: Tensor
+    converged: Tensor
+
+
+def find_boundary(
+    margin: Margin,
+    x: Tensor,
+    *,
+    n_projections: int = 2,
+    max_steps: int = 20,
+    tol: float = 1e-4,
+    bounds: tuple[float, float] | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
+    batch_size: int | None = None,
+) -> Boundary:
+    r"""Find a point of the boundary near each point.
+
+    Three phases, each only for the rows that need it:
+
+    1. `n_projections` times, z becomes the foot of the perpendicular from x on the
+       boundary linearised at z, x + ((g . (z - x) - F(z)) / \|g\|^2) g. Where this
+       iteration (of Hasofer, Lind, Rackwitz and Fiessler) converges, it does so to
+       the nearest boundary point.
+    2. Newton steps z - F(z) g / \|g\|^2, 2 % longer, until the margin changes sign, as
+       in DeepFool.
+    3. The Illinois method on the last step: regula falsi that halves the value of an
+       end that stays, of order 1.44.
+
+    Parameters
+    ----------
+    margin : callable
+        F: (n, *input_shape) -> (n,), each row for itself.
+    x : Tensor of shape (n, *input_shape)
+        Where to start; F may have either sign there.
+    n_projections : int, default=2
+        More get closer to the nearest point: on two trained LeNets, two shorten the
+        distance by 10 to 17 % against none, five by 11 to 20 %.
+    max_steps : int, default=20
+        Newton steps at the most.
+    tol : float, default=1e-4
+        When to stop: F at the point, relative to F at the ends of the last step.
+    bounds : (float, float), optional
+        Smallest and largest value of an input: the search then stays in that box.
+    start : tuple of Tensor, optional
+        F and its gradient at `x`, if they are known already.
+    batch_size : int, optional
+        Rows given to `margin` at a time; all at once by default.
+
+    Returns
+    -------
+    Boundary
+        Points, distances and a mask. Not finding a boundary (the gradient vanishes,
+        or the sign never changes) is a value of the mask, not an error. Cost: a
+        forward and a backward pass for each projection and step, of which two or
+        three are typical, and two or three forward passes.
+
+    References
+    ----------
+    R. Rackwitz, B. Fiessler, "Structural reliability under combined random load
+    sequences", Computers & Structures 9(5), 1978.
+    S.-M. Moosavi-Dezfooli, A. Fawzi, P. Frossard, "DeepFool: a simple and accurate
+    method to fool deep neural networks", CVPR 2016.
+
+    Examples
+    --------
+    The unit circle, seen from inside.
+
+    >>> import torch
+    >>> from curvdetect.geometry import find_boundary
+    >>> circle = lambda x: 1 - x.norm(dim=1)
+    >>> find_boundary(circle, torch.tensor([[0.3, 0.4]])).distances
+    tensor([0.5000])
+    """
+    if start is None:
+        start = margin_value_and_gradient(margin, x, batch_size=batch_size)
+    z, start = _approach(margin, x, n_projections, bounds, start, batch_size)
+    near, far, crossed = _cross(margin, z, max_steps, bounds, start, batch_size)
+    points = near.point
+    rows = crossed.nonzero().squeeze(1)
+    if len(rows):
+        points[rows] = _root(
+            take_rows(margin, rows), near.take(rows), far.take(rows), tol, batch_size
+        )
+    distances = (points - x).flatten(1).norm(dim=1)
+    return Boundary(points, distances, crossed)
+
+
+class _End(NamedTuple):
+    """One end of each of the segments that enclose the boundary."""
+
+    point: Tensor
+    value: Tensor
+
+    def take(self, rows: Tensor) -> _End:
+        return _End(self.point[rows], self.value[rows])
+
+    def put(self, rows: Tensor, point: Tensor, value: Tensor) -> None:
+        self.point[rows], self.value[rows] = point, value
+
+
+def _approach(
+    margin: Margin,
+    x: Tensor,
+    n_projections: int,
+    bounds: tuple[float, float] | None,
+    start: tuple[Tensor, Tensor],
+    batch_size: int | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Project x on the linearised boundary again and again; return z, F(z), g(z)."""
+    z = x
+    for _ in range(n_projections):
+        value, gradient = start
+        along = (gradient * (z - x)).flatten(1).sum(1)
+        foot = x + _per_row((along - value) / _square(gradient), x) * gradient
+        if bounds is not None:
+            foot = foot.clamp(*bounds)
+        finite = _per_row(foot.flatten(1).isfinite().all(1), x)
+        z = foot.where(finite, z)
+        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
+    return z, start
+
+
+def _cross(
+    margin: Margin,
+    z: Tensor,
+    max_steps: int,
+    bounds: tuple[float, float] | None,
+    start: tuple[Tensor, Tensor],
+    batch_size: int | None,
+) -> tuple[_End, _End, Tensor]:
+    """Take Newton steps until the sign changes; return the two ends of the last."""
+    value, gradient = start
+    near, far = _End(z.clone(), value.clone()), _End(z.clone(), value.clone())
+    crossed = value == 0
+    rows = (~crossed).nonzero().squeeze(1)
+    gradient = gradient[rows]
+    for _ in range(max_steps):
+        point = _newton_step(*near.take(rows), gradient, bounds)
+        finite = point.flatten(1).isfinite().all(1)  # not where the gradient vanishes
+        rows, point = rows[finite], point[finite]
+        if not len(rows):
+            break
+        value, gradient = margin_value_and_gradient(
+            take_rows(margin, rows), point, batch_size=batch_size
+        )
+        across = value * near.value[rows] <= 0
+        far.put(rows[across], point[across], value[across])
+        crossed[rows[across]] = True
+        near.put(rows[~across], point[~across], value[~across])
+        rows, gradient = rows[~across], gradient[~across]
+    return near, far, crossed
+
+
+def _newton_step(
+    point: Tensor, value: Tensor, gradient: Tensor, bounds: tuple[float, float] | None
+) -> Tensor:
+    """Return the points one lengthened Newton step further."""
+    if bounds is not None:
+        # A value at its bound cannot move outwards: leave it out of the step.
+        downhill = -_per_row(value.sign(), point) * gradient
+        at_low = (point <= bounds[0]) & (downhill < 0)
+        at_high = (point >= bounds[1]) & (downhill > 0)
+        gradient = gradient.masked_fill(at_low | at_high, 0)
+    length = (1 + _OVERSHOOT) * value / _square(gradient)
+    point = point - _per_row(length, point) * gradient
+    return point if bounds is None else point.clamp(*bounds)
+
+
+def _root(
+    margin: Margin, near: _End, far: _End, tol: float, batch_size: int | None
+) -> Tensor:
+    """Return the root on each segment near + t (far - near), 0 <= t <= 1."""
+    a, b = torch.zeros_like(near.value), torch.ones_like(far.value)
+    at_a, at_b = near.value.clone(), far.value.clone()
+    best = torch.where(at_a.abs() < at_b.abs(), a, b)
+    residual = torch.minimum(at_a.abs(), at_b.abs())
+    target = tol * torch.maximum(at_a.abs(), at_b.abs())
+    last_moved = torch.zeros_like(a)  # 1 for b, -1 for a
+    for _ in range(_MAX_ROOT_STEPS):
+        rows = (residual > target).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        t = torch.lerp(a[rows], b[rows], at_a[rows] / (at_a[rows] - at_b[rows]))
+        value = margin_value(
+            take_rows(margin, rows),
+            torch.lerp(near.point[rows], far.point[rows], _per_row(t, near.point)),
+            batch_size=batch_size,
+        )
+        moves_b = value * at_a[rows] <= 0
+        moved = torch.where(moves_b, 1.0, -1.0).to(a)
+        # An end that stays twice in a row counts half.
+        shrink = torch.where(moved == last_moved[rows], 0.5, 1.0).to(a)
+        last_moved[rows] = moved
+        at_a[rows] = torch.where(moves_b, at_a[rows] * shrink, value)
+        at_b[rows] = torch.where(moves_b, value, at_b[rows] * shrink)
+        a[rows] = torch.where(moves_b, a[rows], t)
+        b[rows] = torch.where(moves_b, t, b[rows])
+        better = value.abs() < residual[rows]
+        best[rows] = torch.where(better, t, best[rows])
+        residual[rows] = torch.where(better, value.abs(), residual[rows])
+    return torch.lerp(near.point, far.point, _per_row(best, near.point))
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return gradient.flatten(1).square().sum(1)
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Give a number per row the axes that multiply whole rows."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,83 @@
+"""The margin: the one function that the rest of the geometry differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
+
+__all__ = ["Margin", "PairwiseMargin", "take_rows"]
+
+#: A margin: (n, *input_shape) -> (n,), each row for itself, positive on the
+#: predicted side.
+Margin: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class PairwiseMargin:
+    """The margin F_ij = f_i - f_j, with a pair (i, j) of its own for every row.
+
+    One call of the network thus serves many images and many boundaries.
+
+    Parameters
+    ----------
+    logits : callable
+        f: (n, *input_shape) -> (n, n_classes).
+    predicted, other : Tensor of shape (n,), int64
+        The classes i and j of each row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect.geometry import PairwiseMargin
+    >>> logits = lambda x: torch.stack([x[:, 0], x[:, 1], -x[:, 0]], dim=1)
+    >>> x = torch.tensor([[3.0, 1.0], [3.0, 1.0]])
+    >>> PairwiseMargin(logits, torch.tensor([0, 0]), torch.tensor([1, 2]))(x)
+    tensor([2., 6.])
+    """
+
+    def __init__(
+        self, logits: Callable[[Tensor], Tensor], predicted: Tensor, other: Tensor
+    ) -> None:
+        self.logits = logits
+        self.predicted = predicted
+        self.other = other
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate the margin of every row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            As many rows as there are pairs.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            F_ij(x), in logits.
+        """
+        f = self.logits(x)
+        f_i = f.gather(1, self.predicted[:, None])
+        f_j = f.gather(1, self.other[:, None])
+        return (f_i - f_j).squeeze(1)
+
+    def take(self, rows: Tensor) -> PairwiseMargin:
+        """Return the margin of some rows, in that order, repeats allowed.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (m,), int64
+            Positions.
+
+        Returns
+        -------
+        PairwiseMargin
+            The margin for inputs that were taken with the same `rows`.
+        """
+        return PairwiseMargin(self.logits, self.predicted[rows], self.other[rows])
+
+
+def take_rows(margin: Margin, rows: Tensor) -> Margin:
+    """Return the margin of some rows; a margin without ``take`` serves any row."""
+    take = getattr(margin, "take", None)
+    return margin if take is None else take(rows)

@@ -1,0 +1,607 @@
+"""`TorchModel`: the one place that touches a torch module."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from curvdetect._portable import PortableModule
+from curvdetect.geometry import PairwiseMargin
+
+__all__ = ["TorchModel", "as_flat_array"]
+
+#: Activations that a batch may hold, in bytes: wider batches leave the CPU's cache
+#: and get slower; a GPU wants many rows at once.
+_ACTIVATION_BYTES = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
+_BATCH_SIZE_RANGE = {"cpu": (16, 256), "cuda": (64, 8192)}
+
+
+class TorchModel:
+    """A trained torch image classifier, with all that is needed to call it.
+
+    It keeps the module's state out of your way: every call runs in eval mode with
+    gradients to the input only, and leaves training mode, ``requires_grad``,
+    ``.grad`` and the random number generators as they were, also after an error.
+
+    ``sklearn.clone`` shares it, pickle copies it, and ``joblib.hash`` depends on its
+    weights and settings alone: it is the same in every copy and process.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network: (n, *input_shape) -> (n, n_classes) logits. Not copied; moved to
+        `device` if that is given.
+    input_shape : tuple of int or None
+        Shape of one input, (channels, height, width) for images. None takes inputs
+        of any shape as they come.
+    bounds : (float, float) or None, default=(0.0, 1.0)
+        Smallest and largest value of an input. Inputs outside are refused; None
+        switches this check off.
+    mean, std : float or sequence of float, optional
+        The network is given (x - mean) / std, per channel. Lengths and curvatures
+        refer to x, before this normalisation.
+    device : str or torch.device, optional
+        Where to compute; where the module is by default.
+    batch_size : int, optional
+        Rows given to the module at a time. By default as many as keep its
+        activations in the cache, at most 256 on a CPU and 8,192 on a GPU.
+
+    Raises
+    ------
+    TypeError
+        If `module` is not a torch module.
+    ValueError
+        If another parameter is not allowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from curvdetect import TorchModel
+    >>> from curvdetect.networks import LeNet
+    >>> model = TorchModel(LeNet().eval(), input_shape=(1, 28, 28))
+    >>> model.predict_logits(np.zeros((2, 1, 28, 28))).shape
+    (2, 10)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_shape: Sequence[int] | None,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"module must be a torch.nn.Module; got {type(module).__name__}"
+            )
+        self.input_shape = _check_input_shape(input_shape)
+        self.bounds = _check_bounds(bounds)
+        self.mean = _check_channels(mean, "mean", self.input_shape)
+        self.std = _check_channels(std, "std", self.input_shape)
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be positive; got {std!r}")
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or batch_size < 1
+        ):
+            raise ValueError(
+                f"batch_size must be a positive integer or None; got {batch_size!r}"
+            )
+        if module.training:
+            warnings.warn(
+                "module is in training mode (dropout and batch normalisation behave "
+                "differently there); it will be used in eval mode. Call "
+                "module.eval() to silence this.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.module = module if device is None else module.to(device)
+        self.device = device
+        self.batch_size = batch_size
+        self._start()
+
+    def _start(self) -> None:
+        """Set what is neither pickled nor hashed."""
+        self._lock = threading.RLock()
+        self._n_active = 0
+        self._known: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"TorchModel({type(self.module).__name__}, input_shape={self.input_shape}, "
+            f"bounds={self.bounds})"
+        )
+
+    # Copies ----------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in vars(self).items() if k not in _TRANSIENT}
+        state["module"] = PortableModule(self.module)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.device is not None and torch.device(self.device).type != "cpu":
+            if not torch.cuda.is_available():
+                self.device = None  # saved on a GPU, loaded where there is none
+            self.module.to(self.device)
+        self._start()
+
+    def __sklearn_clone__(self) -> TorchModel:
+        return self  # a network is shared, not copied
+
+    # Calling the network ---------------------------------------------------
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the module in eval mode, with gradients to its input only.
+
+        Yields
+        ------
+        None
+            On leaving, also by an exception, training mode, ``requires_grad`` and
+            the random number generators are what they were.
+
+        Notes
+        -----
+        Nested calls cost nothing. Threads that share the model take turns.
+        """
+        with self._lock:
+            if self._n_active:
+                yield
+                return
+            modes = [(m, m.training) for m in self.module.modules()]
+            trainable = [p for p in self.module.parameters() if p.requires_grad]
+            cuda = [self._torch_device()] if self._torch_device().type == "cuda" else []
+            self._n_active += 1
+            try:
+                with (
+                    torch.inference_mode(False),
+                    torch.random.fork_rng(devices=cuda),
+                ):
+                    self.module.eval()
+                    for parameter in trainable:
+                        parameter.requires_grad_(False)
+                    yield
+            finally:
+                self._n_active -= 1
+                for module, training in modes:
+                    module.training = training
+                for parameter in trainable:
+                    parameter.requires_grad_(True)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Call the network on one batch, differentiably with respect to the input.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            On the model's device and in its dtype. Not checked.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            Logits.
+        """
+        with self.evaluating():
+            logits: Tensor = self.module(self._normalise(x))
+        return logits
+
+    def margin(self, predicted: Tensor, other: Tensor) -> PairwiseMargin:
+        """Return the margin f_i - f_j of a pair of classes for every row.
+
+        Parameters
+        ----------
+        predicted, other : Tensor of shape (n,), int64
+            Classes i and j of each row.
+
+        Returns
+        -------
+        PairwiseMargin
+            For all functions of :mod:`curvdetect.geometry`.
+        """
+        return PairwiseMargin(self.logits, predicted, other)
+
+    def as_module(self) -> nn.Module:
+        """Return the network with its normalisation, in eval mode, for attacks.
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps inputs within `bounds` to logits; shares the weights.
+        """
+        return _Normalised(self).eval()
+
+    def predict_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
+        """Compute logits.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Logits. Cost: one forward pass an image.
+
+        Raises
+        ------
+        ValueError
+            If the inputs or the logits are not what they must be.
+        """
+        x = self.to_tensor(X)
+        with self.evaluating(), torch.no_grad():
+            logits = [self.logits(rows).cpu() for rows in self.split(x)]
+        if not logits:
+            return np.empty((0, self.n_classes), dtype=np.float32)
+        result = torch.cat(logits)
+        if not bool(result.isfinite().all()):
+            raise ValueError(_NOT_FINITE)
+        return result.numpy()
+
+    def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
+        """Predict the class of each input, as a number 0 .. n_classes - 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int64
+            Index of the largest logit.
+        """
+        return self.predict_logits(X).argmax(axis=1)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of logits; learned from the first batch, or from a blank input."""
+        if "n_classes" not in self._known:
+            if self.input_shape is None:
+                raise ValueError(
+                    "n_classes is known once the model was checked on an input, "
+                    "because input_shape is None; call check(x) first"
+                )
+            low, high = self.bounds or (0.0, 1.0)
+            self.check(torch.full((1, *self.input_shape), (low + high) / 2))
+        return self._known["n_classes"]
+
+    # Inputs ----------------------------------------------------------------
+
+    def to_tensor(self, X: npt.ArrayLike | Tensor) -> Tensor:
+        """Check inputs and give them their shape; they stay where they are.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+            Inputs.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, *input_shape)
+            Sharing memory with `X` where that is possible.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, or a value is not finite or outside `bounds`.
+        """
+        x = X.detach() if isinstance(X, Tensor) else _from_numpy(np.asarray(X))
+        x = self._shaped(x)
+        if not x.numel():
+            return x
+        low, high = float(x.min()), float(x.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("X must be finite; got NaN or infinity")
+        if self.bounds is not None:
+            _check_within(low, high, self.bounds)
+        return x
+
+    def _shaped(self, x: Tensor) -> Tensor:
+        if self.input_shape is None or tuple(x.shape[1:]) == self.input_shape:
+            return x
+        d = math.prod(self.input_shape)
+        if x.ndim == 2 and x.shape[1] == d:
+            return x.reshape(-1, *self.input_shape)
+        raise ValueError(
+            f"X must have shape (n_samples, {', '.join(map(str, self.input_shape))}) "
+            f"or (n_samples, {d}); got {tuple(x.shape)}"
+        )
+
+    def split(self, x: Tensor, size: int | None = None) -> Iterator[Tensor]:
+        """Cut checked inputs into batches, on the device and in the module's dtype.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            As :meth:`to_tensor` returns it.
+        size : int, optional
+            Rows a batch; the model's batch size by default.
+
+        Yields
+        ------
+        Tensor of shape (m, *input_shape)
+            One batch.
+        """
+        if not len(x):
+            return
+        device, dtype = self._torch_device(), self._dtype(x)
+        for batch in x.split(size or self.rows_per_batch(x[:1])):
+            yield batch.to(device=device, dtype=dtype)
+
+    def rows_per_batch(self, x: Tensor) -> int:
+        """Return how many rows the module is given at a time.
+
+        Parameters
+        ----------
+        x : Tensor of shape (1, *input_shape)
+            Any input: its activations are measured once, by one forward pass.
+
+        Returns
+        -------
+        int
+            `batch_size`, or what fits the cache.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        if "batch_size" not in self._known:
+            kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
+            fitting = _ACTIVATION_BYTES[kind] // max(self._activation_bytes(x), 1)
+            smallest, largest = _BATCH_SIZE_RANGE[kind]
+            self._known["batch_size"] = min(max(fitting, smallest), largest)
+        return self._known["batch_size"]
+
+    def _activation_bytes(self, x: Tensor) -> int:
+        """Measure what the leaves of the module put out for one input."""
+        sizes: list[int] = []
+
+        def record(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                sizes.append(output.numel() * output.element_size())
+
+        leaves = [m for m in self.module.modules() if not any(m.children())]
+        hooks = [leaf.register_forward_hook(record) for leaf in leaves]
+        try:
+            with torch.no_grad():
+                self.logits(x.to(device=self._torch_device(), dtype=self._dtype(x)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sum(sizes)
+
+    def _torch_device(self) -> torch.device:
+        if self.device is not None:
+            return torch.device(self.device)
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """Return the module's floating dtype; that of `x` if it has none."""
+        for parameter in self.module.parameters():
+            if parameter.is_floating_point():
+                return parameter.dtype
+        return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 2))
+        if self.mean is not None:
+            x = x - x.new_tensor(self.mean).reshape(shape)
+        if self.std is not None:
+            x = x / x.new_tensor(self.std).reshape(shape)
+        return x
+
+    # Checks ----------------------------------------------------------------
+
+    def check(self, X: npt.ArrayLike | Tensor) -> None:
+        """Try the module on a few inputs and explain what is wrong with it.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+            A few inputs; three calls are made.
+
+        Raises
+        ------
+        ValueError
+            If the module cannot be called on such inputs, or its output is not one
+            finite row of at least two logits per input, differs between two calls,
+            or depends on the other rows.
+
+        Warns
+        -----
+        UserWarning
+            If the output looks like probabilities.
+        """
+        x = self.to_tensor(X).to(device=self._torch_device())
+        x = x.to(dtype=self._dtype(x))
+        with self.evaluating(), torch.no_grad():
+            try:
+                first = self.logits(x)
+            except Exception as error:
+                raise ValueError(
+                    f"the module cannot be called on inputs of shape {tuple(x.shape)}: "
+                    f"{type(error).__name__}: {error}. If that is not the shape of its "
+                    "images, wrap it: TorchModel(module, input_shape=(channels, "
+                    "height, width))"
+                ) from error
+            _check_logits(first, len(x))
+            _check_repeatable(first, self.logits(x))
+            _check_row_by_row(first[:1], self.logits(x[:1]))
+        _warn_if_probabilities(first)
+        self._known["n_classes"] = first.shape[1]
+
+
+_TRANSIENT = ("_lock", "_n_active", "_known")
+
+_NOT_FINITE = (
+    "the module's logits must be finite; got NaN or infinity (a broken weight file, "
+    "or inputs of the wrong scale?)"
+)
+
+
+class _Normalised(nn.Module):
+    """A TorchModel seen as a module."""
+
+    def __init__(self, model: TorchModel) -> None:
+        super().__init__()
+        self.module = model.module
+        self._model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._model.logits(x)
+
+
+def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
+    """Flatten images to (n_samples, d) and return their shape too.
+
+    What is not an array of images is left to scikit-learn, with None for the shape.
+    """
+    if isinstance(X, Tensor):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, np.ndarray) and X.ndim > 2:
+        return X.reshape(len(X), -1), X.shape[1:]
+    return X, None
+
+
+def _from_numpy(X: npt.NDArray[Any]) -> Tensor:
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"X must hold numbers; got an array of dtype {X.dtype}")
+    # torch warns about arrays that it must not write to; it never does here
+    return torch.from_numpy(X if X.flags.writeable else copy.deepcopy(X))
+
+
+def _check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    if shape is None:
+        return None
+    try:
+        result = tuple(int(n) for n in shape)
+    except TypeError:
+        result = ()
+    if not result or min(result) < 1:
+        raise ValueError(
+            "input_shape must be a tuple of positive integers such as (3, 32, 32), or "
+            f"None; got {shape!r}"
+        )
+    return result
+
+
+def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not low < high:
+        raise ValueError(
+            "bounds must be a pair (low, high) with low < high, or None; got "
+            f"{bounds!r}"
+        )
+    return low, high
+
+
+def _check_channels(
+    values: float | Sequence[float] | None,
+    name: str,
+    input_shape: tuple[int, ...] | None,
+) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    result = tuple(float(v) for v in np.ravel(values))
+    n_channels = None if input_shape is None else input_shape[0]
+    if len(result) != 1 and n_channels is not None and len(result) != n_channels:
+        raise ValueError(
+            f"{name} must be one number, or one per channel ({n_channels}); "
+            f"got {len(result)}"
+        )
+    if not all(map(math.isfinite, result)):
+        raise ValueError(f"{name} must be finite; got {values!r}")
+    return result
+
+
+def _check_within(low: float, high: float, bounds: tuple[float, float]) -> None:
+    tolerance = 1e-5 * (bounds[1] - bounds[0])
+    if low >= bounds[0] - tolerance and high <= bounds[1] + tolerance:
+        return
+    if bounds == (0.0, 1.0) and low >= 0 and 1.5 < high <= 255:
+        hint = "Are these bytes? Divide by 255."
+    elif bounds == (0.0, 1.0) and low < 0:
+        hint = (
+            "Are they normalised already? Undo it, and give mean and std to TorchModel."
+        )
+    else:
+        hint = "Set bounds in TorchModel; bounds=None switches this check off."
+    raise ValueError(
+        f"X must lie within the model's bounds {bounds}; got values from {low:g} to "
+        f"{high:g}. {hint}"
+    )
+
+
+def _check_logits(logits: Any, n: int) -> None:
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the module must return a tensor of logits; got {type(logits).__name__}"
+        )
+    if logits.ndim != 2 or len(logits) != n:
+        raise ValueError(
+            "the module must return logits of shape (n_samples, n_classes); got "
+            f"{tuple(logits.shape)} for {n} samples"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the module must have at least two classes, one logit each; got one. A "
+            "network with a single output s for two classes has the logits (0, s)."
+        )
+    if not bool(logits.isfinite().all()):
+        raise ValueError(_NOT_FINITE)
+
+
+def _check_repeatable(first: Tensor, second: Tensor) -> None:
+    if not _close(first, second):
+        raise ValueError(
+            "the module must give the same answer twice; two calls on the same inputs "
+            f"differ by up to {float((first - second).abs().max()):g} logits, in eval "
+            "mode. Switch off its randomness (dropout by hand, random augmentation)."
+        )
+
+
+def _check_row_by_row(alone: Tensor, in_batch: Tensor) -> None:
+    if not _close(alone, in_batch):
+        raise ValueError(
+            "the module must treat each input for itself; the logits of one input "
+            "change with the others in its batch (batch normalisation without "
+            "running statistics?)"
+        )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal up to what rounding and the choice of kernels may change."""
+    tolerance = 2e3 * torch.finfo(a.dtype).eps * float(a.abs().max())
+    return bool(((a - b).abs() <= tolerance).all())
+
+
+def _warn_if_probabilities(logits: Tensor) -> None:
+    sums = logits.sum(dim=1)
+    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+        warnings.warn(
+            "the module seems to return probabilities; curvatures are defined on "
+            "logits, and softmax flattens them. Leave the softmax out.",
+            UserWarning,
+            stacklevel=3,
+        )

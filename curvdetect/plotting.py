@@ -1,0 +1,254 @@
+"""Pictures of curvature, in the style of scikit-learn's displays.
+
+A display stores arrays and draws them when asked. ROC and DET curves are
+scikit-learn's own: ``sklearn.metrics.RocCurveDisplay``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curvdetect._extras import require
+from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.relabeler import CurvatureRelabeler
+
+__all__ = ["ADVERSARIAL", "CLEAN", "AverageCurvatureDisplay", "RelabelRankDisplay"]
+
+#: Colours that the colour-blind tell apart (Okabe and Ito).
+CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
+
+
+class AverageCurvatureDisplay:
+    """Average curvature of the boundaries around clean and adversarial images.
+
+    Per image the boundaries are ordered by curvature, the largest first. Lines are
+    medians over images, bands hold the middle half.
+
+    Parameters
+    ----------
+    clean, adversarial : array of shape (n_images, n_boundaries)
+        Curvatures, in 1 / input units; NaN where there is no boundary.
+
+    Attributes
+    ----------
+    clean_, adversarial_ : ndarray of shape (3, n_boundaries)
+        Quartiles over images of the k-th largest curvature.
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by :meth:`plot`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from curvdetect.plotting import AverageCurvatureDisplay
+    >>> display = AverageCurvatureDisplay(
+    ...     clean=np.array([[-0.2, 0.0, np.nan]]),
+    ...     adversarial=np.array([[0.1, 0.5, -0.1]]),
+    ... )
+    >>> display.clean_[1]
+    array([ 0. , -0.2])
+    """
+
+    def __init__(self, *, clean: npt.ArrayLike, adversarial: npt.ArrayLike) -> None:
+        self.clean_ = _ordered_quartiles(clean)
+        self.adversarial_ = _ordered_quartiles(adversarial)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        featurizer: CurvatureFeaturizer,
+        clean: npt.ArrayLike,
+        adversarial: npt.ArrayLike,
+        *,
+        ax: Any = None,
+    ) -> AverageCurvatureDisplay:
+        """Measure images and draw.
+
+        Parameters
+        ----------
+        featurizer : CurvatureFeaturizer
+            Fitted, for the feature "curvature" at one step alone.
+        clean, adversarial : array of shape (n_images, *input_shape)
+            Images.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        AverageCurvatureDisplay
+            Drawn.
+        """
+        return cls.from_predictions(
+            featurizer.transform(clean), featurizer.transform(adversarial), ax=ax
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, ax: Any = None
+    ) -> AverageCurvatureDisplay:
+        """Draw curvatures that were measured already.
+
+        Parameters
+        ----------
+        clean, adversarial : array of shape (n_images, n_boundaries)
+            Curvatures.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        AverageCurvatureDisplay
+            Drawn.
+        """
+        return cls(clean=clean, adversarial=adversarial).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> AverageCurvatureDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        AverageCurvatureDisplay
+            Itself.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        for quartiles, colour, marker, label in (
+            (self.clean_, CLEAN, "o", "clean"),
+            (self.adversarial_, ADVERSARIAL, "s", "adversarial"),
+        ):
+            rank = np.arange(1, quartiles.shape[1] + 1)
+            self.ax_.plot(
+                rank, quartiles[1], color=colour, marker=marker, ms=4, label=label
+            )
+            self.ax_.fill_between(
+                rank, quartiles[0], quartiles[2], color=colour, alpha=0.2, lw=0
+            )
+        self.ax_.axhline(0, color="0.4", lw=0.8)
+        self.ax_.set_xlabel("boundary, by curvature")
+        self.ax_.set_ylabel("average curvature (1 / input units)")
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.legend(frameon=False)
+        return self
+
+
+class RelabelRankDisplay:
+    """Where the original label comes among the classes, by average curvature.
+
+    Parameters
+    ----------
+    ranks : array of shape (n_images,)
+        1 where it came first.
+    n_classes : int
+        Number of classes; the predicted one cannot be the original, so ranks end at
+        n_classes - 1.
+
+    Attributes
+    ----------
+    share_ : ndarray of shape (n_classes - 1,)
+        Share of the images at each rank.
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by :meth:`plot`.
+
+    Examples
+    --------
+    >>> from curvdetect.plotting import RelabelRankDisplay
+    >>> RelabelRankDisplay(ranks=[1, 1, 2, 1], n_classes=3).share_
+    array([0.75, 0.25])
+    """
+
+    def __init__(self, *, ranks: npt.ArrayLike, n_classes: int) -> None:
+        counts = np.bincount(np.asarray(ranks), minlength=n_classes)[1:n_classes]
+        self.share_ = counts / np.size(ranks)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        relabeler: CurvatureRelabeler,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        ax: Any = None,
+    ) -> RelabelRankDisplay:
+        """Rank original labels and draw.
+
+        Parameters
+        ----------
+        relabeler : CurvatureRelabeler
+            Fitted.
+        X : array of shape (n_images, n_classes)
+            Curvatures.
+        y : array of shape (n_images,)
+            Original labels.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        RelabelRankDisplay
+            Drawn.
+        """
+        n_classes = len(relabeler.classes_)
+        return cls.from_predictions(relabeler.rank(X, y), n_classes, ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls, ranks: npt.ArrayLike, n_classes: int, *, ax: Any = None
+    ) -> RelabelRankDisplay:
+        """Draw ranks that are known already.
+
+        Parameters
+        ----------
+        ranks : array of shape (n_images,)
+            1 where the original label came first.
+        n_classes : int
+            Number of classes.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        RelabelRankDisplay
+            Drawn.
+        """
+        return cls(ranks=ranks, n_classes=n_classes).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> RelabelRankDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        RelabelRankDisplay
+            Itself.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        rank = np.arange(1, len(self.share_) + 1)
+        self.ax_.bar(rank, self.share_, color=ADVERSARIAL)
+        self.ax_.set_ylim(0, 1)
+        self.ax_.set_xlabel("rank of the original label, by curvature")
+        self.ax_.set_ylabel("share of adversarial images")
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        return self
+
+
+def _ordered_quartiles(curvature: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the quartiles over images of the k-th largest curvature."""
+    ordered = -np.sort(-np.asarray(curvature, dtype=np.float64), axis=1)
+    ordered = ordered[:, ~np.isnan(ordered).all(axis=0)]  # NaN was sorted last
+    return np.nanquantile(ordered, [0.25, 0.5, 0.75], axis=0)
+
+
+def _axes(ax: Any) -> tuple[Any, Any]:
+    if ax is None:
+        _, ax = require("matplotlib.pyplot", extra="plot").subplots()
+    return ax, ax.figure
