@@ -95,7 +95,7 @@ class _Start:
         return (self.value / slope).reshape(self.classes.shape)
 
     def first_order_step(self) -> Tensor:
-        """Return the way to each boundary, linearised at the image; 0 if there is none."""
+        """Return the way to each linearised boundary; 0 where there is none."""
         factor = self.value / self.gradient.flatten(1).square().sum(1)
         factor = factor.nan_to_num(0, posinf=0, neginf=0)
         return -factor.reshape(-1, *[1] * (self.gradient.ndim - 1)) * self.gradient

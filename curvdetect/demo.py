@@ -242,85 +242,97 @@ def _write_json(
 
 
 def _draw(results: _Results, dataset: str, out: Path) -> None:
-    """Write the pictures."""
-    figure_class = require("matplotlib.figure", extra="plot").Figure
-    clean, adversarial = results.clean, results.adversarial
-    detector, relabeler = results.detector, results.relabeler
-    truth = np.repeat([0, 1], [len(clean), len(adversarial)])
-    scores = detector.score_samples(np.concatenate([clean, adversarial]))
+    """Write each picture, and all of them in one."""
+    new_figure = require("matplotlib.figure", extra="plot").Figure
+    plots = {
+        "roc": _draw_roc,
+        "curvature-profile": _draw_profile,
+        "relabel-rank": _draw_ranks,
+    }
+    for name, draw in plots.items():
+        figure = new_figure(figsize=(5, 4), layout="constrained")
+        draw(figure.subplots(), results)
+        figure.savefig(out / f"{name}.png", dpi=150)
 
-    def save(name: str, draw: Any) -> None:
-        figure = figure_class(figsize=(5, 4), layout="constrained")
-        draw(figure.subplots())
-        figure.savefig(out / name, dpi=150)
-
-    def roc(ax: Any) -> None:
-        RocCurveDisplay.from_predictions(
-            truth,
-            scores,
-            name="largest curvature",
-            ax=ax,
-            plot_chance_level=True,
-            curve_kwargs={"color": ADVERSARIAL},
-        )
-        ax.set(xlabel="false-positive rate", ylabel="detection rate")
-
-    def ranks(ax: Any) -> None:
-        RelabelRankDisplay.from_estimator(
-            relabeler, adversarial, results.images.original_label, ax=ax
-        )
-
-    def profile(ax: Any) -> None:
-        AverageCurvatureDisplay.from_predictions(clean, adversarial, ax=ax)
-
-    save("roc.png", roc)
-    save("relabel-rank.png", ranks)
-    save("curvature-profile.png", profile)
-    figure = figure_class(figsize=(9, 4.6), layout="constrained")
+    figure = new_figure(figsize=(9, 4.6), layout="constrained")
     _draw_pairs(figure, results, dataset)
     figure.savefig(out / "images.png", dpi=150)
+
+    figure = new_figure(figsize=(10, 8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    _draw_pairs(above, results, dataset)
+    for ax, draw in zip(below.subplots(1, 3), plots.values(), strict=True):
+        draw(ax, results)
+    figure.savefig(out / "overview.png", dpi=110)
+
+
+def _draw_roc(ax: Any, results: _Results) -> None:
+    features = np.concatenate([results.clean, results.adversarial])
+    RocCurveDisplay.from_predictions(
+        np.repeat([0, 1], [len(results.clean), len(results.adversarial)]),
+        results.detector.score_samples(features),
+        name=None,  # the legend then holds the area alone
+        ax=ax,
+        plot_chance_level=True,
+        chance_level_kw={"label": "chance"},
+        curve_kwargs={"color": ADVERSARIAL},
+    )
+    ax.set(xlabel="false-positive rate", ylabel="detection rate")
+
+
+def _draw_profile(ax: Any, results: _Results) -> None:
+    AverageCurvatureDisplay.from_predictions(results.clean, results.adversarial, ax=ax)
+
+
+def _draw_ranks(ax: Any, results: _Results) -> None:
+    RelabelRankDisplay.from_estimator(
+        results.relabeler, results.adversarial, results.images.original_label, ax=ax
+    )
 
 
 def _draw_pairs(figure: Any, results: _Results, dataset: str) -> None:
     """Draw images before and after the attack, with label and score."""
-    images = results.images
+    images, detector = results.images, results.detector
     names = _CLASSES.get(dataset, "0 1 2 3 4 5 6 7 8 9").split()
     # One image of each of the first original labels, whatever came of it.
     _, first = np.unique(images.original_label, return_index=True)
     chosen = first[:6]
-    after = results.adversarial[chosen]
-    columns = zip(
-        images.clean[images.source[chosen]],
-        images.adversarial[chosen],
-        images.original_label[chosen],
-        images.predicted_label[chosen],
-        results.relabeler.predict(after),
-        results.detector.score_samples(results.clean[images.source[chosen]]),
-        results.detector.score_samples(after),
-        figure.subplots(2, len(chosen), squeeze=False).T,
-        strict=True,
-    )
-    for clean, adversarial, label, wrong, relabelled, score, raised, (
-        top,
-        below,
-    ) in columns:
-        _show(top, clean, f"{names[label]}\nscore {score:+.2f}", CLEAN)
-        _show(
-            below,
-            adversarial,
-            f"{names[wrong]}\nscore {raised:+.2f}\nrelabelled {names[relabelled]}",
-            ADVERSARIAL,
+    source = images.source[chosen]
+    relabelled = results.relabeler.predict(results.adversarial[chosen])
+    scores = [
+        detector.score_samples(results.clean[source]),
+        detector.score_samples(results.adversarial[chosen]),
+    ]
+
+    def verdict(score: float) -> str:
+        flagged = "flagged" if score > detector.threshold_ else "not flagged"
+        return f"{score:+.2f} {flagged}"
+
+    axes = figure.subplots(2, len(chosen), squeeze=False)
+    for k, (above, below) in enumerate(axes.T):
+        label = names[images.original_label[chosen[k]]]
+        wrong = names[images.predicted_label[chosen[k]]]
+        _show(above, images.clean[source[k]])
+        above.set_title(
+            f"{label}\n{verdict(scores[0][k])}",
+            fontsize=9,
+            color=CLEAN,
+        )
+        _show(below, images.adversarial[chosen[k]])
+        below.set_title(
+            f"{wrong}\n{verdict(scores[1][k])}\nrelabelled {names[relabelled[k]]}",
+            fontsize=9,
+            color=ADVERSARIAL,
         )
     figure.suptitle(
-        "Clean images above, adversarial below; flagged where the score is above "
-        f"{results.detector.threshold_:+.2f}",
+        "Predicted class and score: clean images above, adversarial below "
+        f"(flagged above {detector.threshold_:+.2f})",
         fontsize=11,
     )
 
 
-def _show(ax: Any, image: npt.NDArray[Any], title: str, colour: str) -> None:
+def _show(ax: Any, image: npt.NDArray[Any]) -> None:
     ax.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
-    ax.set_title(title, fontsize=9, color=colour)
     ax.set_axis_off()
 
 

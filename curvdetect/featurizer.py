@@ -33,7 +33,7 @@ _N_SCALE_IMAGES = 256
 #: Images with which fit tries the module.
 _N_CHECK_IMAGES = 4
 #: Missing boundaries up to this share are a matter of course: NaN says enough.
-_MISSING_SHARE = 0.01
+_MISSING_SHARE = 0.05
 
 
 class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
@@ -58,8 +58,10 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         How second derivatives are taken; see
         :func:`curvdetect.geometry.mean_curvature`.
     n_directions : int or "all", default=8
-        Random directions averaged over. "all" takes an orthonormal basis (close to
-        the pixel axes), d - 1 directions: exact averages at d / 8 times the cost.
+        Random directions averaged over. "all" takes an orthonormal basis, d - 1
+        directions close to the pixel axes: no sampling error, at d / 8 times the
+        cost. For networks with kinks the two differ at a finite step, because a
+        step along one pixel meets other kinks than a step spread over all of them.
     step : "auto", float or sequence of float, default="auto"
         Finite step h, an L2 length in input units. "auto" takes the median
         distance of the images given to `fit` to their nearest boundary. Several
@@ -112,7 +114,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
     :func:`curvdetect.geometry.mean_curvature`.
 
     Cost per image with L classes, counted in forward passes (a backward pass is
-    two): about (L - 1) (2 n_directions + 18), some 310 for ten classes; each further
+    two): about (L - 1) (2 n_directions + 23), some 350 for ten classes; each further
     step adds 2 n_directions (L - 1). `fit` with step="auto" searches one boundary
     for at most 256 images.
 
@@ -211,7 +213,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If more than 1 % of the boundaries asked for were not found.
+            If more than 5 % of the boundaries asked for were not found.
         """
         check_is_fitted(self)
         flat, _ = as_flat_array(X)

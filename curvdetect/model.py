@@ -475,7 +475,7 @@ def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     if isinstance(X, np.ndarray) and X.ndim > 2:
-        return X.reshape(len(X), -1), X.shape[1:]
+        return X.reshape(len(X), math.prod(X.shape[1:])), X.shape[1:]
     return X, None
 
 
@@ -491,7 +491,7 @@ def _check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
         return None
     try:
         result = tuple(int(n) for n in shape)
-    except TypeError:
+    except (TypeError, ValueError):
         result = ()
     if not result or min(result) < 1:
         raise ValueError(

@@ -132,7 +132,7 @@ class AverageCurvatureDisplay:
         self.ax_.axhline(0, color="0.4", lw=0.8)
         self.ax_.set_xlabel("boundary, by curvature")
         self.ax_.set_ylabel("average curvature (1 / input units)")
-        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
         self.ax_.legend(frameon=False)
         return self
 
@@ -235,9 +235,9 @@ class RelabelRankDisplay:
         rank = np.arange(1, len(self.share_) + 1)
         self.ax_.bar(rank, self.share_, color=ADVERSARIAL)
         self.ax_.set_ylim(0, 1)
-        self.ax_.set_xlabel("rank of the original label, by curvature")
+        self.ax_.set_xlabel("rank of the original label")
         self.ax_.set_ylabel("share of adversarial images")
-        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
         return self
 
 

@@ -27,7 +27,8 @@ class Boundary(NamedTuple):
     distances : Tensor of shape (n,)
         L2 norm of z - x, in input units.
     converged : Tensor of shape (n,), bool
-        Whether a change of sign was enclosed.
+        Whether a boundary was reached: a change of sign was enclosed, or the
+        linearised boundary is within the tolerance.
     """
 
     points: Tensor
@@ -54,10 +55,10 @@ def find_boundary(
        boundary linearised at z, x + ((g . (z - x) - F(z)) / \|g\|^2) g. Where this
        iteration (of Hasofer, Lind, Rackwitz and Fiessler) converges, it does so to
        the nearest boundary point.
-    2. Newton steps z - F(z) g / \|g\|^2, 2 % longer, until the margin changes sign, as
-       in DeepFool.
-    3. The Illinois method on the last step: regula falsi that halves the value of an
-       end that stays, of order 1.44.
+    2. Newton steps z - F(z) g / \|g\|^2, 2 % longer, as in DeepFool, until the margin
+       changes sign or the linearised boundary is within `tol` of the distance.
+    3. Where the sign changed, the Illinois method on the last step: regula falsi that
+       halves the value of an end that stays, of order 1.44.
 
     Parameters
     ----------
@@ -71,7 +72,8 @@ def find_boundary(
     max_steps : int, default=20
         Newton steps at the most.
     tol : float, default=1e-4
-        When to stop: F at the point, relative to F at the ends of the last step.
+        When to stop: \|F\| / \|g\| relative to the distance, or F relative to that at
+        the ends of the last step.
     bounds : (float, float), optional
         Smallest and largest value of an input: the search then stays in that box.
     start : tuple of Tensor, optional
@@ -84,8 +86,8 @@ def find_boundary(
     Boundary
         Points, distances and a mask. Not finding a boundary (the gradient vanishes,
         or the sign never changes) is a value of the mask, not an error. Cost: a
-        forward and a backward pass for each projection and step, of which two or
-        three are typical, and two or three forward passes.
+        forward and a backward pass for each projection and each Newton step, and a
+        few forward passes for the root.
 
     References
     ----------
@@ -107,15 +109,16 @@ def find_boundary(
     if start is None:
         start = margin_value_and_gradient(margin, x, batch_size=batch_size)
     z, start = _approach(margin, x, n_projections, bounds, start, batch_size)
-    near, far, crossed = _cross(margin, z, max_steps, bounds, start, batch_size)
+    reach = tol * (z - x).flatten(1).norm(dim=1)
+    near, far, reached = _cross(margin, z, reach, max_steps, bounds, start, batch_size)
     points = near.point
-    rows = crossed.nonzero().squeeze(1)
+    rows = (near.value * far.value < 0).nonzero().squeeze(1)
     if len(rows):
         points[rows] = _root(
             take_rows(margin, rows), near.take(rows), far.take(rows), tol, batch_size
         )
     distances = (points - x).flatten(1).norm(dim=1)
-    return Boundary(points, distances, crossed)
+    return Boundary(points, distances, reached)
 
 
 class _End(NamedTuple):
@@ -156,16 +159,21 @@ def _approach(
 def _cross(
     margin: Margin,
     z: Tensor,
+    reach: Tensor,
     max_steps: int,
     bounds: tuple[float, float] | None,
     start: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> tuple[_End, _End, Tensor]:
-    """Take Newton steps until the sign changes; return the two ends of the last."""
+    """Take Newton steps until the sign changes, or the boundary is within `reach`.
+
+    Returns the two ends of each row's last step, the same point twice where none was
+    needed, and a mask of the rows that came to an end.
+    """
     value, gradient = start
     near, far = _End(z.clone(), value.clone()), _End(z.clone(), value.clone())
-    crossed = value == 0
-    rows = (~crossed).nonzero().squeeze(1)
+    reached = value.abs() <= reach * _square(gradient).sqrt()
+    rows = (~reached).nonzero().squeeze(1)
     gradient = gradient[rows]
     for _ in range(max_steps):
         point = _newton_step(*near.take(rows), gradient, bounds)
@@ -177,11 +185,13 @@ def _cross(
             take_rows(margin, rows), point, batch_size=batch_size
         )
         across = value * near.value[rows] <= 0
-        far.put(rows[across], point[across], value[across])
-        crossed[rows[across]] = True
-        near.put(rows[~across], point[~across], value[~across])
-        rows, gradient = rows[~across], gradient[~across]
-    return near, far, crossed
+        close = value.abs() <= reach[rows] * _square(gradient).sqrt()
+        far.put(rows, point, value)
+        near.put(rows[close | ~across], point[close | ~across], value[close | ~across])
+        reached[rows[close | across]] = True
+        ahead = ~(close | across)
+        rows, gradient = rows[ahead], gradient[ahead]
+    return near, far, reached
 
 
 def _newton_step(

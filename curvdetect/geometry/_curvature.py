@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
@@ -134,7 +135,10 @@ def mean_curvature(
           method warns when it meets that.
     n_directions : int or "all", default=8
         Random tangents averaged over, or "all" for an orthonormal basis of the
-        tangent space (d - 1 directions): no sampling error, at a high cost. With m
+        tangent space, d - 1 directions close to the coordinate axes: no sampling
+        error, at a high cost. (Where the function has kinks, second differences over
+        a finite step are no quadratic form in v, and the average over a basis is not
+        that over the sphere.) With m
         random tangents the standard error is the spread of the normal curvatures
         over sqrt(m); the spread is that of v^T A v on the sphere, with variance
         2 (tr(A^2)/(d-1) - kappa^2) / (d + 1) for shape operator A.
@@ -184,8 +188,8 @@ def mean_curvature(
     >>> mean_curvature(ball, z, step=1e-3).round(decimals=4)
     tensor([0.5000], dtype=torch.float64)
     """
-    d = z[0].numel() if len(z) else 0
-    if len(z) and d < 2:
+    d = math.prod(z.shape[1:])
+    if d < 2:
         raise ValueError(
             "z must hold points of at least 2 values for a tangent space to exist; "
             f"got input shape {tuple(z.shape[1:])}"
@@ -256,7 +260,7 @@ def _curvatures(
                 gradient=gradient[rows],
             )
         )
-    second = torch.cat(seconds).reshape(-1, m) if seconds else z.new_zeros(0, m)
+    second = torch.cat(seconds).reshape(-1, m)
     if method == "autodiff":
         _warn_if_piecewise_linear(margin, z, tangents, m, step, second, start)
     return -second / steepness[:, None]

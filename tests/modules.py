@@ -1,0 +1,40 @@
+"""Networks that tests pickle, send to other processes, or break on purpose."""
+
+import torch
+from torch import nn
+
+
+class AnyWidth(nn.Module):
+    """Three smooth logits of an input with any number of values."""
+
+    def forward(self, x):
+        x = x.flatten(1)
+        weights = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype, device=x.device)
+        slope, energy = x @ weights, x.square().mean(1)
+        return torch.stack([slope, energy - 1, torch.sin(slope) + 0.5], dim=1)
+
+
+class SmoothNet(nn.Module):
+    """A small network without kinks, in double precision."""
+
+    def __init__(self, d=6, n_classes=3):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(d, 16), nn.Softplus(), nn.Linear(16, n_classes)
+        )
+        self.double().eval()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Returns(nn.Module):
+    """Returns whatever a function makes of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.eval()
+
+    def forward(self, x):
+        return self.function(x)

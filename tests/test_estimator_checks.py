@@ -1,0 +1,34 @@
+"""scikit-learn's own checks, all of them, with no expected failure."""
+
+import warnings
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureRelabeler,
+    CurvatureThresholdDetector,
+    TorchModel,
+)
+from modules import AnyWidth
+
+MODEL = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
+ESTIMATORS = [
+    CurvatureThresholdDetector(),
+    CurvatureThresholdDetector(target_fpr=0.2, statistic="sum"),
+    CurvatureRelabeler(),
+    CurvatureFeaturizer(MODEL, random_state=0),
+    CurvatureFeaturizer(MODEL, random_state=0, layout="nearest", at="input"),
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: repr(e)[:60])
+def test_check_estimator(estimator):
+    with warnings.catch_warnings():
+        # The checks feed data that is no curvature, and read-only or tiny images.
+        warnings.simplefilter("ignore")
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
+    not_passed = [r for r in results if r["status"] != "passed"]
+    assert not not_passed
+    assert len(results) >= 45  # not switched off by a tag

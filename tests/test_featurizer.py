@@ -1,0 +1,408 @@
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect.networks import LeNet
+from modules import AnyWidth, Returns, SmoothNet
+
+
+class Cone(nn.Module):
+    """Two classes: inside and outside a ball of radius 1 about the origin."""
+
+    def forward(self, x):
+        radius = x.flatten(1).norm(dim=1)
+        return torch.stack([1 - radius, radius - 1], dim=1)
+
+
+@pytest.fixture
+def cone():
+    return TorchModel(Cone().eval(), input_shape=(3,), bounds=None)
+
+
+class Wedges(nn.Module):
+    """Three classes whose boundaries are planes at known distances."""
+
+    def forward(self, x):
+        return torch.stack([0 * x[:, 0], x[:, 0] - 1, 2 * (x[:, 1] - 2)], dim=1)
+
+
+# What it measures ---------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["forward", "gradient", "autodiff"])
+@pytest.mark.parametrize(
+    ("x", "sign", "at"),
+    [
+        (0.5, 1, "boundary"),
+        (1.5, -1, "boundary"),
+        (0.5, 2, "input"),
+        (2.0, -0.5, "input"),
+    ],
+)
+def test_curvature_of_a_ball(cone, method, x, sign, at):
+    """+1 from inside, -1 from outside; at the input, the ball through it."""
+    X = np.array([[x, 0.0, 0.0], [0.0, -x, 0.0]])
+    featurizer = CurvatureFeaturizer(
+        cone, at=at, method=method, step=1e-3, features=("curvature", "distance")
+    )
+    F = featurizer.fit_transform(X)
+    other = 1 if x < 1 else 0
+    np.testing.assert_allclose(F[:, other], sign, rtol=2e-3)
+    np.testing.assert_allclose(F[:, 2 + other], abs(x - 1), rtol=1e-3)
+    assert np.isnan(F[:, 1 - other]).all()
+
+
+def test_distances_to_planes_and_their_order():
+    model = TorchModel(Wedges().eval(), input_shape=(2,), bounds=None)
+    X = np.array([[0.0, 0.0], [0.5, 1.9]])
+    settings = {"features": ("distance", "curvature"), "step": 0.1}
+    by_class = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    np.testing.assert_allclose(by_class[:, 1:3], [[1, 2], [0.5, 0.1]], rtol=1e-3)
+    nearest = CurvatureFeaturizer(model, layout="nearest", **settings).fit_transform(X)
+    np.testing.assert_allclose(nearest[:, :2], [[1, 2], [0.1, 0.5]], rtol=1e-3)
+    np.testing.assert_allclose(nearest[:, 2:], 0, atol=1e-4)
+
+
+def test_laplacian_of_a_quadratic_margin():
+    """F(x) - E F(x + h u) = c h^2 for F = -c |x|^2 + ..., whatever the direction."""
+    module = Returns(
+        lambda x: torch.stack([1 - 3 * x.square().sum(1), 0 * x[:, 0]], dim=1)
+    )
+    model = TorchModel(module, input_shape=(4,), bounds=None)
+    X = np.full((2, 4), 0.1)
+    featurizer = CurvatureFeaturizer(
+        model, features=("laplacian",), laplacian_step=(0.5, 2.0), step=0.1
+    )
+    F = featurizer.fit_transform(X)
+    assert featurizer.get_feature_names_out().tolist() == [
+        "laplacian_h0.5_class0",
+        "laplacian_h0.5_class1",
+        "laplacian_h2_class0",
+        "laplacian_h2_class1",
+    ]
+    np.testing.assert_allclose(F[:, [1, 3]], [[3 * 0.25, 3 * 4]] * 2, rtol=1e-6)
+
+
+def test_automatic_step_is_the_median_distance(cone):
+    X = np.array([[0.5, 0, 0], [0, 0.8, 0], [0, 0, 1.1]])
+    featurizer = CurvatureFeaturizer(cone).fit(X)
+    assert featurizer.step_ == pytest.approx(0.2, rel=1e-2)
+
+
+def test_all_directions_are_the_limit_of_many():
+    """On a smooth network: at a finite step through kinks, axes are special."""
+    model = TorchModel(SmoothNet(), input_shape=(6,), bounds=None)
+    X = np.random.default_rng(0).normal(size=(3, 6))
+    run = lambda n, seed: CurvatureFeaturizer(
+        model, n_directions=n, step=1e-3, random_state=seed
+    ).fit_transform(X)
+    exact, many = run("all", 0), run(20_000, 0)
+    found = ~np.isnan(exact)
+    spread = np.std([run(50, seed) for seed in range(30)], axis=0)[found]
+    error = np.abs(many - exact)[found]
+    assert (error < 5 * spread * (50 / 20_000) ** 0.5).all()
+
+
+# Columns ------------------------------------------------------------
+
+
+def test_layout_by_class(model, images):
+    X = images[0]
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(X)
+    F = featurizer.transform(X)
+    assert F.shape == (40, 10)
+    assert F.dtype == np.float32
+    predicted = model.predict(X)
+    assert np.isnan(F[np.arange(40), predicted]).all()
+    assert np.isnan(F).sum() <= 40 + 4
+    assert featurizer.get_feature_names_out()[3] == "curvature_class3"
+
+
+def test_fewer_boundaries_are_the_nearest(model, images):
+    X = images[0]
+    settings = {"random_state": 0, "step": 0.4, "features": ("curvature", "distance")}
+    everything = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    some = CurvatureFeaturizer(model, n_boundaries=3, **settings).fit_transform(X)
+    chosen = ~np.isnan(some)
+    assert (chosen[:, :10].sum(1) == 3).all()
+    np.testing.assert_allclose(some[chosen], everything[chosen], rtol=1e-3, atol=1e-4)
+    nearest = np.nanargmin(everything[:, 10:], axis=1)
+    assert np.mean(chosen[np.arange(40), nearest]) > 0.9  # first order is not exact
+
+
+def test_layout_by_distance_has_no_nan(model, images):
+    featurizer = CurvatureFeaturizer(
+        model,
+        layout="nearest",
+        features=("distance", "curvature", "laplacian"),
+        step=(0.2, 0.4),
+        random_state=0,
+    )
+    F = featurizer.fit_transform(images[0])
+    assert F.shape == (40, (1 + 2 + 2) * 9)
+    assert np.isfinite(F).all()
+    assert (np.diff(F[:, :9], axis=1) >= 0).all()
+    names = featurizer.get_feature_names_out()
+    assert names[0] == "distance_nearest0"
+    assert names[9] == "curvature_h0.2_nearest0"
+    assert names[-1] == "laplacian_h0.4_nearest8"
+
+
+def test_layouts_hold_the_same_numbers(model, images):
+    settings = {"random_state": 0, "step": 0.4, "features": ("curvature", "distance")}
+    by_class = CurvatureFeaturizer(model, **settings).fit_transform(images[0])
+    nearest = CurvatureFeaturizer(model, layout="nearest", **settings).fit_transform(
+        images[0]
+    )
+    for row, other in zip(by_class, nearest, strict=True):
+        kept = np.flatnonzero(~np.isnan(row[:10]))
+        order = kept[np.argsort(row[10:][kept], kind="stable")]
+        np.testing.assert_allclose(other[: len(order)], row[:10][order], rtol=1e-6)
+
+
+@pytest.mark.parametrize("at", ["boundary", "input"])
+def test_missing_boundaries(at):
+    """Class 2 never wins, class 3 has no gradient: one boundary of three is left."""
+    module = Returns(
+        lambda x: torch.stack(
+            [1 - x[:, 0], x[:, 0], -5 - x[:, 0].detach() ** 2 - x[:, 0], 0.5 - x[:, 0]],
+            dim=1,
+        )
+    )
+    model = TorchModel(module, input_shape=(2,), bounds=(0, 1))
+    X = np.full((3, 2), 0.1)
+    settings = {"at": at, "step": 0.1, "features": ("curvature", "distance")}
+    with pytest.warns(UserWarning, match="no boundary was found for 6 of 9"):
+        by_class = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    assert (~np.isnan(by_class[:, :4])).sum(1).tolist() == [1, 1, 1]
+    with pytest.warns(UserWarning, match="no boundary"):
+        nearest = CurvatureFeaturizer(
+            model, layout="nearest", **settings
+        ).fit_transform(X)
+    np.testing.assert_allclose(nearest[:, 3:], 0.4, rtol=1e-3)  # repeated
+
+
+def test_no_boundary_at_all():
+    model = TorchModel(
+        Returns(lambda x: torch.stack([x[:, 0], x[:, 0] - 1], dim=1)), input_shape=(4,)
+    )
+    X = np.full((2, 4), 0.5)
+    settings = {"step": 0.1, "features": ("curvature", "distance")}
+    with pytest.warns(UserWarning, match="no boundary"):
+        F = CurvatureFeaturizer(model, layout="nearest", **settings).fit_transform(X)
+    np.testing.assert_allclose(F, [[0, 2]] * 2)
+    with pytest.raises(ValueError, match='step="auto" found no boundary'):
+        CurvatureFeaturizer(model).fit(X)
+
+
+# One image, whatever company it keeps -------------------------------
+
+
+@pytest.mark.parametrize("at", ["boundary", "input"])
+def test_features_of_an_image_depend_on_nothing_else(lenet, images, at):
+    X = images[0]
+    settings = {
+        "at": at,
+        "random_state": 0,
+        "step": 0.4,
+        "features": ("curvature", "distance", "laplacian"),
+    }
+
+    def features(X, batch_size=None):
+        model = TorchModel(lenet, input_shape=(1, 28, 28), batch_size=batch_size)
+        return CurvatureFeaturizer(model, **settings).fit(images[0]).transform(X)
+
+    together = features(X)
+    # Relative to the size of each feature: curvatures cross zero.
+    size = np.repeat(np.nanstd(together.reshape(40, 3, 10), axis=(0, 2)), 10)
+    order = np.random.default_rng(0).permutation(40)
+    others = {
+        "alone": np.concatenate([features(X[k : k + 1]) for k in range(8)]),
+        "batch size 16": features(X, 16),
+        "batch size 1": features(X[:8], 1),
+        "flattened": features(X.reshape(40, -1)),
+        "tensor": features(torch.from_numpy(X)),
+    }
+    for name, other in others.items():
+        error = np.abs(other - together[: len(other)]) / size
+        assert np.nanmax(error) < 1e-4, name
+        np.testing.assert_array_equal(np.isnan(other), np.isnan(together[: len(other)]))
+    shuffled = features(X[order])
+    assert np.nanmax(np.abs(shuffled - together[order]) / size) < 1e-4
+
+
+def test_random_state_fixes_the_result(model, images):
+    X = images[0][:3]
+    run = lambda seed: CurvatureFeaturizer(
+        model, random_state=seed, step=0.4
+    ).fit_transform(X)
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.allclose(run(1), run(2), equal_nan=True)
+
+
+def test_global_random_numbers_are_not_touched(model, images):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    CurvatureFeaturizer(model, random_state=0).fit_transform(images[0][:2])
+    assert torch.equal(state, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_it_works_without_gradients_around_it(model, images, context):
+    expected = CurvatureFeaturizer(model, random_state=0).fit_transform(images[0][:2])
+    with context():
+        inside = CurvatureFeaturizer(model, random_state=0).fit_transform(
+            torch.from_numpy(images[0][:2])
+        )
+    np.testing.assert_allclose(inside, expected, rtol=1e-5)
+
+
+# scikit-learn ------------------------------------------------------------------------
+
+
+def test_pandas_output(model, images):
+    featurizer = CurvatureFeaturizer(model, random_state=0)
+    frame = featurizer.set_output(transform="pandas").fit_transform(images[0][:3])
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.columns.tolist() == [f"curvature_class{k}" for k in range(10)]
+
+
+def test_a_bare_module_is_wrapped(lenet, images):
+    X = images[0][:3]
+    bare = CurvatureFeaturizer(lenet, random_state=0).fit(X)
+    wrapped = CurvatureFeaturizer(
+        TorchModel(lenet, input_shape=(1, 28, 28)), random_state=0
+    ).fit(X)
+    np.testing.assert_array_equal(bare.transform(X), wrapped.transform(X))
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_clone_shares_the_network_and_hashes_the_same(lenet, images, bare):
+    model = lenet if bare else TorchModel(lenet, input_shape=(1, 28, 28))
+    featurizer = CurvatureFeaturizer(model, n_directions=4).set_output(
+        transform="pandas"
+    )
+    copy = clone(featurizer)
+    assert copy.model is model
+    assert copy.n_directions == 4
+    assert copy._sklearn_output_config == featurizer._sklearn_output_config
+    assert joblib.hash(copy) == joblib.hash(featurizer)
+    assert joblib.hash(clone(featurizer)) == joblib.hash(featurizer)
+    fitted = copy.fit(images[0][:2])
+    assert not hasattr(clone(fitted), "model_")
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_pickle(lenet, images, tmp_path, bare):
+    model = lenet if bare else TorchModel(lenet, input_shape=(1, 28, 28))
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(images[0])
+    joblib.dump(featurizer, tmp_path / "featurizer.joblib")
+    other = joblib.load(tmp_path / "featurizer.joblib")
+    assert joblib.hash(other) == joblib.hash(featurizer)
+    np.testing.assert_allclose(
+        other.transform(images[0][:4]), featurizer.transform(images[0][:4]), rtol=1e-5
+    )
+
+
+def test_progress_is_shown_when_asked_for(model, images, capsys):
+    featurizer = CurvatureFeaturizer(model, verbose=1, step=0.4).fit(images[0])
+    featurizer.transform(images[0])
+    assert "40/40" in capsys.readouterr().err
+    CurvatureFeaturizer(model, step=0.4).fit_transform(images[0])
+    assert not capsys.readouterr().err
+
+
+def test_no_images(model, images):
+    featurizer = CurvatureFeaturizer(model, step=0.4).fit(images[0])
+    with pytest.raises(ValueError, match="0 sample"):
+        featurizer.transform(images[0][:0])
+
+
+# Errors -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"at": "home"}, r"at must be one of \('boundary', 'input'\); got 'home'"),
+        ({"method": "magic"}, "method must be one of"),
+        ({"layout": "flat"}, "layout must be one of"),
+        (
+            {"n_directions": 0},
+            'n_directions must be a positive integer or "all"; got 0',
+        ),
+        ({"n_directions": 2.5}, "n_directions must be"),
+        ({"n_directions": "some"}, "n_directions must be"),
+        ({"n_boundaries": 0}, "n_boundaries must be a positive integer or None"),
+        ({"n_boundaries": 10}, r"n_boundaries must be less than .* \(10\); got 10"),
+        ({"features": ()}, "features must be a sequence"),
+        ({"features": "curvature"}, "features must be a sequence"),
+        ({"features": ("colour",)}, "features must be one of"),
+        ({"features": ("distance", "distance")}, "features must not repeat"),
+        ({"step": 0}, "step must be"),
+        ({"step": "small"}, "step must be"),
+        ({"step": (0.1, 0.1)}, "step must be"),
+        ({"step": ()}, "step must be"),
+        ({"step": np.inf}, "step must be"),
+        ({"laplacian_step": -1}, "laplacian_step must be None, "),
+    ],
+)
+def test_bad_parameters(model, images, settings, message):
+    with pytest.raises(ValueError, match=message):
+        CurvatureFeaturizer(model, **settings).fit(images[0][:2])
+
+
+def test_bad_model(images):
+    with pytest.raises(TypeError, match="model must be a TorchModel or a torch.nn"):
+        CurvatureFeaturizer("resnet").fit(images[0][:2])
+
+
+def test_flat_images_of_a_bare_module_say_how_to_wrap_it(lenet, images):
+    with pytest.raises(ValueError, match=r"wrap it: TorchModel\(module, input_shape="):
+        CurvatureFeaturizer(lenet).fit(images[0].reshape(40, -1))
+
+
+def test_bad_images_are_refused_at_transform_too(model, images):
+    featurizer = CurvatureFeaturizer(model, step=0.4).fit(images[0])
+    with pytest.raises(ValueError, match="Divide by 255"):
+        featurizer.transform((255 * images[0][:2]).astype(np.uint8))
+    with pytest.raises(ValueError, match="NaN"):
+        featurizer.transform(np.full((2, 784), np.nan))
+    with pytest.raises(ValueError, match="expecting 784 features"):
+        featurizer.transform(np.zeros((2, 1, 32, 32)))
+
+
+def test_a_broken_network_is_found_before_any_work(images):
+    module = Returns(lambda x: x.flatten(1)[:, :10] * float("nan"))
+    with pytest.raises(ValueError, match="logits must be finite"):
+        CurvatureFeaturizer(module).fit(images[0])
+
+
+def test_exact_derivatives_of_a_relu_network_warn(model, images):
+    featurizer = CurvatureFeaturizer(model, method="autodiff", step=0.4).fit(images[0])
+    with pytest.warns(UserWarning, match="piecewise linear"):
+        featurizer.transform(images[0][:1])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_few_classes(n_classes):
+    torch.manual_seed(0)
+    model = TorchModel(LeNet(n_classes, 8).eval(), input_shape=(1, 8, 8))
+    X = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an untrained network
+        F = CurvatureFeaturizer(model, step=0.5).fit_transform(X)
+    assert F.shape == (5, n_classes)
+
+
+def test_any_width():
+    model = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
+    X = np.random.default_rng(0).normal(size=(5, 7))
+    assert CurvatureFeaturizer(model, step=0.1).fit_transform(X).dtype == np.float64

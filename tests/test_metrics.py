@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from curvdetect import metrics
+
+
+def test_auroc_is_scikit_learns(rng):
+    clean, adversarial = rng.normal(size=80), rng.normal(1, size=60)
+    figure = metrics.auroc(clean, adversarial)
+    truth = np.repeat([0, 1], [80, 60])
+    expected = roc_auc_score(truth, np.concatenate([clean, adversarial]))
+    assert figure.value == pytest.approx(expected)
+    assert figure.low < expected < figure.high
+
+
+def test_auroc_interval_covers_the_truth():
+    """Normal scores one apart have an AUROC of Phi(1 / sqrt 2) = 0.7602."""
+    covered = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        figure = metrics.auroc(rng.normal(size=100), rng.normal(1, size=100))
+        covered += figure.low <= 0.7602 <= figure.high
+    assert covered >= 16  # 95 % of 20 is 19, with a standard deviation of 1
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.05, 0.5])
+def test_tpr_at_fpr_counts(rng, fpr):
+    clean, adversarial = rng.normal(size=200), rng.normal(2, size=100)
+    rates = [
+        (np.mean(clean >= t), np.mean(adversarial >= t))
+        for t in [*clean, *adversarial, np.inf]
+    ]
+    expected = max(tpr for reached, tpr in rates if reached <= fpr)
+    assert metrics.tpr_at_fpr(clean, adversarial, fpr).value == pytest.approx(expected)
+
+
+def test_share_at_the_ends():
+    assert metrics.share([True] * 10).high == pytest.approx(1)
+    assert metrics.share([True] * 10).low < 0.8
+    assert np.isnan(metrics.share([]).value)
+
+
+def test_mean_norm_interval():
+    figure = metrics.mean_norm([1.0, 2.0, 3.0, 4.0])
+    half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2
+    assert figure == pytest.approx((2.5, 2.5 - half, 2.5 + half), rel=1e-5)

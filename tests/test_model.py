@@ -1,0 +1,348 @@
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from curvdetect import TorchModel
+from curvdetect.geometry import margin_gradient
+from curvdetect.networks import LeNet, load_lenet
+from modules import AnyWidth, Returns, SmoothNet
+
+
+def linear(n_inputs=4, n_classes=3):
+    return nn.Linear(n_inputs, n_classes).eval()
+
+
+# What it computes ---------------------------------------------------
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("kind", ["float32", "float64", "tensor"])
+def test_logits_are_those_of_the_module(model, images, flat, kind):
+    X = images[0].reshape(len(images[0]), -1) if flat else images[0]
+    X = torch.from_numpy(X) if kind == "tensor" else X.astype(kind)
+    with torch.no_grad():
+        expected = model.module(torch.from_numpy(images[0])).numpy()
+    np.testing.assert_allclose(model.predict_logits(X), expected, atol=1e-4)
+    np.testing.assert_array_equal(model.predict(X), expected.argmax(1))
+    assert model.n_classes == 10
+
+
+def test_normalisation_is_part_of_the_model():
+    module = linear(3)
+    X = np.random.default_rng(0).random((5, 3), dtype=np.float32)
+    model = TorchModel(module, input_shape=(3,), mean=(0.1, 0.2, 0.3), std=0.5)
+    with torch.no_grad():
+        x = (torch.from_numpy(X) - torch.tensor([0.1, 0.2, 0.3])) / 0.5
+        expected = module(x).numpy()
+    np.testing.assert_allclose(model.predict_logits(X), expected, rtol=1e-5)
+    with torch.no_grad():
+        through = model.as_module()(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(through, expected, rtol=1e-5)
+
+
+def test_normalisation_is_per_channel():
+    module = Returns(lambda x: x.mean(dim=(2, 3)))
+    model = TorchModel(module, input_shape=(2, 4, 4), mean=(0.0, 0.5))
+    logits = model.predict_logits(np.full((1, 2, 4, 4), 0.5, dtype=np.float32))
+    np.testing.assert_allclose(logits, [[0.5, 0.0]])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000, None])
+def test_batch_size_does_not_matter(lenet, images, batch_size):
+    model = TorchModel(lenet, input_shape=(1, 28, 28), batch_size=batch_size)
+    expected = TorchModel(lenet, input_shape=(1, 28, 28)).predict_logits(images[0])
+    np.testing.assert_allclose(model.predict_logits(images[0]), expected, atol=1e-4)
+
+
+def test_default_batch_size_follows_the_activations():
+    small = TorchModel(LeNet().eval(), input_shape=(1, 28, 28))
+    big = TorchModel(
+        nn.Sequential(nn.Conv2d(1, 1024, 1), nn.AdaptiveAvgPool2d(1)).eval(),
+        input_shape=(1, 28, 28),
+    )
+    blank = torch.zeros(1, 1, 28, 28)
+    assert small.rows_per_batch(blank) == 256
+    assert 16 <= big.rows_per_batch(blank) < 64
+
+
+def test_no_images_at_all(model):
+    assert model.predict_logits(np.empty((0, 1, 28, 28))).shape == (0, 10)
+
+
+def test_double_precision_modules_compute_in_double_precision():
+    model = TorchModel(SmoothNet(), input_shape=(6,), bounds=None)
+    assert model.predict_logits(np.ones((2, 6), dtype=np.float32)).dtype == np.float64
+
+
+# What it leaves alone -----------------------------------------------
+
+
+class Dropping(nn.Module):
+    """A network with every kind of state that a call could change."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+        )
+        self.layers[0].weight.requires_grad_(False)
+        self.layers[1].eval()
+
+    def forward(self, x):
+        if x.max() > 0.99:
+            raise RuntimeError("too bright")
+        return self.layers(x)
+
+
+def state_of(module):
+    return (
+        [m.training for m in module.modules()],
+        [p.requires_grad for p in module.parameters()],
+        [p.grad for p in module.parameters()],
+        {k: v.clone() for k, v in module.state_dict().items()},
+        torch.get_rng_state(),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:module is in training mode")
+@pytest.mark.parametrize("brightness", [0.5, 1.0], ids=["works", "raises"])
+def test_state_is_restored(brightness):
+    module = Dropping()
+    before = state_of(module)
+    model = TorchModel(module, input_shape=(4,))
+    X = np.full((3, 4), brightness, dtype=np.float32)
+    if brightness == 1.0:
+        with pytest.raises(RuntimeError, match="too bright"):
+            model.predict(X)
+    else:
+        model.predict(X)
+        x = torch.from_numpy(X)
+        margin_gradient(model.margin(torch.zeros(3).long(), torch.ones(3).long()), x)
+    for was, now in zip(before, state_of(module), strict=True):
+        if isinstance(was, dict):
+            assert all(torch.equal(was[k], now[k]) for k in was)
+        elif isinstance(was, torch.Tensor):
+            assert torch.equal(was, now)
+        else:
+            assert was == now
+
+
+@pytest.mark.filterwarnings("ignore:module is in training mode")
+def test_it_works_under_no_grad_and_inference_mode(images):
+    model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            x = torch.from_numpy(images[0][:2])
+            margin = model.margin(torch.tensor([0, 0]), torch.tensor([1, 1]))
+            with model.evaluating():
+                assert margin_gradient(margin, x).abs().sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore:module is in training mode")
+def test_threads_that_share_a_model_do_not_disturb_each_other():
+    module = Dropping()
+    model = TorchModel(module, input_shape=(4,))
+    X = np.random.default_rng(0).random((64, 4), dtype=np.float32) * 0.9
+    expected = model.predict_logits(X)
+    wrong = []
+
+    def work():
+        for _ in range(50):
+            if not np.allclose(model.predict_logits(X), expected, atol=1e-5):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert module.training
+
+
+# Copies -------------------------------------------------------------
+
+
+def test_clone_shares_it(model):
+    assert clone(model) is model
+
+
+@pytest.mark.parametrize(
+    "copy_it", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_copies_compute_and_hash_the_same(model, images, copy_it):
+    other = copy_it(model)
+    assert other.module is not model.module
+    assert joblib.hash(other) == joblib.hash(model)
+    np.testing.assert_allclose(
+        other.predict_logits(images[0]), model.predict_logits(images[0]), atol=1e-5
+    )
+    assert joblib.hash(other) == joblib.hash(model)  # using it changes nothing
+
+
+def test_hash_changes_with_a_weight_and_with_a_setting(model, lenet):
+    before = joblib.hash(model)
+    assert joblib.hash(TorchModel(lenet, input_shape=(1, 28, 28), std=2.0)) != before
+    with torch.no_grad():
+        lenet.classifier[1].bias[0] += 1e-3
+    assert joblib.hash(model) != before
+
+
+def test_hash_is_the_same_in_another_process(model):
+    code = (
+        "import joblib; from curvdetect import TorchModel; "
+        "from curvdetect.networks import load_lenet; "
+        "print(joblib.hash(TorchModel(load_lenet('fashion-mnist'), "
+        "input_shape=(1, 28, 28))))"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert hashes == {joblib.hash(model)}
+
+
+def test_unusual_tensors_survive_a_pickle():
+    module = nn.Linear(3, 2).to(torch.bfloat16).eval()
+    module.register_buffer("count", torch.tensor(3))
+    module.scale = torch.tensor([2.0])  # neither parameter nor buffer
+    module.tied = module.weight
+    other = pickle.loads(pickle.dumps(TorchModel(module, input_shape=(3,)))).module
+    torch.testing.assert_close(other.weight, module.weight)
+    assert other.weight.dtype == torch.bfloat16
+    assert other.count.item() == 3
+    assert other.scale.item() == 2.0
+    assert other.tied is other.weight
+    assert other.weight.requires_grad
+
+
+# Errors -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"input_shape": ()}, "input_shape must be a tuple of positive integers"),
+        ({"input_shape": (3, 0)}, "input_shape must be"),
+        ({"input_shape": "image"}, "input_shape must be"),
+        ({"bounds": (1, 0)}, "bounds must be a pair"),
+        ({"bounds": 1}, "bounds must be a pair"),
+        ({"mean": (0.1, 0.2)}, r"mean must be one number, or one per channel \(4\)"),
+        ({"std": 0.0}, "std must be positive"),
+        ({"mean": float("nan")}, "mean must be finite"),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TorchModel(linear(), **{"input_shape": (4,), **settings})
+
+
+def test_not_a_module():
+    with pytest.raises(
+        TypeError, match="module must be a torch.nn.Module; got function"
+    ):
+        TorchModel(lambda x: x, input_shape=(4,))
+
+
+def test_training_mode_is_pointed_out():
+    with pytest.warns(UserWarning, match="training mode"):
+        TorchModel(nn.Linear(4, 3), input_shape=(4,))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x.sum(1), r"logits of shape \(n_samples, n_classes\); got \(2,\)"),
+        (lambda x: x[:1], "for 2 samples"),
+        (lambda x: x[:, :1], "at least two classes"),
+        (lambda x: x * float("nan"), "must be finite"),
+        (lambda x: (x, x), "must return a tensor of logits; got tuple"),
+        (lambda x: x + torch.rand_like(x), "same answer twice"),
+        (lambda x: x - x.mean(0), "treat each input for itself"),
+        (lambda x: x.reshape(2, 3, 3), "cannot be called on inputs of shape"),
+    ],
+    ids=[
+        "wrong rank",
+        "wrong number of rows",
+        "one class",
+        "NaN",
+        "no tensor",
+        "random",
+        "rows mixed",
+        "raises",
+    ],
+)
+def test_unusable_modules_are_explained(function, message):
+    X = np.random.default_rng(0).random((2, 4), dtype=np.float32)
+    with pytest.raises(ValueError, match=message):
+        TorchModel(Returns(function), input_shape=(4,)).check(X)
+
+
+def test_probabilities_are_pointed_out():
+    model = TorchModel(Returns(lambda x: x.softmax(1)), input_shape=(4,))
+    with pytest.warns(UserWarning, match="probabilities"):
+        model.check(np.zeros((2, 4)))
+
+
+def test_nan_logits_are_refused_later_too():
+    model = TorchModel(Returns(lambda x: x / (x[:, :1] > 0)), input_shape=(4,))
+    with pytest.raises(ValueError, match="logits must be finite"):
+        model.predict(np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((2, 3, 28, 28)), r"X must have shape \(n_samples, 1, 28, 28\) or"),
+        (np.zeros((2, 783)), "784"),
+        (np.full((2, 784), np.nan), "X must be finite"),
+        (np.full((2, 784), np.inf), "X must be finite"),
+        (np.full((2, 784), 255), "Divide by 255"),
+        (np.full((2, 784), -1.0), "normalised already"),
+        (np.full((2, 784), 1000.0), "bounds=None switches"),
+        (np.full((2, 784), "a"), "must hold numbers"),
+    ],
+)
+def test_bad_inputs(model, X, message):
+    with pytest.raises(ValueError, match=message):
+        model.predict(X)
+
+
+def test_bounds_can_be_switched_off():
+    model = TorchModel(linear(), input_shape=(4,), bounds=None)
+    assert model.predict(np.full((2, 4), 1000.0)).shape == (2,)
+
+
+def test_any_shape_needs_an_input_before_the_classes_are_known():
+    model = TorchModel(AnyWidth().eval(), input_shape=None)
+    with pytest.raises(ValueError, match="call check"):
+        _ = model.n_classes
+    model.check(np.zeros((2, 5)))
+    assert model.n_classes == 3
+
+
+def test_weights_are_loaded_without_unpickling_code():
+    sources = [
+        p.read_text() for p in Path(__file__).parents[1].rglob("curvdetect/*.py")
+    ]
+    loads = [line for s in sources for line in s.splitlines() if "torch.load(" in line]
+    assert loads
+    assert all("weights_only=True" in line for line in loads)

@@ -1,0 +1,21 @@
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_examples_run_in_order():
+    names = {}
+    for block in BLOCKS:
+        exec(block, names)
+    assert 0 <= names["flagged"].mean() <= 0.2
+    assert names["accuracy"] > 0.7
+    assert float(names["kappa"]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_pictures_exist():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (Path(__file__).parents[1] / path).exists()
