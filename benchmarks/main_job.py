@@ -1,10 +1,11 @@
-"""Measure the main job: detection and relabelling with default settings, test images.
+"""Measure the main job: detection and relabelling with default settings.
 
-    python benchmarks/main_job.py fashion-mnist --weights lenet.pt --out result.json
+    python benchmarks/main_job.py fashion-mnist --weights lenet.pt \
+        --out benchmarks/results/main_job-fashion-mnist-0.json
 
-The first 400 test images that the network gets right set the threshold (clean ones
-alone, 5 % false positives) and the finite step; the next 600 test images, never used
-before, give the figures. PGD runs at the budget of the report, and the minimal
+Of the first 400 test images, those that the network gets right set the threshold
+(clean ones alone, 5 % false positives) and the finite step; the next 600 test images
+give the figures and nothing else. PGD runs at the budget of the report, and the minimal
 perturbation at 1.02 times its norm; noise of the norm of PGD's perturbation is the
 control.
 """

@@ -15,6 +15,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from curvdetect._checks import (
+    NOT_FINITE,
+    check_bounds,
+    check_channels,
+    check_input_shape,
+    check_logits,
+    check_repeatable,
+    check_row_by_row,
+    check_within,
+    warn_if_probabilities,
+)
 from curvdetect._portable import PortableModule
 from curvdetect.geometry import PairwiseMargin
 
@@ -88,10 +99,10 @@ class TorchModel:
             raise TypeError(
                 f"module must be a torch.nn.Module; got {type(module).__name__}"
             )
-        self.input_shape = _check_input_shape(input_shape)
-        self.bounds = _check_bounds(bounds)
-        self.mean = _check_channels(mean, "mean", self.input_shape)
-        self.std = _check_channels(std, "std", self.input_shape)
+        self.input_shape = check_input_shape(input_shape)
+        self.bounds = check_bounds(bounds)
+        self.mean = check_channels(mean, "mean", self.input_shape)
+        self.std = check_channels(std, "std", self.input_shape)
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std must be positive; got {std!r}")
         if batch_size is not None and (
@@ -223,7 +234,7 @@ class TorchModel:
         torch.nn.Module
             Maps inputs within `bounds` to logits; shares the weights.
         """
-        return _Normalised(self).eval()
+        return _Normalised(self)
 
     def predict_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
         """Compute logits.
@@ -250,7 +261,7 @@ class TorchModel:
             return np.empty((0, self.n_classes), dtype=np.float32)
         result = torch.cat(logits)
         if not bool(result.isfinite().all()):
-            raise ValueError(_NOT_FINITE)
+            raise ValueError(NOT_FINITE)
         return result.numpy()
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
@@ -309,7 +320,7 @@ class TorchModel:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("X must be finite; got NaN or infinity")
         if self.bounds is not None:
-            _check_within(low, high, self.bounds)
+            check_within(low, high, self.bounds)
         return x
 
     def _shaped(self, x: Tensor) -> Tensor:
@@ -440,19 +451,14 @@ class TorchModel:
                     "images, wrap it: TorchModel(module, input_shape=(channels, "
                     "height, width))"
                 ) from error
-            _check_logits(first, len(x))
-            _check_repeatable(first, self.logits(x))
-            _check_row_by_row(first[:1], self.logits(x[:1]))
-        _warn_if_probabilities(first)
+            check_logits(first, len(x))
+            check_repeatable(first, self.logits(x))
+            check_row_by_row(first[:1], self.logits(x[:1]))
+        warn_if_probabilities(first)
         self._known["n_classes"] = first.shape[1]
 
 
 _TRANSIENT = ("_lock", "_n_active", "_known")
-
-_NOT_FINITE = (
-    "the module's logits must be finite; got NaN or infinity (a broken weight file, "
-    "or inputs of the wrong scale?)"
-)
 
 
 class _Normalised(nn.Module):
@@ -462,6 +468,7 @@ class _Normalised(nn.Module):
         super().__init__()
         self.module = model.module
         self._model = model
+        self.training = False  # not eval(): that would change the module itself
 
     def forward(self, x: Tensor) -> Tensor:
         return self._model.logits(x)
@@ -484,124 +491,3 @@ def _from_numpy(X: npt.NDArray[Any]) -> Tensor:
         raise ValueError(f"X must hold numbers; got an array of dtype {X.dtype}")
     # torch warns about arrays that it must not write to; it never does here
     return torch.from_numpy(X if X.flags.writeable else copy.deepcopy(X))
-
-
-def _check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    try:
-        result = tuple(int(n) for n in shape)
-    except (TypeError, ValueError):
-        result = ()
-    if not result or min(result) < 1:
-        raise ValueError(
-            "input_shape must be a tuple of positive integers such as (3, 32, 32), or "
-            f"None; got {shape!r}"
-        )
-    return result
-
-
-def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    if bounds is None:
-        return None
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    if not low < high:
-        raise ValueError(
-            "bounds must be a pair (low, high) with low < high, or None; got "
-            f"{bounds!r}"
-        )
-    return low, high
-
-
-def _check_channels(
-    values: float | Sequence[float] | None,
-    name: str,
-    input_shape: tuple[int, ...] | None,
-) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    result = tuple(float(v) for v in np.ravel(values))
-    n_channels = None if input_shape is None else input_shape[0]
-    if len(result) != 1 and n_channels is not None and len(result) != n_channels:
-        raise ValueError(
-            f"{name} must be one number, or one per channel ({n_channels}); "
-            f"got {len(result)}"
-        )
-    if not all(map(math.isfinite, result)):
-        raise ValueError(f"{name} must be finite; got {values!r}")
-    return result
-
-
-def _check_within(low: float, high: float, bounds: tuple[float, float]) -> None:
-    tolerance = 1e-5 * (bounds[1] - bounds[0])
-    if low >= bounds[0] - tolerance and high <= bounds[1] + tolerance:
-        return
-    if bounds == (0.0, 1.0) and low >= 0 and 1.5 < high <= 255:
-        hint = "Are these bytes? Divide by 255."
-    elif bounds == (0.0, 1.0) and low < 0:
-        hint = (
-            "Are they normalised already? Undo it, and give mean and std to TorchModel."
-        )
-    else:
-        hint = "Set bounds in TorchModel; bounds=None switches this check off."
-    raise ValueError(
-        f"X must lie within the model's bounds {bounds}; got values from {low:g} to "
-        f"{high:g}. {hint}"
-    )
-
-
-def _check_logits(logits: Any, n: int) -> None:
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the module must return a tensor of logits; got {type(logits).__name__}"
-        )
-    if logits.ndim != 2 or len(logits) != n:
-        raise ValueError(
-            "the module must return logits of shape (n_samples, n_classes); got "
-            f"{tuple(logits.shape)} for {n} samples"
-        )
-    if logits.shape[1] < 2:
-        raise ValueError(
-            "the module must have at least two classes, one logit each; got one. A "
-            "network with a single output s for two classes has the logits (0, s)."
-        )
-    if not bool(logits.isfinite().all()):
-        raise ValueError(_NOT_FINITE)
-
-
-def _check_repeatable(first: Tensor, second: Tensor) -> None:
-    if not _close(first, second):
-        raise ValueError(
-            "the module must give the same answer twice; two calls on the same inputs "
-            f"differ by up to {float((first - second).abs().max()):g} logits, in eval "
-            "mode. Switch off its randomness (dropout by hand, random augmentation)."
-        )
-
-
-def _check_row_by_row(alone: Tensor, in_batch: Tensor) -> None:
-    if not _close(alone, in_batch):
-        raise ValueError(
-            "the module must treat each input for itself; the logits of one input "
-            "change with the others in its batch (batch normalisation without "
-            "running statistics?)"
-        )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to what rounding and the choice of kernels may change."""
-    tolerance = 2e3 * torch.finfo(a.dtype).eps * float(a.abs().max())
-    return bool(((a - b).abs() <= tolerance).all())
-
-
-def _warn_if_probabilities(logits: Tensor) -> None:
-    sums = logits.sum(dim=1)
-    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-        warnings.warn(
-            "the module seems to return probabilities; curvatures are defined on "
-            "logits, and softmax flattens them. Leave the softmax out.",
-            UserWarning,
-            stacklevel=3,
-        )

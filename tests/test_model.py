@@ -121,6 +121,7 @@ def test_state_is_restored(brightness):
     module = Dropping()
     before = state_of(module)
     model = TorchModel(module, input_shape=(4,))
+    assert not model.as_module().training
     X = np.full((3, 4), brightness, dtype=np.float32)
     if brightness == 1.0:
         with pytest.raises(RuntimeError, match="too bright"):

@@ -1,4 +1,5 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,11 @@ def test_the_examples_run_in_order():
 def test_pictures_exist():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (Path(__file__).parents[1] / path).exists()
+
+
+def test_the_table_is_that_of_the_committed_results():
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    script = runpy.run_path(str(benchmarks / "main_job_table.py"))
+    results = list((benchmarks / "results").glob("main_job-*.json"))
+    assert results
+    assert script["table"](results) in README
