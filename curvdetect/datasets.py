@@ -152,7 +152,8 @@ def load_dataset(
     # RuntimeError without a network
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
-            f"{name} is not in {root} and could not be downloaded ({error}). "
+            f"{name} is not in {root} and could not be downloaded "
+            f"({str(error).partition(chr(10))[0]}). "
             f"Put its files there as {_layout(name)}, or name another folder with "
             "data_dir (--data-dir, or the environment variable CURVDETECT_DATA)."
         ) from error

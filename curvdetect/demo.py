@@ -271,7 +271,7 @@ def _draw_roc(ax: Any, results: _Results) -> None:
     RocCurveDisplay.from_predictions(
         np.repeat([0, 1], [len(results.clean), len(results.adversarial)]),
         results.detector.score_samples(features),
-        name=None,  # the legend then holds the area alone
+        name="curvature",
         ax=ax,
         plot_chance_level=True,
         chance_level_kw={"label": "chance"},

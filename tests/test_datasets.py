@@ -55,6 +55,7 @@ def test_missing_files_say_where_they_should_be(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="Put its files there as") as caught:
         datasets.load_dataset(name, data_dir=tmp_path, download=False)
     assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_name():

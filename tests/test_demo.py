@@ -1,11 +1,14 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import curvdetect
 from curvdetect import cli, datasets
 
 DATA = os.environ.get("CURVDETECT_DATA")
@@ -87,6 +90,11 @@ def test_help(argv, capsys):
         cli.main(argv)
     assert caught.value.code == 0
     assert capsys.readouterr().out
+
+
+def test_python_m():
+    run = [sys.executable, "-m", "curvdetect", "--version"]
+    assert subprocess.check_output(run, text=True).strip() == curvdetect.__version__
 
 
 def test_the_shipped_files_are_small():
