@@ -14,7 +14,7 @@ EPS = {"fashion-mnist": 16, "mnist": 50}
 COLUMNS = {
     "AUROC": "auroc",
     "relabelled right": "relabel",
-    "detected at 5 % FPR": "tpr_at_5%_fpr",
+    "detected": "flagged_adversarial",
     "clean flagged": "flagged_clean",
     "noisy flagged": "flagged_noisy",
 }

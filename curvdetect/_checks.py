@@ -20,6 +20,7 @@ __all__ = [
     "check_repeatable",
     "check_row_by_row",
     "check_within",
+    "warn_if_imprecise",
     "warn_if_probabilities",
 ]
 
@@ -153,6 +154,17 @@ def warn_if_probabilities(logits: Tensor) -> None:
         warnings.warn(
             "the module seems to return probabilities; curvatures are defined on "
             "logits, and softmax flattens them. Leave the softmax out.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def warn_if_imprecise(logits: Tensor) -> None:
+    """Warn about half precision."""
+    if logits.dtype not in (torch.float32, torch.float64):
+        warnings.warn(
+            f"the module computes in {logits.dtype}, in which second differences are "
+            "mostly rounding. Use module.float().",
             UserWarning,
             stacklevel=3,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvdetect._checks import NOT_FINITE
 from curvdetect.geometry import (
     CurvatureMethod,
     find_boundary,
@@ -164,6 +165,8 @@ def _nearest_classes(model: TorchModel, x: Tensor, k: int, batch_size: int) -> _
     """Choose the k classes whose boundaries are nearest to first order."""
     with torch.no_grad():
         logits = torch.cat([model.logits(rows) for rows in x.split(batch_size)])
+    if not bool(logits.isfinite().all()):
+        raise ValueError(NOT_FINITE)
     n, n_classes = logits.shape
     predicted = logits.argmax(dim=1)
     n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))

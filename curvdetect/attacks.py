@@ -6,6 +6,7 @@ boundaries needs beside them, the minimal perturbation and noise of the same nor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +69,8 @@ class AdversarialSet:
     def norms(self) -> npt.NDArray[np.float64]:
         """L2 norm of each perturbation, in input units, shape (n_adversarial,)."""
         change = self.adversarial - self.clean[self.source]
-        return np.linalg.norm(
-            change.reshape(len(change), -1).astype(np.float64), axis=1
-        )
+        flat = change.reshape(len(change), math.prod(change.shape[1:]))
+        return np.linalg.norm(flat.astype(np.float64), axis=1)
 
 
 def make_adversarial_set(
@@ -99,7 +99,8 @@ def make_adversarial_set(
     batch_size : int, default=256
         Images given to the attack at a time.
     seed : int, default=0
-        Of torch's generators during the attack; they are restored afterwards.
+        Of torch's generators during the attack; those of the CPU and of the model's
+        device are restored afterwards.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -204,9 +205,9 @@ class MinimalNormAttack:
     >>> import torch
     >>> from curvdetect import TorchModel
     >>> from curvdetect.attacks import MinimalNormAttack
-    >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(2,))
-    >>> MinimalNormAttack(model)(torch.tensor([[0.7, 0.3]]), torch.tensor([0]))
-    tensor([[0.4960, 0.5040]])
+    >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+    >>> MinimalNormAttack(model)(torch.tensor([[0.7, 0.3, 0.1]]), torch.tensor([0]))
+    tensor([[0.4960, 0.5040, 0.1000]])
     """
 
     def __init__(self, model: TorchModel, *, factor: float = 1.02) -> None:

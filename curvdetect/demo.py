@@ -125,6 +125,8 @@ def run_demo(
         )
         for part in (calibration, test)
     ]
+    if not all(len(images.adversarial) > 1 for images in sets):
+        raise ValueError("the attack fooled the network on too few images to go on")
     pipeline = make_pipeline(
         CurvatureFeaturizer(model, random_state=seed, verbose=1),
         CurvatureThresholdDetector(),

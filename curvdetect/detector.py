@@ -22,6 +22,8 @@ _STATISTICS: dict[str, Callable[..., Any]] = {
     "sum": np.nansum,
     "mean": np.nanmean,
 }
+#: Score of an image without boundary: infinity would break scikit-learn's scorers.
+_NO_BOUNDARY = float(np.finfo(np.float64).max)
 _CRITERIA = ("balanced_accuracy", "accuracy")
 
 
@@ -118,7 +120,8 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a parameter is not allowed, `y` does not hold two classes, or there are
-            too few clean images for `target_fpr`; the message says how many it takes.
+            too few clean images for `target_fpr` (the message says how many it takes),
+            or too many of them have no boundary.
         """
         self._check_parameters()
         if y is None and self.target_fpr is not None:
@@ -129,7 +132,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
             # Where y is missing, this raises scikit-learn's own error.
             values, labels = validate_data(self, X, y, **_VALIDATION)
             self.classes_, adversarial = _two_classes(labels)
-        scores = self._scores(values)
+        scores, _ = self._scores(values)
         self.clean_scores_ = np.sort(scores[~adversarial])
         if self.target_fpr is not None:
             self.threshold_ = _conformal_threshold(self.clean_scores_, self.target_fpr)
@@ -157,7 +160,16 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
             If an image has no boundary at all.
         """
         check_is_fitted(self)
-        return self._scores(validate_data(self, X, reset=False, **_VALIDATION))
+        values = validate_data(self, X, reset=False, **_VALIDATION)
+        scores, blank = self._scores(values)
+        if blank.any():
+            warnings.warn(
+                f"{blank.sum()} of {len(blank)} images have no boundary (a row of "
+                "NaN); they are flagged",
+                UserWarning,
+                stacklevel=2,
+            )
+        return scores
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return score - threshold: positive where an image is flagged.
@@ -236,20 +248,16 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
                 f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
             )
 
-    def _scores(self, X: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def _scores(
+        self, X: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Return scores, and which rows have no boundary at all."""
         X = np.asarray(X, dtype=np.float64)
         blank = np.isnan(X).all(axis=1)
         filled = np.where(blank[:, None], 0.0, X)
         scores = np.asarray(_STATISTICS[self.statistic](filled, axis=1))
-        if blank.any():
-            warnings.warn(
-                f"{blank.sum()} of {len(X)} images have no boundary (a row of NaN); "
-                "they are flagged",
-                UserWarning,
-                stacklevel=3,
-            )
-            scores[blank] = np.finfo(np.float64).max  # infinity would break scorers
-        return scores
+        scores[blank] = _NO_BOUNDARY
+        return scores, blank
 
 
 _VALIDATION: dict[str, Any] = {
@@ -286,7 +294,14 @@ def _conformal_threshold(clean_scores: npt.NDArray[np.float64], fpr: float) -> f
             f"target_fpr={fpr:g} needs at least {math.ceil(1 / fpr - 1e-9) - 1} clean "
             f"images to fit; got {n}"
         )
-    return float(clean_scores[n - n_above])
+    threshold = float(clean_scores[n - n_above])
+    if threshold == _NO_BOUNDARY:
+        raise ValueError(
+            f"{(clean_scores == _NO_BOUNDARY).sum()} of the {n} clean images have no "
+            f"boundary, more than target_fpr={fpr:g} allows to flag; nothing could "
+            "ever be flagged. See the featurizer's warnings."
+        )
+    return threshold
 
 
 def _best_threshold(
@@ -296,9 +311,12 @@ def _best_threshold(
     fpr, tpr, values = roc_curve(adversarial, scores, drop_intermediate=False)
     share = 0.5 if criterion == "balanced_accuracy" else float(adversarial.mean())
     best = int(np.argmax(share * tpr - (1 - share) * fpr))
+    if np.isinf(values[best]):  # nothing is flagged, but for a missing boundary
+        return min(float(scores.max()), float(np.nextafter(_NO_BOUNDARY, 0)))
     unflagged = scores[scores < values[best]]
-    if not len(unflagged):  # everything is flagged
-        return float(np.nextafter(scores.min(), -np.inf))
-    lowest = min(values[best], scores.max())  # the first value is infinite
-    # halves first: the sum of two large scores could overflow
-    return float(lowest / 2 + unflagged.max() / 2)
+    below = float(np.nextafter(values[best], -np.inf))
+    if not len(unflagged):
+        return below
+    # Halves first: the sum of two large scores could overflow. Between neighbouring
+    # numbers there is no middle.
+    return min(float(values[best] / 2 + unflagged.max() / 2), below)

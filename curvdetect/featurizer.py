@@ -10,11 +10,13 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from joblib import Memory
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_feature_names_in,
     check_is_fitted,
+    check_memory,
     validate_data,
 )
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from tqdm.auto import tqdm
 from curvdetect._measure import Measurements, Probe, measure, nearest_distances
 from curvdetect._portable import PortableModule
 from curvdetect.geometry import CurvatureMethod, random_directions
-from curvdetect.model import TorchModel, as_flat_array
+from curvdetect.model import TorchModel, as_array, as_flat_array
 
 __all__ = ["CurvatureFeaturizer"]
 
@@ -85,6 +87,11 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
           are 0 and distance is the diagonal of the input range.
     laplacian_step : float or sequence of float, optional
         Steps of the "laplacian" feature; those of `step` by default.
+    memory : str or joblib.Memory, optional
+        Folder in which `transform` keeps its results, as in ``Pipeline(memory=...)``:
+        a pipeline's own memory holds those of `fit_transform` alone, this one also
+        those of test folds. They are looked up by the images, the weights and the
+        settings.
     random_state : int, RandomState or None, default=None
         Draws the directions, at `fit`.
     verbose : int, default=0
@@ -97,7 +104,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
     n_classes_ : int
         Number of logits.
     step_ : float or tuple of float
-        The step or steps used.
+        The step or steps used; NaN for "auto" where no feature asks for it.
     directions_ : ndarray of shape (n_directions, *input_shape) or None
         Unit directions; None for "all".
     input_shape_ : tuple of int
@@ -142,6 +149,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         features: Sequence[str] = ("curvature",),
         layout: Literal["class", "nearest"] = "class",
         laplacian_step: float | Sequence[float] | None = None,
+        memory: str | Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -154,6 +162,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         self.features = features
         self.layout = layout
         self.laplacian_step = laplacian_step
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
@@ -186,7 +195,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         values: npt.NDArray[Any] = validate_data(self, flat, **_VALIDATION)
         self.model_ = self._wrapped(shape or values.shape[1:])
         self.input_shape_ = self.model_.input_shape or shape or values.shape[1:]
-        images = self._images(values)
+        images = self._images(values, shape)
         self.model_.check(images[:_N_CHECK_IMAGES])
         self.n_classes_ = self.model_.n_classes
         self._check_against_model()
@@ -216,21 +225,11 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
             If more than 5 % of the boundaries asked for were not found.
         """
         check_is_fitted(self)
-        flat, _ = as_flat_array(X)
+        flat, shape = as_flat_array(X)
         values: npt.NDArray[Any] = validate_data(self, flat, reset=False, **_VALIDATION)
-        images = self._images(values)
-        width = self._n_columns_per_block()
-        blocks = len(self._block_names())
-        out = np.empty((len(values), blocks * width), dtype=values.dtype)
-        n_missing = 0
-        with self.model_.evaluating():
-            done = 0
-            for batch in self._progress(images):
-                measured = measure(self.model_, batch, self._probe(batch))
-                n_missing += int((~measured.found).sum())
-                rows = slice(done, done + len(batch))
-                out[rows] = self._arrange(measured).reshape(len(batch), -1)
-                done += len(batch)
+        images = self._images(values, shape)
+        cached = check_memory(self.memory).cache(_measure_all, ignore=["featurizer"])
+        out, n_missing = cached(self, values.dtype, images.numpy(), self._settings())
         n_pairs = len(values) * self._n_boundaries()
         if n_missing > _MISSING_SHARE * n_pairs:
             warnings.warn(
@@ -354,6 +353,12 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
     def _learn_step(
         self, images: Tensor, random_state: np.random.RandomState
     ) -> float | tuple[float, ...]:
+        own_steps = self.laplacian_step is not None
+        if isinstance(self.step, str) and (
+            set(self.features) <= {"distance", "laplacian"}
+            and (own_steps or "laplacian" not in self.features)
+        ):
+            return np.nan  # nothing is measured at it
         if not isinstance(self.step, str):
             steps = tuple(float(h) for h in np.ravel(self.step))
             return steps if np.ndim(self.step) else steps[0]
@@ -374,11 +379,32 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
 
     # Transforming ----------------------------------------------------------
 
-    def _images(self, X: npt.NDArray[Any]) -> Tensor:
+    def _images(self, X: npt.NDArray[Any], shape: tuple[int, ...] | None) -> Tensor:
         """Give checked rows the shape of inputs, and check their values."""
-        if self.model_.input_shape is None:
-            X = X.reshape(-1, *self.input_shape_)
-        return self.model_.to_tensor(X)
+        if shape is not None and shape != self.input_shape_:
+            expected = ", ".join(map(str, self.input_shape_))
+            raise ValueError(
+                f"X must have shape (n_samples, {expected}) or (n_samples, "
+                f"{X.shape[1]}); got {(len(X), *shape)}"
+            )
+        return self.model_.to_tensor(X.reshape(-1, *self.input_shape_))
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all that the features depend on, besides the images."""
+        return {
+            "model": self.model_,
+            "directions": self.directions_,
+            "step": self.step_,
+            **{name: getattr(self, name) for name in _MEASURED},
+        }
+
+    def _measure_batches(self, images: Tensor) -> Iterator[tuple[Any, int]]:
+        """Yield the columns of each batch, and how many boundaries it misses."""
+        with self.model_.evaluating():
+            for batch in self._progress(images):
+                measured = measure(self.model_, batch, self._probe(batch))
+                columns = self._arrange(measured).reshape(len(batch), -1)
+                yield columns, int((~measured.found).sum())
 
     def _n_boundaries(self) -> int:
         return self.n_boundaries or self.n_classes_ - 1
@@ -410,7 +436,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         at_boundary = self.at == "boundary"
         directions = None
         if self.directions_ is not None:
-            directions = torch.from_numpy(self.directions_).to(batch)
+            directions = torch.tensor(self.directions_).to(batch)
         return Probe(
             at_boundary=at_boundary,
             method=self.method,
@@ -442,8 +468,8 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
             blocks.extend(block[None] if feature == "distance" else block)
         values = torch.stack(blocks, dim=1)  # (n, n_blocks, k)
         if self.layout == "class":
-            return self._by_class(measured, values).cpu().numpy()
-        return self._by_distance(measured, values).cpu().numpy()
+            return as_array(self._by_class(measured, values))
+        return as_array(self._by_distance(measured, values))
 
     def _by_class(self, measured: Measurements, values: Tensor) -> Tensor:
         values = values.where(measured.found[:, None], torch.nan)
@@ -465,6 +491,38 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         blank = values.new_tensor([diagonal * (n == "distance") for n in names])
         none_found = (n_found == 0)[:, None].expand_as(values)
         return torch.where(none_found, blank[:, None], values)
+
+
+#: Parameters that `transform` depends on, besides what `fit` learned.
+_MEASURED = (
+    "at",
+    "method",
+    "n_boundaries",
+    "features",
+    "layout",
+    "laplacian_step",
+)
+
+
+def _measure_all(
+    featurizer: CurvatureFeaturizer,
+    dtype: npt.DTypeLike,
+    images: npt.NDArray[Any],
+    settings: dict[str, Any],
+) -> tuple[npt.NDArray[Any], int]:
+    """Return the features of all images, and how many boundaries were not found.
+
+    A function of `images` and `settings`, which is what a cache looks it up by.
+    """
+    n_columns = len(featurizer.get_feature_names_out())
+    out = np.empty((len(images), n_columns), dtype=dtype)
+    done = n_missing = 0
+    batches = featurizer._measure_batches(featurizer.model_.to_tensor(images))
+    for columns, missing in batches:
+        out[done : done + len(columns)] = columns
+        done += len(columns)
+        n_missing += missing
+    return out, n_missing
 
 
 class _Shared:

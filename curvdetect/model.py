@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,13 @@ from curvdetect._checks import (
     check_repeatable,
     check_row_by_row,
     check_within,
+    warn_if_imprecise,
     warn_if_probabilities,
 )
 from curvdetect._portable import PortableModule
 from curvdetect.geometry import PairwiseMargin
 
-__all__ = ["TorchModel", "as_flat_array"]
+__all__ = ["TorchModel", "as_array", "as_flat_array"]
 
 #: Activations that a batch may hold, in bytes: wider batches leave the CPU's cache
 #: and get slower; a GPU wants many rows at once.
@@ -45,7 +46,8 @@ class TorchModel:
     ``.grad`` and the random number generators as they were, also after an error.
 
     ``sklearn.clone`` shares it, pickle copies it, and ``joblib.hash`` depends on its
-    weights and settings alone: it is the same in every copy and process.
+    weights and settings alone: it is the same in every copy and process. A copy that
+    comes out of a pickle is on the CPU unless `device` was given.
 
     Parameters
     ----------
@@ -122,13 +124,7 @@ class TorchModel:
         self.module = module if device is None else module.to(device)
         self.device = device
         self.batch_size = batch_size
-        self._start()
-
-    def _start(self) -> None:
-        """Set what is neither pickled nor hashed."""
-        self._lock = threading.RLock()
-        self._n_active = 0
-        self._known: dict[str, int] = {}
+        self._known: dict[str, int] = {}  # learned by calling; not pickled, not hashed
 
     def __repr__(self) -> str:
         return (
@@ -139,9 +135,7 @@ class TorchModel:
     # Copies ----------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in vars(self).items() if k not in _TRANSIENT}
-        state["module"] = PortableModule(self.module)
-        return state
+        return {**vars(self), "module": PortableModule(self.module), "_known": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -149,7 +143,6 @@ class TorchModel:
             if not torch.cuda.is_available():
                 self.device = None  # saved on a GPU, loaded where there is none
             self.module.to(self.device)
-        self._start()
 
     def __sklearn_clone__(self) -> TorchModel:
         return self  # a network is shared, not copied
@@ -168,27 +161,25 @@ class TorchModel:
 
         Notes
         -----
-        Nested calls cost nothing. Threads that share the model take turns.
+        Nested calls cost nothing. Threads that share the module take turns. Autocast
+        and TF32 are off: second differences would drown in their rounding.
         """
-        with self._lock:
-            if self._n_active:
+        use = _USES.setdefault(self.module, _Use())
+        with use.lock:
+            if use.n_active:
                 yield
                 return
             modes = [(m, m.training) for m in self.module.modules()]
             trainable = [p for p in self.module.parameters() if p.requires_grad]
-            cuda = [self._torch_device()] if self._torch_device().type == "cuda" else []
-            self._n_active += 1
+            use.n_active += 1
             try:
-                with (
-                    torch.inference_mode(False),
-                    torch.random.fork_rng(devices=cuda),
-                ):
+                with _exact_arithmetic(self._torch_device()):
                     self.module.eval()
                     for parameter in trainable:
                         parameter.requires_grad_(False)
                     yield
             finally:
-                self._n_active -= 1
+                use.n_active -= 1
                 for module, training in modes:
                     module.training = training
                 for parameter in trainable:
@@ -256,13 +247,13 @@ class TorchModel:
         """
         x = self.to_tensor(X)
         with self.evaluating(), torch.no_grad():
-            logits = [self.logits(rows).cpu() for rows in self.split(x)]
+            logits = [as_array(self.logits(rows)) for rows in self.split(x)]
         if not logits:
             return np.empty((0, self.n_classes), dtype=np.float32)
-        result = torch.cat(logits)
-        if not bool(result.isfinite().all()):
+        result = np.concatenate(logits)
+        if not np.isfinite(result).all():
             raise ValueError(NOT_FINITE)
-        return result.numpy()
+        return result
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
         """Predict the class of each input, as a number 0 .. n_classes - 1.
@@ -437,7 +428,7 @@ class TorchModel:
         Warns
         -----
         UserWarning
-            If the output looks like probabilities.
+            If the output looks like probabilities, or has half precision.
         """
         x = self.to_tensor(X).to(device=self._torch_device())
         x = x.to(dtype=self._dtype(x))
@@ -455,10 +446,39 @@ class TorchModel:
             check_repeatable(first, self.logits(x))
             check_row_by_row(first[:1], self.logits(x[:1]))
         warn_if_probabilities(first)
+        warn_if_imprecise(first)
         self._known["n_classes"] = first.shape[1]
 
 
-_TRANSIENT = ("_lock", "_n_active", "_known")
+class _Use:
+    """Who is using a module: wrappers of the same module must not interleave."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.n_active = 0
+
+
+_USES: weakref.WeakKeyDictionary[nn.Module, _Use] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Switch off what rounds coarsely; keep random numbers as they are."""
+    cudnn = torch.backends.cudnn
+    with (
+        torch.inference_mode(False),
+        torch.autocast(device.type, enabled=False),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        cudnn.flags(
+            enabled=cudnn.enabled,
+            benchmark=cudnn.benchmark,
+            deterministic=cudnn.deterministic,
+            allow_tf32=False,
+        )
+        if device.type == "cuda"
+        else nullcontext(),
+    ):
+        yield
 
 
 class _Normalised(nn.Module):
@@ -472,6 +492,14 @@ class _Normalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._model.logits(x)
+
+    def train(self, mode: bool = True) -> _Normalised:
+        return self  # attacks switch modes; the model sees to that itself
+
+
+def as_array(values: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as an array, in single precision where NumPy lacks its dtype."""
+    return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
 def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
@@ -489,5 +517,8 @@ def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
 def _from_numpy(X: npt.NDArray[Any]) -> Tensor:
     if X.dtype.kind not in "fiub":
         raise ValueError(f"X must hold numbers; got an array of dtype {X.dtype}")
-    # torch warns about arrays that it must not write to; it never does here
-    return torch.from_numpy(X if X.flags.writeable else copy.deepcopy(X))
+    # torch takes neither negative strides nor foreign byte orders nor wide unsigned
+    # integers, and warns about arrays that it must not write to
+    dtype = np.int64 if X.dtype.kind == "u" and X.itemsize > 1 else X.dtype
+    dtype = np.dtype(dtype).newbyteorder("=")
+    return torch.from_numpy(np.require(X, dtype, ["C", "W"]))

@@ -82,6 +82,12 @@ def test_noise_has_its_norm_in_spite_of_the_bounds(norm, level, seed):
     assert noisy.max() <= 1
 
 
+def test_an_attack_that_does_nothing(model, images):
+    made = make_adversarial_set(model, lambda x, y: x, *images)
+    assert made.success_rate == 0
+    assert made.norms.shape == (0,)
+
+
 # Errors -------------------------------------------------------------
 
 

@@ -49,6 +49,22 @@ def test_decision_function_is_score_minus_threshold():
     )
 
 
+def test_too_many_clean_images_without_boundary():
+    X = column([np.nan] * 15 + list(range(85)))
+    with pytest.raises(ValueError, match="15 of the 100 clean images have no boundary"):
+        CurvatureThresholdDetector(target_fpr=0.1).fit(X)
+    detector = CurvatureThresholdDetector(target_fpr=0.2).fit(X)
+    with pytest.warns(UserWarning, match="they are flagged"):
+        assert detector.predict(column([np.nan])).tolist() == [1]
+
+
+def test_without_boundary_is_flagged_whatever_the_threshold():
+    X, y = column([np.nan, 1.0, 0.0, 0.0]), [0, 0, 1, 1]
+    detector = CurvatureThresholdDetector().fit(X, y)
+    with pytest.warns(UserWarning, match="they are flagged"):
+        assert detector.predict(X)[0] == 1
+
+
 # The best threshold -------------------------------------------------
 
 

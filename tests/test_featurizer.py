@@ -379,6 +379,70 @@ def test_bad_images_are_refused_at_transform_too(model, images):
         featurizer.transform(np.zeros((2, 1, 32, 32)))
 
 
+def test_images_with_the_channels_last_are_refused():
+    module = Returns(lambda x: x.mean(dim=(2, 3)) * 10)
+    model = TorchModel(module, input_shape=(3, 8, 8))
+    rng = np.random.default_rng(0)
+    first, last = rng.random((5, 3, 8, 8)), rng.random((5, 8, 8, 3))
+    message = r"X must have shape \(n_samples, 3, 8, 8\) .* got \(5, 8, 8, 3\)"
+    with pytest.raises(ValueError, match=message):
+        CurvatureFeaturizer(model).fit(last)
+    with pytest.raises(ValueError, match=message):
+        CurvatureFeaturizer(model).fit(first).transform(last)
+    with pytest.raises(ValueError, match=message):
+        CurvatureFeaturizer(module).fit(first).transform(last)
+
+
+def test_nan_logits_are_refused_at_transform():
+    module = Returns(lambda x: x / (x[:, :1] > 0))
+    featurizer = CurvatureFeaturizer(
+        TorchModel(module, input_shape=(4,)), step=0.1, layout="nearest"
+    )
+    X = np.random.default_rng(0).random((30, 4))
+    featurizer.fit(X)
+    X[20] = 0
+    with pytest.raises(ValueError, match="logits must be finite"):
+        featurizer.transform(X)
+
+
+def test_no_step_is_learned_that_no_feature_needs():
+    """Not even where it could not be: this network has no boundary at all."""
+    module = Returns(lambda x: torch.stack([x[:, 0], x[:, 0] - 1], dim=1))
+    featurizer = CurvatureFeaturizer(
+        TorchModel(module, input_shape=(4,)),
+        features=("laplacian",),
+        laplacian_step=1.0,
+    )
+    X = np.random.default_rng(0).random((5, 4))
+    with pytest.warns(UserWarning, match="no boundary"):
+        F = featurizer.fit_transform(X)
+    assert np.isnan(featurizer.step_)
+    assert F.shape == (5, 2)
+
+
+@pytest.mark.parametrize("scale", [1, 30])
+def test_every_boundary_of_a_linear_network_is_found(scale):
+    """In single precision, where the sign may never change within rounding."""
+    torch.manual_seed(0)
+    module = nn.Linear(784, 10).eval()
+    module.weight.data *= scale
+    model = TorchModel(module, input_shape=(784,))
+    X = np.random.default_rng(0).random((50, 784), dtype=np.float32)
+    F = CurvatureFeaturizer(
+        model, step=0.5, features=("curvature", "distance")
+    ).fit_transform(X)
+    assert np.isnan(F).sum() == 2 * 50  # the predicted class alone
+    logits = model.predict_logits(X)
+    i = logits.argmax(1)
+    W = module.weight.detach().numpy()
+    slope = np.linalg.norm(W[i][:, None] - W[None], axis=2)
+    gap = logits[np.arange(50), i][:, None] - logits
+    with np.errstate(invalid="ignore"):
+        expected = np.where(gap == 0, np.nan, gap / slope)
+    np.testing.assert_allclose(F[:, 10:], expected, rtol=1e-2, atol=1e-4)
+    assert np.nanmax(np.abs(F[:, :10])) < 1e-3
+
+
 def test_a_broken_network_is_found_before_any_work(images):
     module = Returns(lambda x: x.flatten(1)[:, :10] * float("nan"))
     with pytest.raises(ValueError, match="logits must be finite"):

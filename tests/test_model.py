@@ -76,6 +76,37 @@ def test_default_batch_size_follows_the_activations():
     assert 16 <= big.rows_per_batch(blank) < 64
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X[::-1][::-1],
+        lambda X: X.astype(">f4"),
+        lambda X: np.asfortranarray(X),
+        lambda X: X.tolist(),
+    ],
+    ids=["strides", "byte order", "Fortran order", "list"],
+)
+def test_unusual_arrays(model, images, change):
+    X = images[0][:3]
+    np.testing.assert_allclose(
+        model.predict_logits(change(X)), model.predict_logits(X), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int64, bool])
+def test_whole_numbers(model, dtype):
+    X = np.eye(2, 784).astype(dtype)
+    expected = model.predict_logits(np.eye(2, 784))
+    np.testing.assert_allclose(model.predict_logits(X), expected, atol=1e-5)
+
+
+def test_half_precision_is_pointed_out():
+    model = TorchModel(linear().to(torch.bfloat16), input_shape=(4,))
+    assert model.predict_logits(np.zeros((2, 4))).dtype == np.float32
+    with pytest.warns(UserWarning, match="mostly rounding"):
+        model.check(np.zeros((2, 4)))
+
+
 def test_no_images_at_all(model):
     assert model.predict_logits(np.empty((0, 1, 28, 28))).shape == (0, 10)
 
@@ -170,6 +201,47 @@ def test_threads_that_share_a_model_do_not_disturb_each_other():
         thread.join()
     assert not wrong
     assert module.training
+
+
+@pytest.mark.filterwarnings("ignore:module is in training mode")
+def test_wrappers_of_one_module_do_not_interleave():
+    module = Dropping()
+    one, two = (TorchModel(module, input_shape=(4,)) for _ in range(2))
+    entered, leave = threading.Event(), threading.Event()
+    modes = []
+
+    def hold():
+        with one.evaluating():
+            entered.set()
+            leave.wait(10)
+            modes.append(module.training)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait(10)
+    other = threading.Thread(target=two.predict, args=[np.zeros((2, 4))])
+    other.start()  # waits for its turn
+    leave.set()
+    thread.join()
+    other.join()
+    assert modes == [False]
+    assert module.training
+
+
+@pytest.mark.filterwarnings("ignore:module is in training mode")
+def test_attacks_that_switch_modes_do_not_reach_the_module():
+    module = Dropping()
+    wrapper = TorchModel(module, input_shape=(4,)).as_module()
+    wrapper.eval()
+    assert module.training
+    wrapper.train()
+    assert not module.layers[1].training
+
+
+def test_autocast_around_it_changes_nothing(model, images):
+    expected = model.predict_logits(images[0][:3])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(model.predict_logits(images[0][:3]), expected)
 
 
 # Copies -------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import curvdetect
 from curvdetect import (
     CurvatureFeaturizer,
     CurvatureRelabeler,
@@ -92,6 +94,44 @@ def test_a_cached_grid_search_measures_once(
     assert len(fits) == 2 * 2 + 1
     search.fit(X, y)
     assert len(fits) == 2 * 2 + 1  # all of it was there already
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_the_featurizers_own_cache_measures_each_image_once(
+    lenet, attacked, tmp_path, monkeypatch, bare
+):
+    """Test folds too: 2 settings x (every image in 2 folds), then the refit."""
+    X, y, _ = attacked
+    measured = []
+    measure = curvdetect.featurizer.measure
+
+    def counted(model, batch, probe):
+        measured.append(len(batch))
+        return measure(model, batch, probe)
+
+    monkeypatch.setattr(curvdetect.featurizer, "measure", counted)
+    model = lenet if bare else TorchModel(lenet, input_shape=(1, 28, 28))
+    featurizer = CurvatureFeaturizer(
+        model, random_state=0, step=0.4, memory=str(tmp_path)
+    )
+    pipeline = Pipeline(
+        [("featurizer", featurizer), ("detector", CurvatureThresholdDetector())]
+    )
+    grid = {
+        "featurizer__n_boundaries": [2, 3],
+        "detector__statistic": ["max", "sum", "mean"],
+    }
+    search = GridSearchCV(pipeline, grid, scoring="roc_auc", cv=2)
+    search.fit(X, y)
+    # Both folds are the training part once and the test part once: the features are
+    # the same, and so is the entry in the cache.
+    assert sum(measured) == 2 * len(X) + len(X)
+    search.fit(X, y)
+    assert sum(measured) == 2 * len(X) + len(X)
+    with torch.no_grad():
+        lenet.classifier[-1].bias[0] += 0.1
+    search.fit(X, y)
+    assert sum(measured) == 2 * 3 * len(X)  # another network
 
 
 def test_grid_search_in_several_processes(model, attacked):

@@ -56,7 +56,8 @@ def find_boundary(
        iteration (of Hasofer, Lind, Rackwitz and Fiessler) converges, it does so to
        the nearest boundary point.
     2. Newton steps z - F(z) g / \|g\|^2, 2 % longer, as in DeepFool, until the margin
-       changes sign or the linearised boundary is within `tol` of the distance.
+       changes sign or the linearised boundary is within `tol` of the distance, or
+       within what rounding can tell.
     3. Where the sign changed, the Illinois method on the last step: regula falsi that
        halves the value of an end that stays, of order 1.44.
 
@@ -106,10 +107,13 @@ def find_boundary(
     >>> find_boundary(circle, torch.tensor([[0.3, 0.4]])).distances
     tensor([0.5000])
     """
+    x = x.detach()
     if start is None:
         start = margin_value_and_gradient(margin, x, batch_size=batch_size)
     z, start = _approach(margin, x, n_projections, bounds, start, batch_size)
-    reach = tol * (z - x).flatten(1).norm(dim=1)
+    # Closer than rounding allows, the sign may never change.
+    rounding = 4 * torch.finfo(x.dtype).eps * z.flatten(1).norm(dim=1)
+    reach = torch.maximum(tol * (z - x).flatten(1).norm(dim=1), rounding)
     near, far, reached = _cross(margin, z, reach, max_steps, bounds, start, batch_size)
     points = near.point
     rows = (near.value * far.value < 0).nonzero().squeeze(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -262,7 +263,9 @@ def _curvatures(
         )
     second = torch.cat(seconds).reshape(-1, m)
     if method == "autodiff":
-        _warn_if_piecewise_linear(margin, z, tangents, m, step, second, start)
+        _warn_if_piecewise_linear(
+            margin, z, tangents, m, step, second, start, batch_size
+        )
     return -second / steepness[:, None]
 
 
@@ -274,6 +277,7 @@ def _warn_if_piecewise_linear(
     step: float,
     second: Tensor,
     start: tuple[Tensor, Tensor],
+    batch_size: int | None,
 ) -> None:
     """Warn where every exact second derivative is 0 but the margin is not flat.
 
@@ -284,9 +288,11 @@ def _warn_if_piecewise_linear(
         return
     rows = torch.arange(len(z), device=z.device)
     v = tangents(rows * m).reshape_as(z)
-    across = margin_value(margin, z + step * v) + margin_value(margin, z - step * v)
+    second_difference = -2 * start[0]
+    for probe in (z + step * v, z - step * v):
+        second_difference += margin_value(margin, probe, batch_size=batch_size)
     scale = 1e-4 * step * start[1].flatten(1).norm(dim=1)
-    if bool(((across - 2 * start[0]).abs() > scale).any()):
+    if bool((second_difference.abs() > scale).any()):
         warnings.warn(
             "every exact second derivative is zero, but the function is not flat at "
             f"step={step:g}: it is piecewise linear (ReLU, max-pooling). Use "
@@ -304,12 +310,12 @@ def _check_method(method: str) -> None:
 
 
 def _check_step(step: float) -> None:
-    if not (isinstance(step, int | float) and 0 < step < float("inf")):
+    if not (isinstance(step, Real) and 0 < float(step) < math.inf):
         raise ValueError(f"step must be a positive finite number; got {step!r}")
 
 
 def _check_n_directions(n_directions: int | str) -> None:
-    if not isinstance(n_directions, int) or n_directions < 1:
+    if not isinstance(n_directions, Integral) or n_directions < 1:
         raise ValueError(
             f'n_directions must be a positive integer or "all"; got {n_directions!r}'
         )

@@ -231,7 +231,8 @@ def mean_decrease(
     >>> mean_decrease(f, torch.zeros(1, 2), torch.eye(2), step=0.5)
     tensor([[0.2500]])
     """
-    centre = function(x)
+    runs = batches(len(x), batch_size, x.device)
+    centre = torch.cat([function(x[rows]) for rows in runs])
     total = torch.zeros_like(centre)
     n_directions = len(directions)
     for pairs in batches(len(x) * n_directions, batch_size, x.device):

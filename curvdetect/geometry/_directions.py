@@ -111,9 +111,10 @@ def tangent_basis(normal: Tensor) -> Tensor:
     --------
     >>> import torch
     >>> from curvdetect.geometry import tangent_basis
-    >>> tangent_basis(torch.tensor([[0.0, 0.0, 1.0]]))
-    tensor([[[1., 0., 0.],
-             [0., 1., 0.]]])
+    >>> normal = torch.tensor([[0.0, 0.6, 0.8]])
+    >>> basis = tangent_basis(normal)
+    >>> basis.shape, bool((basis @ normal[0]).abs().max() < 1e-6)
+    (torch.Size([1, 2, 3]), True)
     """
     n, d = len(normal), normal[0].numel()
     pairs = torch.arange(n * (d - 1), device=normal.device)
