@@ -455,7 +455,9 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         rows = self.model_.rows_per_batch(images[:1])
         # Twice, since the search narrows down to the rows that are still open.
         size = max(1, 2 * rows // max(self._n_boundaries(), 1))
-        with tqdm(total=len(images), unit="image", disable=not self.verbose) as bar:
+        with tqdm(
+            total=len(images), unit="image", desc="measure", disable=not self.verbose
+        ) as bar:
             for batch in self.model_.split(images, size):
                 yield batch
                 bar.update(len(batch))
