@@ -95,7 +95,7 @@ def evaluate(model, featurizer, detector, attack, X, y):
     relabeler = CurvatureRelabeler().fit(clean)
     scores = detector.score_samples(clean), detector.score_samples(adversarial)
     figures = {
-        "success": metrics.share(np.isin(np.arange(len(images.clean)), images.source)),
+        "success": metrics.share(images.fooled),
         "norm": metrics.mean_norm(images.norms),
         "auroc": metrics.auroc(*scores),
         "tpr_at_1%_fpr": metrics.tpr_at_fpr(*scores, 0.01),

@@ -66,6 +66,11 @@ class AdversarialSet:
         return len(self.adversarial) / max(len(self.clean), 1)
 
     @property
+    def fooled(self) -> npt.NDArray[np.bool_]:
+        """Whether the attack succeeded on each clean image, shape (n_clean,)."""
+        return np.isin(np.arange(len(self.clean)), self.source)
+
+    @property
     def norms(self) -> npt.NDArray[np.float64]:
         """L2 norm of each perturbation, in input units, shape (n_adversarial,)."""
         change = self.adversarial - self.clean[self.source]

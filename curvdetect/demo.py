@@ -168,9 +168,7 @@ def _evaluate(
         [detector.predict(clean) == 0, detector.predict(adversarial) == 1]
     )
     figures = {
-        "attack success": metrics.share(
-            np.isin(np.arange(len(images.clean)), images.source)
-        ),
+        "attack success": metrics.share(images.fooled),
         "mean L2 norm of the attack": metrics.mean_norm(images.norms),
         "AUROC": metrics.auroc(*scores, seed=seed),
         "TPR at 1 % FPR": metrics.tpr_at_fpr(*scores, 0.01, seed=seed),

@@ -116,6 +116,10 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
 
     Notes
     -----
+    The boundary point is the one found nearest to the first-order estimate of it, x -
+    F(x) g / |g|^2: somewhat farther from the image than the nearest point, and better
+    at telling strong attacks apart. "distance" is the way from the image to it.
+
     Directions are drawn once, at `fit`, and shared by all images: the result for an
     image depends on no other image. Their sampling error is described at
     :func:`curvdetect.geometry.mean_curvature`.
@@ -353,15 +357,12 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
     def _learn_step(
         self, images: Tensor, random_state: np.random.RandomState
     ) -> float | tuple[float, ...]:
-        own_steps = self.laplacian_step is not None
-        if isinstance(self.step, str) and (
-            set(self.features) <= {"distance", "laplacian"}
-            and (own_steps or "laplacian" not in self.features)
-        ):
-            return np.nan  # nothing is measured at it
         if not isinstance(self.step, str):
             steps = tuple(float(h) for h in np.ravel(self.step))
             return steps if np.ndim(self.step) else steps[0]
+        of_laplacian = "laplacian" in self.features and self.laplacian_step is None
+        if "curvature" not in self.features and not of_laplacian:
+            return np.nan  # nothing is measured at it
         chosen = random_state.permutation(len(images))[:_N_SCALE_IMAGES]
         with self.model_.evaluating():
             distances = [

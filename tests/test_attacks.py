@@ -20,6 +20,8 @@ def test_pgd_keeps_its_budget_and_fools(model, images):
     right = model.predict(X) == y
     np.testing.assert_array_equal(made.clean, X[right])
     assert made.success_rate > 0.5
+    assert made.success_rate == made.fooled.mean()
+    np.testing.assert_array_equal(np.flatnonzero(made.fooled), made.source)
     assert (made.predicted_label != made.original_label).all()
     np.testing.assert_array_equal(model.predict(made.adversarial), made.predicted_label)
     np.testing.assert_array_equal(made.clean_label[made.source], made.original_label)
