@@ -6,7 +6,7 @@
 Of the first 400 test images, those that the network gets right set the threshold
 (clean ones alone, 5 % false positives) and the finite step; the next 600 test images
 give the figures and nothing else. PGD runs at the budget of the report, and the minimal
-perturbation at 1.02 times its norm; noise of the norm of PGD's perturbation is the
+perturbation at 1.02 times its norm; noise of the norm of each perturbation is the
 control.
 """
 
@@ -89,9 +89,9 @@ def evaluate(model, featurizer, detector, attack, X, y):
         featurizer.transform(images.clean),
         featurizer.transform(images.adversarial),
     )
-    norms = np.full(len(images.clean), images.norms.mean())
-    norms[images.source] = images.norms
-    noisy = featurizer.transform(same_norm_noise(images.clean, norms, random_state=0))
+    noisy = featurizer.transform(
+        same_norm_noise(images.clean, images.control_norms, random_state=0)
+    )
     relabeler = CurvatureRelabeler().fit(clean)
     scores = detector.score_samples(clean), detector.score_samples(adversarial)
     figures = {

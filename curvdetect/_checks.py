@@ -12,22 +12,18 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "NOT_FINITE",
     "check_bounds",
     "check_channels",
+    "check_finite",
     "check_input_shape",
     "check_logits",
     "check_repeatable",
     "check_row_by_row",
+    "check_shape",
     "check_within",
     "warn_if_imprecise",
     "warn_if_probabilities",
 ]
-
-NOT_FINITE = (
-    "the module's logits must be finite; got NaN or infinity (a broken weight file, "
-    "or inputs of the wrong scale?)"
-)
 
 
 def check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -82,6 +78,16 @@ def check_channels(
     return result
 
 
+def check_shape(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
+    """Refuse arrays that are neither inputs of that shape nor the same flattened."""
+    d = math.prod(input_shape)
+    if shape[1:] not in (input_shape, (d,)):
+        raise ValueError(
+            f"X must have shape (n_samples, {', '.join(map(str, input_shape))}) "
+            f"or (n_samples, {d}); got {shape}"
+        )
+
+
 def check_within(low: float, high: float, bounds: tuple[float, float]) -> None:
     """Refuse inputs outside the bounds, with a guess at the cause."""
     tolerance = 1e-5 * (bounds[1] - bounds[0])
@@ -117,8 +123,16 @@ def check_logits(logits: Any, n: int) -> None:
             "the module must have at least two classes, one logit each; got one. A "
             "network with a single output s for two classes has the logits (0, s)."
         )
+    check_finite(logits)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Refuse logits that are NaN or infinite."""
     if not bool(logits.isfinite().all()):
-        raise ValueError(NOT_FINITE)
+        raise ValueError(
+            "the module's logits must be finite; got NaN or infinity (a broken weight "
+            "file, or inputs of the wrong scale?)"
+        )
 
 
 def check_repeatable(first: Tensor, second: Tensor) -> None:

@@ -77,6 +77,16 @@ class AdversarialSet:
         flat = change.reshape(len(change), math.prod(change.shape[1:]))
         return np.linalg.norm(flat.astype(np.float64), axis=1)
 
+    @property
+    def control_norms(self) -> npt.NDArray[np.float64]:
+        """Norm of noise that is a fair control for each clean image, shape (n_clean,).
+
+        That of its own perturbation, or the mean of all where the attack failed.
+        """
+        norms = np.full(len(self.clean), self.norms.mean())
+        norms[self.source] = self.norms
+        return norms
+
 
 def make_adversarial_set(
     model: TorchModel,

@@ -157,10 +157,10 @@ def _evaluate(
     featurizer, detector = pipeline[0], pipeline[-1]
     clean = featurizer.transform(images.clean)
     adversarial = featurizer.transform(images.adversarial)
-    norms = np.full(len(images.clean), images.norms.mean())
-    norms[images.source] = images.norms
     noisy = featurizer.transform(
-        same_norm_noise(images.clean, norms, bounds=bounds, random_state=seed)
+        same_norm_noise(
+            images.clean, images.control_norms, bounds=bounds, random_state=seed
+        )
     )
     relabeler = CurvatureRelabeler().fit(clean)  # learns the number of classes alone
     scores = detector.score_samples(clean), detector.score_samples(adversarial)

@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from curvdetect._checks import check_shape
 from curvdetect._measure import Measurements, Probe, measure, nearest_distances
 from curvdetect._portable import PortableModule
 from curvdetect.geometry import CurvatureMethod, random_directions
@@ -382,12 +383,7 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
 
     def _images(self, X: npt.NDArray[Any], shape: tuple[int, ...] | None) -> Tensor:
         """Give checked rows the shape of inputs, and check their values."""
-        if shape is not None and shape != self.input_shape_:
-            expected = ", ".join(map(str, self.input_shape_))
-            raise ValueError(
-                f"X must have shape (n_samples, {expected}) or (n_samples, "
-                f"{X.shape[1]}); got {(len(X), *shape)}"
-            )
+        check_shape((len(X), *(shape or X.shape[1:])), self.input_shape_)
         return self.model_.to_tensor(X.reshape(-1, *self.input_shape_))
 
     def _settings(self) -> dict[str, Any]:
@@ -515,13 +511,13 @@ def _measure_all(
 ) -> tuple[npt.NDArray[Any], int]:
     """Return the features of all images, and how many boundaries were not found.
 
-    A function of `images` and `settings`, which is what a cache looks it up by.
+    A function of `images`, which were checked, and `settings`: that is what a cache
+    looks it up by.
     """
     n_columns = len(featurizer.get_feature_names_out())
     out = np.empty((len(images), n_columns), dtype=dtype)
     done = n_missing = 0
-    batches = featurizer._measure_batches(featurizer.model_.to_tensor(images))
-    for columns, missing in batches:
+    for columns, missing in featurizer._measure_batches(torch.from_numpy(images)):
         out[done : done + len(columns)] = columns
         done += len(columns)
         n_missing += missing

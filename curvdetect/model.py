@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from curvdetect._checks import (
-    NOT_FINITE,
     check_bounds,
     check_channels,
+    check_finite,
     check_input_shape,
     check_logits,
     check_repeatable,
     check_row_by_row,
+    check_shape,
     check_within,
     warn_if_imprecise,
     warn_if_probabilities,
@@ -166,12 +167,12 @@ class TorchModel:
         """
         use = _USES.setdefault(self.module, _Use())
         with use.lock:
-            if use.n_active:
+            if use.active:
                 yield
                 return
             modes = [(m, m.training) for m in self.module.modules()]
             trainable = [p for p in self.module.parameters() if p.requires_grad]
-            use.n_active += 1
+            use.active = True
             try:
                 with _exact_arithmetic(self._torch_device()):
                     self.module.eval()
@@ -179,7 +180,7 @@ class TorchModel:
                         parameter.requires_grad_(False)
                     yield
             finally:
-                use.n_active -= 1
+                use.active = False
                 for module, training in modes:
                     module.training = training
                 for parameter in trainable:
@@ -247,13 +248,12 @@ class TorchModel:
         """
         x = self.to_tensor(X)
         with self.evaluating(), torch.no_grad():
-            logits = [as_array(self.logits(rows)) for rows in self.split(x)]
+            logits = [self.logits(rows) for rows in self.split(x)]
         if not logits:
             return np.empty((0, self.n_classes), dtype=np.float32)
-        result = np.concatenate(logits)
-        if not np.isfinite(result).all():
-            raise ValueError(NOT_FINITE)
-        return result
+        result = torch.cat(logits)
+        check_finite(result)
+        return as_array(result)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
         """Predict the class of each input, as a number 0 .. n_classes - 1.
@@ -315,15 +315,10 @@ class TorchModel:
         return x
 
     def _shaped(self, x: Tensor) -> Tensor:
-        if self.input_shape is None or tuple(x.shape[1:]) == self.input_shape:
+        if self.input_shape is None:
             return x
-        d = math.prod(self.input_shape)
-        if x.ndim == 2 and x.shape[1] == d:
-            return x.reshape(-1, *self.input_shape)
-        raise ValueError(
-            f"X must have shape (n_samples, {', '.join(map(str, self.input_shape))}) "
-            f"or (n_samples, {d}); got {tuple(x.shape)}"
-        )
+        check_shape(tuple(x.shape), self.input_shape)
+        return x.reshape(-1, *self.input_shape)
 
     def split(self, x: Tensor, size: int | None = None) -> Iterator[Tensor]:
         """Cut checked inputs into batches, on the device and in the module's dtype.
@@ -455,7 +450,7 @@ class _Use:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.n_active = 0
+        self.active = False
 
 
 _USES: weakref.WeakKeyDictionary[nn.Module, _Use] = weakref.WeakKeyDictionary()

@@ -30,6 +30,8 @@ def test_pgd_keeps_its_budget_and_fools(model, images):
     assert made.adversarial.min() >= 0
     assert made.adversarial.max() <= 1
     assert np.all(made.norms <= 28 * 16 / 255 + 1e-4)
+    np.testing.assert_array_equal(made.control_norms[made.fooled], made.norms)
+    np.testing.assert_allclose(made.control_norms[~made.fooled], made.norms.mean())
 
 
 def test_pgd_is_reproducible_and_leaves_no_trace(model, lenet, images):
