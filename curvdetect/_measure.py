@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvdetect._checks import check_finite
+from curvdetect._nearest_classes import Start, nearest_classes
 from curvdetect.geometry import (
     CurvatureMethod,
     find_boundary,
@@ -18,11 +18,7 @@ from curvdetect.geometry import (
 )
 from curvdetect.model import TorchModel
 
-__all__ = ["Measurements", "Probe", "measure", "nearest_distances"]
-
-#: At least so many classes are compared by first-order distance before the nearest
-#: are chosen; with very many classes only those of the largest logits are.
-_MIN_CANDIDATES = 10
+__all__ = ["Measurements", "Probe", "measure"]
 
 
 @dataclass(frozen=True)
@@ -82,30 +78,10 @@ class Measurements:
     laplacian: Tensor
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Margins of k classes at n images, with their gradients, in n * k rows."""
-
-    predicted: Tensor
-    classes: Tensor
-    value: Tensor
-    gradient: Tensor
-
-    def first_order_distance(self) -> Tensor:
-        slope = self.gradient.flatten(1).norm(dim=1)
-        return (self.value / slope).reshape(self.classes.shape)
-
-    def first_order_step(self) -> Tensor:
-        """Return the way to each linearised boundary; 0 where there is none."""
-        factor = self.value / self.gradient.flatten(1).square().sum(1)
-        factor = factor.nan_to_num(0, posinf=0, neginf=0)
-        return -factor.reshape(-1, *[1] * (self.gradient.ndim - 1)) * self.gradient
-
-
 def measure(model: TorchModel, x: Tensor, probe: Probe) -> Measurements:
     """Measure what `probe` asks for around each image of a batch."""
     batch_size = model.rows_per_batch(x[:1])
-    start = _nearest_classes(model, x, probe.n_boundaries, batch_size)
+    start = nearest_classes(model, x, probe.n_boundaries, batch_size)
     n, k = start.classes.shape
     margin = model.margin(start.predicted.repeat_interleave(k), start.classes.flatten())
     z = x.repeat_interleave(k, dim=0)
@@ -149,44 +125,8 @@ def measure(model: TorchModel, x: Tensor, probe: Probe) -> Measurements:
     )
 
 
-def nearest_distances(model: TorchModel, x: Tensor) -> Tensor:
-    """Return the distance from each image to its nearest boundary; NaN if none."""
-    batch_size = model.rows_per_batch(x[:1])
-    start = _nearest_classes(model, x, 1, batch_size)
-    boundary = find_boundary(
-        model.margin(start.predicted, start.classes.flatten()),
-        x,
-        start=(start.value, start.gradient),
-        batch_size=batch_size,
-    )
-    return boundary.distances.where(boundary.converged, torch.nan)
-
-
-def _nearest_classes(model: TorchModel, x: Tensor, k: int, batch_size: int) -> _Start:
-    """Choose the k classes whose boundaries are nearest to first order."""
-    with torch.no_grad():
-        logits = torch.cat([model.logits(rows) for rows in x.split(batch_size)])
-    check_finite(logits)
-    n, n_classes = logits.shape
-    predicted = logits.argmax(dim=1)
-    n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))
-    others = logits.scatter(1, predicted[:, None], -torch.inf)
-    classes = others.topk(n_candidates, dim=1).indices
-    margin = model.margin(predicted.repeat_interleave(n_candidates), classes.flatten())
-    value, gradient = margin_value_and_gradient(
-        margin, x.repeat_interleave(n_candidates, dim=0), batch_size=batch_size
-    )
-    start = _Start(predicted, classes, value, gradient)
-    if k == n_candidates:
-        return start
-    # NaN (no gradient) sorts last.
-    order = start.first_order_distance().argsort(dim=1, stable=True)[:, :k]
-    rows = (order + torch.arange(n, device=x.device)[:, None] * n_candidates).flatten()
-    return _Start(predicted, classes.gather(1, order), value[rows], gradient[rows])
-
-
 def _laplacians(
-    model: TorchModel, x: Tensor, start: _Start, probe: Probe, batch_size: int
+    model: TorchModel, x: Tensor, start: Start, probe: Probe, batch_size: int
 ) -> list[Tensor]:
     """Return the mean decrease of each margin, one tensor a scale."""
     if not probe.laplacian_steps:

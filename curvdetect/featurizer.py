@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from curvdetect._checks import check_shape
-from curvdetect._measure import Measurements, Probe, measure, nearest_distances
+from curvdetect._measure import Measurements, Probe, measure
 from curvdetect._portable import PortableModule
+from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.model import TorchModel, as_array, as_flat_array
 
@@ -365,12 +366,8 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         if "curvature" not in self.features and not of_laplacian:
             return np.nan  # nothing is measured at it
         chosen = random_state.permutation(len(images))[:_N_SCALE_IMAGES]
-        with self.model_.evaluating():
-            distances = [
-                nearest_distances(self.model_, batch)
-                for batch in self.model_.split(images[np.sort(chosen)])
-            ]
-        scale = float(torch.cat(distances).nanmedian())
+        nearest = nearest_boundaries(self.model_, images[np.sort(chosen)])
+        scale = float(nearest.distances.where(nearest.found, torch.nan).nanmedian())
         if not scale > 0:
             raise ValueError(
                 'step="auto" found no boundary near the images given to fit (their '

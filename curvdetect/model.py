@@ -29,7 +29,7 @@ from curvdetect._checks import (
     warn_if_probabilities,
 )
 from curvdetect._portable import PortableModule
-from curvdetect.geometry import PairwiseMargin
+from curvdetect.geometry import ClassLoss, PairwiseMargin
 
 __all__ = ["TorchModel", "as_array", "as_flat_array"]
 
@@ -217,6 +217,22 @@ class TorchModel:
             For all functions of :mod:`curvdetect.geometry`.
         """
         return PairwiseMargin(self.logits, predicted, other)
+
+    def loss(self, label: Tensor) -> ClassLoss:
+        """Return the cross-entropy as a function of the input, for every row.
+
+        Parameters
+        ----------
+        label : Tensor of shape (n,), int64
+            The label of each row. For another loss, see
+            :class:`curvdetect.geometry.ClassLoss`.
+
+        Returns
+        -------
+        ClassLoss
+            For all functions of :mod:`curvdetect.geometry`.
+        """
+        return ClassLoss(self.logits, label)
 
     def as_module(self) -> nn.Module:
         """Return the network with its normalisation, in eval mode, for attacks.

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from curvdetect.networks import load_lenet
+
 
 class AnyWidth(nn.Module):
     """Three smooth logits of an input with any number of values."""
@@ -26,6 +28,18 @@ class SmoothNet(nn.Module):
 
     def forward(self, x):
         return self.layers(x)
+
+
+def smooth_lenet():
+    """The shipped LeNet in double precision, its kinks replaced by smooth layers."""
+    module = load_lenet("fashion-mnist")
+    for layers in (module.features, module.classifier):
+        for position, layer in enumerate(layers):
+            if isinstance(layer, nn.ReLU):
+                layers[position] = nn.Softplus(beta=10)
+            elif isinstance(layer, nn.MaxPool2d):
+                layers[position] = nn.AvgPool2d(2)
+    return module.double().eval()
 
 
 class Returns(nn.Module):

@@ -59,7 +59,7 @@ References
 
 from curvdetect.geometry._boundary import Boundary, find_boundary
 from curvdetect.geometry._curvature import (
-    CurvatureMethod,
+    goldman_curvature,
     mean_curvature,
     normal_curvature,
 )
@@ -70,20 +70,49 @@ from curvdetect.geometry._derivatives import (
     mean_decrease,
 )
 from curvdetect.geometry._directions import random_directions, tangent_basis
-from curvdetect.geometry._margins import Margin, PairwiseMargin
+from curvdetect.geometry._eigen import Spectrum, Which
+from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin
+from curvdetect.geometry._operators import ProductMethod
+from curvdetect.geometry._principal import hessian_eigenvalues, principal_curvatures
+from curvdetect.geometry._profile import ProfileStatistics, profile_statistics
+from curvdetect.geometry._sampling import CurvatureMethod, Estimator
+from curvdetect.geometry._subspace import (
+    Subspace,
+    curvature_in_subspace,
+    label_changes,
+    random_subspace,
+    shared_subspace,
+)
+from curvdetect.geometry._trace import hessian_trace
 
 __all__ = [
     "Boundary",
+    "ClassLoss",
     "CurvatureMethod",
+    "Estimator",
     "Margin",
     "PairwiseMargin",
+    "ProductMethod",
+    "ProfileStatistics",
+    "Spectrum",
+    "Subspace",
+    "Which",
+    "curvature_in_subspace",
     "find_boundary",
+    "goldman_curvature",
+    "hessian_eigenvalues",
+    "hessian_trace",
+    "label_changes",
     "margin_gradient",
     "margin_value",
     "margin_value_and_gradient",
     "mean_curvature",
     "mean_decrease",
     "normal_curvature",
+    "principal_curvatures",
+    "profile_statistics",
     "random_directions",
+    "random_subspace",
+    "shared_subspace",
     "tangent_basis",
 ]

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._derivatives import (
-    batches,
-    margin_value,
-    margin_value_and_gradient,
-    second_derivative,
+from curvdetect.geometry._checks import check_choice, check_positive
+from curvdetect.geometry._derivatives import margin_value_and_gradient
+from curvdetect.geometry._directions import Householder, project_to_tangent
+from curvdetect.geometry._margins import Margin
+from curvdetect.geometry._operators import Operator
+from curvdetect.geometry._sampling import (
+    CurvatureMethod,
+    Estimator,
+    check_sampling,
+    mean_and_error,
+    second_derivatives,
+    shared_directions,
 )
-from curvdetect.geometry._directions import (
-    Householder,
-    project_to_tangent,
-    random_directions,
-)
-from curvdetect.geometry._margins import Margin, take_rows
+from curvdetect.geometry._trace import hessian_trace
+from curvdetect.geometry._xtrace import xtrace
 
-__all__ = ["CurvatureMethod", "mean_curvature", "normal_curvature"]
-
-#: How second derivatives are taken.
-CurvatureMethod: TypeAlias = Literal["forward", "gradient", "autodiff"]
+__all__ = ["goldman_curvature", "mean_curvature", "normal_curvature"]
 
 
 def normal_curvature(
@@ -94,12 +92,25 @@ def normal_curvature(
             "v must hold directions for every row of z, shape (n, m, *input_shape); "
             f"got {tuple(v.shape)} for z of shape {tuple(z.shape)}"
         )
+    check_choice("method", method, get_args(CurvatureMethod))
+    check_positive("step", step)
+    if start is None:
+        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
     n, m = v.shape[:2]
     v = v.reshape(n * m, -1)
     v = v / v.norm(dim=1, keepdim=True)
-    return _curvatures(
-        margin, z, m, lambda pairs: v[pairs], method, step, start, batch_size
+    second = second_derivatives(
+        margin,
+        z,
+        m,
+        lambda pairs: v[pairs],
+        method=method,
+        step=step,
+        start=start,
+        batch_size=batch_size,
+        stacklevel=2,
     )
+    return -second / start[1].flatten(1).norm(dim=1)[:, None]
 
 
 def mean_curvature(
@@ -108,7 +119,9 @@ def mean_curvature(
     *,
     method: CurvatureMethod = "forward",
     n_directions: int | Literal["all"] = 8,
+    estimator: Estimator = "hutchinson",
     step: float = 0.1,
+    return_error: bool = False,
     generator: torch.Generator | None = None,
     directions: Tensor | None = None,
     start: tuple[Tensor, Tensor] | None = None,
@@ -139,16 +152,26 @@ def mean_curvature(
         tangent space, d - 1 directions close to the coordinate axes: no sampling
         error, at a high cost. (Where the function has kinks, second differences over
         a finite step are no quadratic form in v, and the average over a basis is not
-        that over the sphere.) With m
-        random tangents the standard error is the spread of the normal curvatures
-        over sqrt(m); the spread is that of v^T A v on the sphere, with variance
-        2 (tr(A^2)/(d-1) - kappa^2) / (d + 1) for shape operator A.
+        that over the sphere.)
+    estimator : {"hutchinson", "xtrace"}, default="hutchinson"
+        - "hutchinson": the plain average over m random tangents. Its standard error is
+          the spread of the normal curvatures over sqrt(m); their variance is
+          2 (tr(A^2)/(d-1) - kappa^2) / (d + 1) for shape operator A.
+        - "xtrace" [2]_: half of the products find the directions of large curvature,
+          which then add no error. For smooth functions, from some 16 products on: on a
+          LeNet with softplus its error was 0.8 times Hutchinson's at 32 products and
+          0.4 times at 128. It relies on products linear in v, and is biased where
+          they are not: not for ReLU networks at a finite step. Its standard error is
+          the spread of leave-one-out estimates, which are not quite independent: 0.8
+          to 0.95 times the true error in our tests.
     step : float, default=0.1
         h, an L2 length in input units. Not used by "autodiff".
+    return_error : bool, default=False
+        Whether the standard error of the estimate is wanted too.
     generator : torch.Generator, optional
         Source of the random directions, on the CPU. The same directions serve all
         rows, projected on the tangent space of each: a row's result does not
-        depend on the other rows.
+        depend on the other rows (but the errors of different rows are correlated).
     directions : Tensor of shape (m, *input_shape), optional
         These instead of random ones; `n_directions` and `generator` are not used.
     start : tuple of Tensor, optional
@@ -158,10 +181,127 @@ def mean_curvature(
 
     Returns
     -------
-    Tensor of shape (n,)
-        Average curvatures, in 1 / input units; NaN where the gradient vanishes.
-        Cost: that of :func:`normal_curvature` times the number of directions, and
-        a forward and a backward pass at `z`.
+    Tensor of shape (n,), or (2, n) with `return_error`
+        Average curvatures, in 1 / input units, then their standard errors: 0 for
+        "all", NaN for a single direction. NaN where the gradient vanishes. Cost: that
+        of :func:`normal_curvature` times the number of directions, and a forward and
+        a backward pass at `z`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not allowed, or an input has fewer than two values.
+
+    Warns
+    -----
+    UserWarning
+        If `method` is "autodiff" and the margin is piecewise linear.
+
+    See Also
+    --------
+    goldman_curvature : The same from the trace of the plain Hessian.
+
+    References
+    ----------
+    .. [1] A. Fawzi, S.-M. Moosavi-Dezfooli, P. Frossard, S. Soatto, "Empirical study
+       of the topology and geometry of deep networks", CVPR 2018.
+    .. [2] E. N. Epperly, J. A. Tropp, R. J. Webber, "XTrace: making the most of every
+       sample in stochastic trace estimation", SIAM J. Matrix Anal. Appl. 45(1), 2024.
+
+    Examples
+    --------
+    A ball of radius 2.
+
+    >>> import torch
+    >>> from curvdetect.geometry import mean_curvature
+    >>> ball = lambda x: 2 - x.norm(dim=1)
+    >>> z = torch.tensor([[0.0, 2.0, 0.0]], dtype=torch.float64)
+    >>> mean_curvature(ball, z, step=1e-3).round(decimals=4)
+    tensor([0.5000], dtype=torch.float64)
+    """
+    d = _dimension(z)
+    check_sampling(method, step, n_directions, estimator, directions)
+    if start is None:
+        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
+    if estimator == "xtrace":
+        operator = Operator(
+            margin,
+            z,
+            tangent=True,
+            method=method,
+            step=step,
+            start=start,
+            batch_size=batch_size,
+        )
+        traces = xtrace(operator, n_products=int(n_directions), generator=generator)
+        return _result(traces / (d - 1), return_error)
+    gradient = start[1].flatten(1)
+    steepness = gradient.norm(dim=1)
+    normal = gradient / steepness[:, None]
+    tangents: Callable[[Tensor], Tensor]
+    exact = directions is None and n_directions == "all"
+    if exact:
+        m, basis = d - 1, Householder(normal)
+        tangents = lambda pairs: basis.columns(pairs // m, pairs % m)
+    else:
+        flat = shared_directions(n_directions, z, generator, directions)
+        m = len(flat)
+        tangents = lambda pairs: project_to_tangent(flat[pairs % m], normal[pairs // m])
+    second = second_derivatives(
+        margin,
+        z,
+        m,
+        tangents,
+        method=method,
+        step=step,
+        start=start,
+        batch_size=batch_size,
+        stacklevel=2,
+    )
+    return _result(mean_and_error(-second / steepness[:, None], exact), return_error)
+
+
+def goldman_curvature(
+    margin: Margin,
+    z: Tensor,
+    *,
+    method: CurvatureMethod = "forward",
+    n_directions: int | Literal["all"] = "all",
+    estimator: Estimator = "hutchinson",
+    step: float = 0.1,
+    return_error: bool = False,
+    generator: torch.Generator | None = None,
+    directions: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Average curvature of a level set by Goldman's formula.
+
+    kappa = (g^T H g - tr(H) \|g\|^2) / ((d - 1) \|g\|^3): equation (7) of the
+    literature with the constant d - 1 in place of 2, in the package's sign. For smooth
+    functions this is what :func:`mean_curvature` measures, from directions that need
+    not be tangent; at a finite step the two weigh what is curved differently. With its
+    defaults, along the coordinate axes, it is the measure of the report.
+
+    Parameters
+    ----------
+    margin : callable
+        F: (n, *input_shape) -> (n,), each row for itself.
+    z : Tensor of shape (n, *input_shape)
+        Points, of at least two values each.
+    method, step, start, batch_size
+        As in :func:`mean_curvature`.
+    n_directions, estimator, generator, directions
+        Of the trace, as in :func:`hessian_trace`.
+    return_error : bool, default=False
+        Whether the standard error of the estimate is wanted too.
+
+    Returns
+    -------
+    Tensor of shape (n,), or (2, n) with `return_error`
+        Average curvatures, in 1 / input units, then their standard errors. NaN where
+        the gradient vanishes. Cost: that of :func:`hessian_trace`, and one direction
+        more.
 
     Raises
     ------
@@ -183,139 +323,56 @@ def mean_curvature(
     A ball of radius 2.
 
     >>> import torch
-    >>> from curvdetect.geometry import mean_curvature
+    >>> from curvdetect.geometry import goldman_curvature
     >>> ball = lambda x: 2 - x.norm(dim=1)
     >>> z = torch.tensor([[0.0, 2.0, 0.0]], dtype=torch.float64)
-    >>> mean_curvature(ball, z, step=1e-3).round(decimals=4)
+    >>> goldman_curvature(ball, z, step=1e-3).round(decimals=4)
     tensor([0.5000], dtype=torch.float64)
     """
+    d = _dimension(z)
+    check_sampling(method, step, n_directions, estimator, directions)
+    if start is None:
+        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
+    gradient = start[1].flatten(1)
+    steepness = gradient.norm(dim=1)
+    normal = gradient / steepness[:, None]
+    trace, error = hessian_trace(
+        margin,
+        z,
+        method=method,
+        n_directions=n_directions,
+        estimator=estimator,
+        step=step,
+        return_error=True,
+        generator=generator,
+        directions=directions,
+        start=start,
+        batch_size=batch_size,
+    )
+    along_normal = second_derivatives(
+        margin,
+        z,
+        1,
+        lambda pairs: normal[pairs],
+        method=method,
+        step=step,
+        start=start,
+        batch_size=batch_size,
+        stacklevel=2,
+    ).squeeze(1)
+    kappa = torch.stack([along_normal - trace, error]) / ((d - 1) * steepness)
+    return _result(kappa, return_error)
+
+
+def _dimension(z: Tensor) -> int:
     d = math.prod(z.shape[1:])
     if d < 2:
         raise ValueError(
             "z must hold points of at least 2 values for a tangent space to exist; "
             f"got input shape {tuple(z.shape[1:])}"
         )
-    if start is None:
-        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
-    gradient = start[1].flatten(1)
-    normal = gradient / gradient.norm(dim=1, keepdim=True)
-
-    if directions is None and n_directions == "all":
-        basis = Householder(normal)
-        m = d - 1
-
-        def tangents(pairs: Tensor) -> Tensor:
-            return basis.columns(pairs // m, pairs % m)
-
-    else:
-        if directions is None:
-            _check_n_directions(n_directions)
-            directions = random_directions(
-                int(n_directions),
-                z.shape[1:],
-                generator=generator,
-                dtype=z.dtype,
-                device=z.device,
-            )
-        flat = directions.flatten(1)
-        m = len(flat)
-
-        def tangents(pairs: Tensor) -> Tensor:
-            return project_to_tangent(flat[pairs % m], normal[pairs // m])
-
-    return _curvatures(margin, z, m, tangents, method, step, start, batch_size).mean(1)
+    return d
 
 
-def _curvatures(
-    margin: Margin,
-    z: Tensor,
-    m: int,
-    tangents: Callable[[Tensor], Tensor],
-    method: CurvatureMethod,
-    step: float,
-    start: tuple[Tensor, Tensor] | None,
-    batch_size: int | None,
-) -> Tensor:
-    """Return the curvature of pair p = (row p // m, direction p % m), as (n, m).
-
-    `tangents` makes the unit tangents of some pairs, shape (len(pairs), d), so that
-    no more than a batch of them is held.
-    """
-    _check_method(method)
-    _check_step(step)
-    if start is None:
-        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
-    value, gradient = start
-    steepness = gradient.flatten(1).norm(dim=1)
-    seconds = []
-    for pairs in batches(len(z) * m, batch_size, z.device):
-        rows = pairs // m
-        seconds.append(
-            second_derivative(
-                take_rows(margin, rows),
-                z[rows],
-                tangents(pairs).reshape(-1, *z.shape[1:]),
-                method=method,
-                step=step,
-                value=value[rows],
-                gradient=gradient[rows],
-            )
-        )
-    second = torch.cat(seconds).reshape(-1, m)
-    if method == "autodiff":
-        _warn_if_piecewise_linear(
-            margin, z, tangents, m, step, second, start, batch_size
-        )
-    return -second / steepness[:, None]
-
-
-def _warn_if_piecewise_linear(
-    margin: Margin,
-    z: Tensor,
-    tangents: Callable[[Tensor], Tensor],
-    m: int,
-    step: float,
-    second: Tensor,
-    start: tuple[Tensor, Tensor],
-    batch_size: int | None,
-) -> None:
-    """Warn where every exact second derivative is 0 but the margin is not flat.
-
-    An affine margin has zero derivatives too, and rightly so: what tells the two
-    apart is a second difference over a finite step, one probe a row.
-    """
-    if not second.numel() or bool(second.any()):
-        return
-    rows = torch.arange(len(z), device=z.device)
-    v = tangents(rows * m).reshape_as(z)
-    second_difference = -2 * start[0]
-    for probe in (z + step * v, z - step * v):
-        second_difference += margin_value(margin, probe, batch_size=batch_size)
-    scale = 1e-4 * step * start[1].flatten(1).norm(dim=1)
-    if bool((second_difference.abs() > scale).any()):
-        warnings.warn(
-            "every exact second derivative is zero, but the function is not flat at "
-            f"step={step:g}: it is piecewise linear (ReLU, max-pooling). Use "
-            'method="forward" or "gradient", which measure curvature at a finite step.',
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _check_method(method: str) -> None:
-    if method not in get_args(CurvatureMethod):
-        raise ValueError(
-            f"method must be one of {get_args(CurvatureMethod)}; got {method!r}"
-        )
-
-
-def _check_step(step: float) -> None:
-    if not (isinstance(step, Real) and 0 < float(step) < math.inf):
-        raise ValueError(f"step must be a positive finite number; got {step!r}")
-
-
-def _check_n_directions(n_directions: int | str) -> None:
-    if not isinstance(n_directions, Integral) or n_directions < 1:
-        raise ValueError(
-            f'n_directions must be a positive integer or "all"; got {n_directions!r}'
-        )
+def _result(estimate: Tensor, return_error: bool) -> Tensor:
+    return estimate if return_error else estimate[0]

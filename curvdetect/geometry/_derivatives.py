@@ -11,6 +11,7 @@ from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = [
     "batches",
+    "hessian_product",
     "margin_gradient",
     "margin_value",
     "margin_value_and_gradient",
@@ -162,14 +163,25 @@ def second_derivative(
         ahead = margin_value(margin, z + step * v)
         behind = margin_value(margin, z - step * v)
         return ((ahead - value) + (behind - value)) / step**2
+    product = hessian_product(margin, z, v, method=method, step=step, gradient=gradient)
+    return _dot(product, v)
+
+
+def hessian_product(
+    margin: Margin,
+    z: Tensor,
+    v: Tensor,
+    *,
+    method: str,
+    step: float,
+    gradient: Tensor,
+) -> Tensor:
+    """Return H v of every row: a difference of gradients, or exact ("autodiff").
+
+    `z`, `v` and `gradient` (that at `z`) have shape (n, *input_shape).
+    """
     if method == "gradient":
-        change = margin_gradient(margin, z + step * v) - gradient
-        return _dot(change, v) / step
-    return _dot(_hessian_product(margin, z, v), v)
-
-
-def _hessian_product(margin: Margin, z: Tensor, v: Tensor) -> Tensor:
-    """Return H v of every row by differentiating twice; zero where H is."""
+        return (margin_gradient(margin, z + step * v) - gradient) / step
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(margin(leaf).sum(), leaf, create_graph=True)

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Householder", "project_to_tangent", "random_directions", "tangent_basis"]
+__all__ = [
+    "CoordinateAxes",
+    "Householder",
+    "project_to_tangent",
+    "random_directions",
+    "tangent_basis",
+]
 
 
 def random_directions(
@@ -83,6 +89,7 @@ class Householder:
         # The sign avoids cancellation; the pivot is never zero for a unit vector.
         w[rows, self.pivot] += torch.sign(normal[rows, self.pivot])
         self.w = w / w.norm(dim=1, keepdim=True)
+        self.dimension = normal.shape[1] - 1
 
     def columns(self, rows: Tensor, k: Tensor) -> Tensor:
         """Return tangent vector k (0 .. d-2) of the normal in each of `rows`."""
@@ -91,6 +98,45 @@ class Householder:
         v = -2 * w.gather(1, k[:, None]) * w
         v.scatter_add_(1, k[:, None], torch.ones_like(v[:, :1]))
         return v
+
+    def coordinates(self, rows: Tensor, w: Tensor) -> Tensor:
+        """Return the inner products of vectors, one a row, with the tangents."""
+        reflected = self._reflect(self.w[rows], w)
+        keep = torch.ones_like(reflected, dtype=torch.bool)
+        keep.scatter_(1, self.pivot[rows, None], False)
+        return reflected[keep].reshape(len(w), self.dimension)
+
+    def embed(self, rows: Tensor, y: Tensor) -> Tensor:
+        """Return the vectors that have coordinates y, one a row."""
+        k = torch.arange(y.shape[1], device=y.device).expand(y.shape)
+        k = k + (k >= self.pivot[rows, None]).to(k.dtype)
+        full = y.new_zeros(len(y), y.shape[1] + 1).scatter_(1, k, y)
+        return self._reflect(self.w[rows], full)
+
+    @staticmethod
+    def _reflect(w: Tensor, v: Tensor) -> Tensor:
+        return v - 2 * (w * v).sum(1, keepdim=True) * w
+
+
+class CoordinateAxes:
+    """The whole space, with the interface of :class:`Householder`."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.dimension = like.shape[1]
+
+    def columns(self, rows: Tensor, k: Tensor) -> Tensor:
+        """Return axis k."""
+        shape = len(k), self.dimension
+        return self.like.new_zeros(shape).scatter_(1, k[:, None], 1)
+
+    def coordinates(self, rows: Tensor, w: Tensor) -> Tensor:
+        """Return the coordinates of w: itself."""
+        return w
+
+    def embed(self, rows: Tensor, y: Tensor) -> Tensor:
+        """Return the vectors that have coordinates y: themselves."""
+        return y
 
 
 def tangent_basis(normal: Tensor) -> Tensor:

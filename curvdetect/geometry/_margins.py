@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["Margin", "PairwiseMargin", "take_rows"]
+__all__ = ["ClassLoss", "Margin", "PairwiseMargin", "take_rows"]
 
 #: A margin: (n, *input_shape) -> (n,), each row for itself, positive on the
 #: predicted side.
@@ -75,6 +76,71 @@ class PairwiseMargin:
             The margin for inputs that were taken with the same `rows`.
         """
         return PairwiseMargin(self.logits, self.predicted[rows], self.other[rows])
+
+
+class ClassLoss:
+    """The loss of a classifier as a function of its input, one label for every row.
+
+    Parameters
+    ----------
+    logits : callable
+        f: (n, *input_shape) -> (n, n_classes).
+    label : Tensor of shape (n,), int64
+        The label of each row.
+    loss : callable, default=torch.nn.functional.cross_entropy
+        (logits, labels) -> (n,), called with ``reduction="none"``, as torch's losses
+        take it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect.geometry import ClassLoss, hessian_eigenvalues
+    >>> logits = lambda x: torch.stack([x[:, 0], -x[:, 0]], dim=1)
+    >>> loss = ClassLoss(logits, torch.tensor([0]))
+    >>> x = torch.zeros(1, 2, dtype=torch.float64)
+    >>> hessian_eigenvalues(loss, x, method="autodiff").values
+    tensor([[1., 0.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        label: Tensor,
+        loss: Callable[..., Tensor] = functional.cross_entropy,
+    ) -> None:
+        self.logits = logits
+        self.label = label
+        self.loss = loss
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate the loss of every row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            As many rows as there are labels.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Losses.
+        """
+        return self.loss(self.logits(x), self.label, reduction="none")
+
+    def take(self, rows: Tensor) -> ClassLoss:
+        """Return the loss of some rows, in that order, repeats allowed.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (m,), int64
+            Positions.
+
+        Returns
+        -------
+        ClassLoss
+            The loss for inputs that were taken with the same `rows`.
+        """
+        return ClassLoss(self.logits, self.label[rows], self.loss)
 
 
 def take_rows(margin: Margin, rows: Tensor) -> Margin:

@@ -1,0 +1,62 @@
+"""Which classes are near an image, by the first order of the logits there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvdetect._checks import check_finite
+from curvdetect.geometry import margin_value_and_gradient
+from curvdetect.model import TorchModel
+
+__all__ = ["Start", "nearest_classes"]
+
+#: At least so many classes are compared by first-order distance before the nearest
+#: are chosen; with very many classes only those of the largest logits are.
+_MIN_CANDIDATES = 10
+
+
+@dataclass(frozen=True)
+class Start:
+    """Margins of k classes at n images, with their gradients, in n * k rows."""
+
+    predicted: Tensor
+    classes: Tensor
+    value: Tensor
+    gradient: Tensor
+
+    def first_order_distance(self) -> Tensor:
+        """Return F / |g|, (n, k)."""
+        slope = self.gradient.flatten(1).norm(dim=1)
+        return (self.value / slope).reshape(self.classes.shape)
+
+    def first_order_step(self) -> Tensor:
+        """Return the way to each linearised boundary; 0 where there is none."""
+        factor = self.value / self.gradient.flatten(1).square().sum(1)
+        factor = factor.nan_to_num(0, posinf=0, neginf=0)
+        return -factor.reshape(-1, *[1] * (self.gradient.ndim - 1)) * self.gradient
+
+
+def nearest_classes(model: TorchModel, x: Tensor, k: int, batch_size: int) -> Start:
+    """Choose the k classes whose boundaries are nearest to first order."""
+    with torch.no_grad():
+        logits = torch.cat([model.logits(rows) for rows in x.split(batch_size)])
+    check_finite(logits)
+    n, n_classes = logits.shape
+    predicted = logits.argmax(dim=1)
+    n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))
+    others = logits.scatter(1, predicted[:, None], -torch.inf)
+    classes = others.topk(n_candidates, dim=1).indices
+    margin = model.margin(predicted.repeat_interleave(n_candidates), classes.flatten())
+    value, gradient = margin_value_and_gradient(
+        margin, x.repeat_interleave(n_candidates, dim=0), batch_size=batch_size
+    )
+    start = Start(predicted, classes, value, gradient)
+    if k == n_candidates:
+        return start
+    # NaN (no gradient) sorts last.
+    order = start.first_order_distance().argsort(dim=1, stable=True)[:, :k]
+    rows = (order + torch.arange(n, device=x.device)[:, None] * n_candidates).flatten()
+    return Start(predicted, classes.gather(1, order), value[rows], gradient[rows])
