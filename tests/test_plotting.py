@@ -1,9 +1,18 @@
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from curvdetect import CurvatureFeaturizer, CurvatureRelabeler
-from curvdetect.plotting import AverageCurvatureDisplay, RelabelRankDisplay
+from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
+from curvdetect.boundaries import nearest_boundaries
+from curvdetect.geometry import principal_curvatures
+from curvdetect.plotting import (
+    AverageCurvatureDisplay,
+    BoundarySectionDisplay,
+    CurvatureProfileDisplay,
+    RelabelRankDisplay,
+)
+from modules import Returns
 
 
 @pytest.fixture
@@ -40,3 +49,92 @@ def test_a_figure_is_made_when_none_is_given():
     display = RelabelRankDisplay.from_predictions([1, 2, 1], n_classes=4)
     assert display.ax_.figure is display.figure_
     plt.close(display.figure_)
+
+
+# Curvature profiles -------------------------------------------------
+
+
+def test_profile_from_images(model, images, ax):
+    X = images[0][:2]
+    display = CurvatureProfileDisplay.from_estimator(
+        model, X, n_boundaries=2, step=0.3, ax=ax
+    )
+    nearest = nearest_boundaries(model, X, n_boundaries=2)
+    found = principal_curvatures(nearest.margin, nearest.points, step=0.3)
+    expected = found.values.reshape(2, 2, 783).mean(0)
+    np.testing.assert_allclose(display.profile_, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), display.profile_[1])
+    assert "1 / input units" in ax.get_ylabel()
+
+
+def test_profile_leaves_missing_boundaries_out():
+    curvatures = np.array([[[1.0, 3.0], [np.nan, np.nan]], [[5.0, 3.0], [2.0, 4.0]]])
+    display = CurvatureProfileDisplay(curvatures=curvatures)
+    np.testing.assert_array_equal(display.profile_, [[4, 2], [4, 2]])
+    missing = CurvatureProfileDisplay(curvatures=curvatures[:1])
+    assert np.isnan(missing.profile_[1]).all()
+
+
+def test_profile_needs_three_axes():
+    with pytest.raises(ValueError, match="n_images, n_boundaries, m.* got shape"):
+        CurvatureProfileDisplay(curvatures=np.ones((2, 3)))
+
+
+# Sections -----------------------------------------------------------
+
+
+@pytest.fixture
+def ball():
+    """Class 0 within a ball of radius 2 around the origin, class 1 outside."""
+    logits = lambda x: torch.stack([4 - x.square().sum(1), 0 * x[:, 0]], dim=1)
+    return TorchModel(Returns(logits), input_shape=(3,), bounds=None)
+
+
+def test_section_of_a_ball(ball, ax):
+    x = np.array([0.0, 0.0, 1.5])
+    display = BoundarySectionDisplay.from_estimator(
+        ball, x, y=[1.0, 0.0, 2.0], tangent=[1.0, 0.0, 0.0], extent=5, ax=ax
+    )
+    assert display.curvature_ == pytest.approx(0.5, rel=1e-3)
+    assert display.x_ == pytest.approx((0, 0.5), abs=1e-3)
+    assert display.y_ == pytest.approx((1, 0), abs=1e-3)
+    a, b = np.meshgrid(np.linspace(-5, 5, 81), np.linspace(-5, 5, 81))
+    np.testing.assert_allclose(display.margin_, 4 - a**2 - (b - 2) ** 2, atol=1e-2)
+    (circle,) = ax.patches
+    assert circle.center == pytest.approx((0, 2), rel=1e-2)
+    assert circle.radius == pytest.approx(2, rel=1e-2)
+    assert ax.get_aspect() == 1
+
+
+def test_section_of_a_network(model, images, ax):
+    """z is on the boundary, x on the predicted side."""
+    display = BoundarySectionDisplay.from_estimator(
+        model, images[0][0], step=0.3, n_points=21, ax=ax
+    )
+    middle = display.margin_[10, 10]
+    assert abs(middle) < 1e-2 * np.abs(display.margin_).max()
+    assert display.x_[1] > 0
+    other = int(nearest_boundaries(model, images[0][:1]).margin.other)
+    same = BoundarySectionDisplay.from_estimator(
+        model, images[0][0], other=other, step=0.3, n_points=21, ax=ax
+    )
+    np.testing.assert_allclose(same.margin_, display.margin_, rtol=1e-3, atol=1e-3)
+
+
+def test_a_flat_section_has_no_circle(ax):
+    display = BoundarySectionDisplay.from_predictions(
+        np.linspace(-1, 1, 9)[:, None].repeat(9, 1),
+        extent=1,
+        curvature=1e-3,
+        x=(0, 0.5),
+        ax=ax,
+    )
+    assert not display.ax_.patches
+
+
+def test_what_a_section_refuses(ball, model, images):
+    x = np.array([0.0, 0.0, 1.5])
+    with pytest.raises(ValueError, match="z is the point nearest to x"):
+        BoundarySectionDisplay.from_estimator(ball, x)
+    with pytest.raises(ValueError, match=r"other must be one of .* \[1\]; got 0"):
+        BoundarySectionDisplay.from_estimator(ball, x, other=0)

@@ -15,6 +15,8 @@ def test_the_examples_run_in_order():
     assert 0 <= names["flagged"].mean() <= 0.2
     assert names["accuracy"] > 0.7
     assert float(names["kappa"]) == pytest.approx(0.5, abs=0.01)
+    assert names["profile"].shape == (8, 783)
+    assert names["leading"].flatten().tolist() == pytest.approx([1] * 5, rel=1e-3)
 
 
 def test_pictures_exist():

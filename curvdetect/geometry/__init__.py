@@ -32,22 +32,31 @@ convex**. A ball of radius r that is the predicted region has curvature +1/r.
 
 Equations
 ---------
+loss curvature profile [3]_
+    eigenvalues of the Hessian of a loss; positive where the loss is convex
 normal curvature along a tangent v
     kappa(v) = - v^T H v / (\|v\|^2 \|g\|)
+principal curvatures
+    kappa_1 >= ... >= kappa_(d-1), eigenvalues of the shape operator
+    - P H P / \|g\| on the tangent space, P = I - n n^T
 average curvature
     kappa = mean of kappa(v) over unit tangents v
     = (g^T H g - tr(H) \|g\|^2) / ((d - 1) \|g\|^3)
     = 1/(d-1) times the sum of the d - 1 principal curvatures
 
-The first is equation (5) and the second is Goldman's formula (7) of the
-literature [1]_ [2]_ with the constant d - 1 in place of 2; the minus sign in the
-first is what makes the two agree.
+These are equations (4) to (7) of the literature [1]_ [2]_; the last is Goldman's
+formula with the constant d - 1 in place of 2, and the minus sign in the others is
+what makes them agree. An average of the shape operator over all unit vectors, not
+only tangents, is (d - 1)/d times the average curvature.
 
 Steps
 -----
 A network of ReLU layers is piecewise linear: its exact Hessian is zero almost
 everywhere. Curvature is therefore measured at a finite step h, which is part of
-the result: a curvature "at scale h".
+the result: a curvature "at scale h". The products H v at scale h are not linear in
+v, so averages of v^T H v over random v are well defined there, but eigenvalues are
+not: those of the matrix of differences along a basis overstate what the surface
+does along their eigenvectors (:func:`principal_curvatures`).
 
 References
 ----------
@@ -55,6 +64,8 @@ References
    of the topology and geometry of deep networks", CVPR 2018.
 .. [2] R. Goldman, "Curvature formulas for implicit curves and surfaces", Computer
    Aided Geometric Design 22(7), 2005.
+.. [3] S.-M. Moosavi-Dezfooli, A. Fawzi, J. Uesato, P. Frossard, "Robustness via
+   curvature regularization, and vice versa", CVPR 2019.
 """
 
 from curvdetect.geometry._boundary import Boundary, find_boundary

@@ -1,0 +1,20 @@
+"""Pictures of curvature, in the style of scikit-learn's displays.
+
+A display stores arrays and draws them when asked. ROC and DET curves are
+scikit-learn's own: ``sklearn.metrics.RocCurveDisplay``.
+"""
+
+from curvdetect.plotting._average_curvature import AverageCurvatureDisplay
+from curvdetect.plotting._axes import ADVERSARIAL, CLEAN
+from curvdetect.plotting._boundary_section import BoundarySectionDisplay
+from curvdetect.plotting._curvature_profile import CurvatureProfileDisplay
+from curvdetect.plotting._relabel_rank import RelabelRankDisplay
+
+__all__ = [
+    "ADVERSARIAL",
+    "CLEAN",
+    "AverageCurvatureDisplay",
+    "BoundarySectionDisplay",
+    "CurvatureProfileDisplay",
+    "RelabelRankDisplay",
+]

@@ -1,0 +1,19 @@
+"""Colours, and axes to draw in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curvdetect._extras import require
+
+__all__ = ["ADVERSARIAL", "CLEAN", "axes_or_new"]
+
+#: Colours that the colour-blind tell apart (Okabe and Ito).
+CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
+
+
+def axes_or_new(ax: Any) -> tuple[Any, Any]:
+    """Return axes, new ones if there are none, and their figure."""
+    if ax is None:
+        _, ax = require("matplotlib.pyplot", extra="plot").subplots()
+    return ax, ax.figure

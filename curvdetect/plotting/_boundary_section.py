@@ -1,0 +1,297 @@
+"""The boundary around one image, in a plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from curvdetect._extras import require
+from curvdetect.boundaries import nearest_boundaries
+from curvdetect.geometry import (
+    CurvatureMethod,
+    margin_value,
+    margin_value_and_gradient,
+    normal_curvature,
+)
+from curvdetect.model import TorchModel, as_array
+from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new
+
+__all__ = ["BoundarySectionDisplay"]
+
+#: A tangential part shorter than this share of z - x is rounding.
+_NO_TANGENT = 1e-4
+#: A circle that is larger by this factor than the picture is a straight line in it.
+_FLAT = 50.0
+
+
+class BoundarySectionDisplay:
+    """The boundary in a plane through a boundary point z, with its osculating circle.
+
+    The plane is spanned by the unit normal at z, which points to the predicted side,
+    and a unit tangent. Coordinates are (along the tangent, along the normal), in input
+    units, with z at the origin.
+
+    Parameters
+    ----------
+    margin : array of shape (m, m)
+        Values of F on a square grid; rows go up along the normal.
+    extent : float
+        The grid reaches from -extent to extent both ways.
+    curvature : float
+        Normal curvature at z along the tangent, in 1 / input units.
+    x : (float, float)
+        Coordinates of the image.
+    y : (float, float), optional
+        Coordinates of another point, such as the attacked image.
+
+    Attributes
+    ----------
+    margin_ : ndarray of shape (m, m)
+    extent_, curvature_ : float
+    x_, y_ : pair of floats, or None
+        As given.
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by :meth:`plot`.
+
+    Examples
+    --------
+    A disc of radius 2, seen from its centre.
+
+    >>> import numpy as np
+    >>> from curvdetect.plotting import BoundarySectionDisplay
+    >>> a, b = np.meshgrid(np.linspace(-3, 3, 61), np.linspace(-3, 3, 61))
+    >>> display = BoundarySectionDisplay.from_predictions(
+    ...     2 - np.hypot(a, b - 2), extent=3, curvature=0.5, x=(0, 2)
+    ... )
+    >>> display.ax_.get_xlabel()
+    'along the tangent (input units)'
+    """
+
+    def __init__(
+        self,
+        *,
+        margin: npt.ArrayLike,
+        extent: float,
+        curvature: float,
+        x: tuple[float, float],
+        y: tuple[float, float] | None = None,
+    ) -> None:
+        self.margin_ = np.asarray(margin)
+        self.extent_ = extent
+        self.curvature_ = curvature
+        self.x_ = x
+        self.y_ = y
+
+    @classmethod
+    def from_estimator(
+        cls,
+        model: TorchModel,
+        x: npt.ArrayLike,
+        *,
+        y: npt.ArrayLike | None = None,
+        other: int | None = None,
+        tangent: npt.ArrayLike | None = None,
+        method: CurvatureMethod = "forward",
+        step: float = 0.1,
+        extent: float | None = None,
+        n_points: int = 81,
+        ax: Any = None,
+    ) -> BoundarySectionDisplay:
+        """Find the boundary near an image and draw it.
+
+        Parameters
+        ----------
+        model : TorchModel
+            The network.
+        x : array of shape (*input_shape)
+            One image.
+        y : array of shape (*input_shape), optional
+            Another image, whose projection on the plane is drawn too.
+        other : int, optional
+            To which class; the one with the nearest boundary by default.
+        tangent : array of shape (*input_shape), optional
+            The tangent is this direction without its normal part; by default that of
+            x - z.
+        method, step
+            Of the curvature, as in :func:`curvdetect.geometry.normal_curvature`.
+        extent : float, optional
+            How far to draw, in input units; by default 1.3 times the distance from z
+            to the farthest point drawn.
+        n_points : int, default=81
+            Grid points along each side: as many squared forward passes.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        BoundarySectionDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If there is no boundary to that class, or no tangent in the direction.
+        """
+        image = model.to_tensor(np.asarray(x)[None])
+        nearest = nearest_boundaries(
+            model, image, n_boundaries=1 if other is None else None
+        )
+        row = _row_of(nearest.margin.other, other)
+        if not bool(nearest.found[row]):
+            raise ValueError(
+                f"other must be a class with a boundary near x; got {other!r}"
+            )
+        margin = nearest.margin.take(torch.tensor([row], device=nearest.points.device))
+        z = nearest.points[row : row + 1]
+        points = [nearest.images[row]]
+        if y is not None:
+            points += list(next(model.split(model.to_tensor(np.asarray(y)[None]))))
+        with model.evaluating():
+            start = margin_value_and_gradient(margin, z)
+            normal = start[1] / start[1].norm()
+            away = points[0] - z[0] if tangent is None else torch.as_tensor(tangent)
+            t = _tangent(away.to(z).reshape(z.shape[1:]), normal[0])
+            kappa = normal_curvature(
+                margin, z, t[None, None], method=method, step=step, start=start
+            )
+            coordinates = [
+                (float(((p - z[0]) * t).sum()), float(((p - z[0]) * normal[0]).sum()))
+                for p in points
+            ]
+            reach = 1.3 * max(np.hypot(*c) for c in coordinates)
+            extent = reach if extent is None else extent
+            axis = torch.linspace(-extent, extent, n_points).to(z)
+            b, a = torch.meshgrid(axis, axis, indexing="ij")
+            shape = (-1, *[1] * (z.ndim - 1))
+            rows = torch.zeros(n_points, dtype=torch.int64, device=z.device)
+            lines = [
+                margin_value(
+                    margin.take(rows),
+                    z + a[k].reshape(shape) * t + b[k].reshape(shape) * normal[0],
+                    batch_size=model.rows_per_batch(z),
+                )
+                for k in range(n_points)
+            ]
+        return cls.from_predictions(
+            as_array(torch.stack(lines)),
+            extent=extent,
+            curvature=float(kappa),
+            x=coordinates[0],
+            y=coordinates[1] if y is not None else None,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        margin: npt.ArrayLike,
+        *,
+        extent: float,
+        curvature: float,
+        x: tuple[float, float],
+        y: tuple[float, float] | None = None,
+        ax: Any = None,
+    ) -> BoundarySectionDisplay:
+        """Draw values that were computed already.
+
+        Parameters
+        ----------
+        margin : array of shape (m, m)
+            Values of F on a square grid; rows go up along the normal.
+        extent : float
+            The grid reaches from -extent to extent both ways.
+        curvature : float
+            Normal curvature at z along the tangent, in 1 / input units.
+        x : (float, float)
+            Coordinates of the image.
+        y : (float, float), optional
+            Coordinates of another point.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        BoundarySectionDisplay
+            Drawn.
+        """
+        display = cls(margin=margin, extent=extent, curvature=curvature, x=x, y=y)
+        return display.plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> BoundarySectionDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        BoundarySectionDisplay
+            Itself.
+        """
+        self.ax_, self.figure_ = axes_or_new(ax)
+        e = self.extent_
+        axis = np.linspace(-e, e, len(self.margin_))
+        ends = [-np.inf, 0, np.inf]
+        self.ax_.contourf(
+            axis, axis, self.margin_, ends, colors=[ADVERSARIAL, CLEAN], alpha=0.15
+        )
+        self.ax_.contour(axis, axis, self.margin_, [0], colors="k", linewidths=1.5)
+        self.ax_.axhline(0, color="0.4", lw=0.9, ls="--", label="tangent")
+        if abs(self.curvature_) * e * _FLAT > 1:
+            radius = 1 / abs(self.curvature_)
+            circle = require("matplotlib.patches", extra="plot").Circle(
+                (0, np.copysign(radius, self.curvature_)),
+                radius,
+                fill=False,
+                color="0.4",
+                lw=0.9,
+                ls=":",
+            )
+            self.ax_.add_patch(circle)
+            label = f"osculating circle, curvature {self.curvature_:.2g}"
+            self.ax_.plot([], [], color="0.4", lw=0.9, ls=":", label=label)
+        points = {"z": (0.0, 0.0), "x": self.x_, "y": self.y_}
+        colours = {"z": "k", "x": CLEAN, "y": ADVERSARIAL}
+        for name, point in points.items():
+            if point is not None:
+                self.ax_.plot(*point, "o", color=colours[name], ms=5)
+                self.ax_.annotate(
+                    name, point, xytext=(5, 5), textcoords="offset points"
+                )
+        self.ax_.set_aspect("equal")
+        self.ax_.set_xlim(-e, e)
+        self.ax_.set_ylim(-e, e)
+        self.ax_.set_xlabel("along the tangent (input units)")
+        self.ax_.set_ylabel("along the normal (input units)")
+        self.ax_.legend(frameon=False, loc="lower left", fontsize="small")
+        return self
+
+
+def _row_of(others: Tensor, other: int | None) -> int:
+    """Return the row of the boundary to a class, the first by default."""
+    if other is None:
+        return 0
+    rows = (others == other).nonzero().flatten()
+    if not len(rows):
+        raise ValueError(
+            "other must be one of the classes that x is not predicted as, "
+            f"{sorted(others.tolist())}; got {other!r}"
+        )
+    return int(rows[0])
+
+
+def _tangent(direction: Tensor, normal: Tensor) -> Tensor:
+    """Return the unit vector along the tangential part of a direction."""
+    tangent = direction - (direction * normal).sum() * normal
+    if not float(tangent.norm()) > _NO_TANGENT * float(direction.norm()):
+        raise ValueError(
+            "tangent must not be normal to the boundary; by default it is that of "
+            "x - z, and here z is the point nearest to x: give a direction"
+        )
+    return tangent / tangent.norm()
