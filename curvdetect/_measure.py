@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvdetect._nearest_classes import Start, nearest_classes
+from curvdetect._checks import check_finite
 from curvdetect.geometry import (
     CurvatureMethod,
     find_boundary,
@@ -16,6 +16,7 @@ from curvdetect.geometry import (
     mean_curvature,
     mean_decrease,
 )
+from curvdetect.geometry._nearest_classes import Start, nearest_classes
 from curvdetect.model import TorchModel
 
 __all__ = ["Measurements", "Probe", "measure"]
@@ -81,7 +82,8 @@ class Measurements:
 def measure(model: TorchModel, x: Tensor, probe: Probe) -> Measurements:
     """Measure what `probe` asks for around each image of a batch."""
     batch_size = model.rows_per_batch(x[:1])
-    start = nearest_classes(model, x, probe.n_boundaries, batch_size)
+    start = nearest_classes(model.logits, x, probe.n_boundaries, batch_size=batch_size)
+    check_finite(start.value)
     n, k = start.classes.shape
     margin = model.margin(start.predicted.repeat_interleave(k), start.classes.flatten())
     z = x.repeat_interleave(k, dim=0)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from curvdetect._extras import require
-from curvdetect.geometry import find_boundary
+from curvdetect.geometry import adversarial_perturbation
 from curvdetect.model import TorchModel
 
 __all__ = [
@@ -243,25 +243,20 @@ class MinimalNormAttack:
         -------
         Tensor of shape (n, *input_shape)
             Perturbed images within the bounds; unchanged where no boundary is found.
-            Cost: one boundary search per other class.
+            Cost: that of
+            :func:`curvdetect.geometry.adversarial_perturbation`.
         """
-        model, n = self.model, len(images)
+        model = self.model
         with model.evaluating():
-            others = torch.arange(model.n_classes, device=images.device).expand(n, -1)
-            others = others[others != labels[:, None]].reshape(n, -1)
-            k = others.shape[1]
-            boundary = find_boundary(
-                model.margin(labels.repeat_interleave(k), others.flatten()),
-                images.repeat_interleave(k, dim=0),
+            smallest = adversarial_perturbation(
+                model.logits,
+                images,
+                label=labels,
                 bounds=model.bounds,
                 batch_size=model.rows_per_batch(images[:1]),
             )
-        distance = boundary.distances.where(boundary.converged, torch.inf)
-        nearest = distance.reshape(n, k).argmin(dim=1)
-        rows = nearest + k * torch.arange(n, device=images.device)
-        way = boundary.points[rows] - images
-        way[~boundary.converged[rows]] = 0
-        return (images + self.factor * way).clamp(*(model.bounds or (None, None)))
+        way = self.factor * (smallest.points - images)
+        return (images + way).clamp(*(model.bounds or (None, None)))
 
 
 def same_norm_noise(

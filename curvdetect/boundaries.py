@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvdetect._nearest_classes import nearest_classes
+from curvdetect._checks import check_finite
 from curvdetect.geometry import PairwiseMargin, find_boundary
+from curvdetect.geometry._nearest_classes import nearest_classes
 from curvdetect.model import TorchModel
 
 __all__ = ["Boundaries", "nearest_boundaries"]
@@ -114,7 +115,8 @@ def _nearest(
     model: TorchModel, x: Tensor, k: int, n_projections: int
 ) -> tuple[Tensor, ...]:
     batch_size = model.rows_per_batch(x[:1])
-    start = nearest_classes(model, x, k, batch_size)
+    start = nearest_classes(model.logits, x, k, batch_size=batch_size)
+    check_finite(start.value)
     predicted, other = start.predicted.repeat_interleave(k), start.classes.flatten()
     images = x.repeat_interleave(k, dim=0)
     boundary = find_boundary(

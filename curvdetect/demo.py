@@ -26,7 +26,7 @@ from curvdetect.attacks import (
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.model import TorchModel
-from curvdetect.networks import LeNet, ResNet20, load_lenet
+from curvdetect.networks import LeNet, load_lenet, load_resnet20
 from curvdetect.plotting import (
     ADVERSARIAL,
     CLEAN,
@@ -353,9 +353,8 @@ def _load(
     else:
         X, y = datasets.load_dataset(dataset, data_dir=data_dir)
     if dataset == "cifar10":
-        root = Path(data_dir) if data_dir is not None else datasets.default_data_dir()
         model = TorchModel(
-            _resnet20(root / "cifar10" / "resnet20-12fca82f.th"),
+            load_resnet20(data_dir),
             input_shape=(3, 32, 32),
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
@@ -363,19 +362,6 @@ def _load(
         )
         return model, X, y
     return TorchModel(load_lenet(dataset), input_shape=(1, 28, 28), device=device), X, y
-
-
-def _resnet20(path: Path) -> ResNet20:
-    """Load the ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"the trained ResNet-20 is missing: put resnet20-12fca82f.th of "
-            f"github.com/akamaster/pytorch_resnet_cifar10 at {path}"
-        )
-    weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    module = ResNet20()
-    module.load_state_dict({k.removeprefix("module."): v for k, v in weights.items()})
-    return module.eval()
 
 
 def _train_on_digits(

@@ -7,12 +7,15 @@ shipped with this package) and the ResNet-20 that is customary on CIFAR-10.
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LeNet", "ResNet20", "load_lenet"]
+from curvdetect.datasets import default_data_dir
+
+__all__ = ["LeNet", "ResNet20", "load_lenet", "load_resnet20"]
 
 
 class LeNet(nn.Module):
@@ -178,3 +181,40 @@ def load_lenet(dataset: str) -> LeNet:
     module = LeNet()
     module.load_state_dict(weights)  # half precision in the file, single in memory
     return module.eval()
+
+
+def load_resnet20(data_dir: str | Path | None = None) -> ResNet20:
+    """Load a ResNet-20 that was trained on CIFAR-10, in eval mode.
+
+    It expects images normalised by the mean (0.485, 0.456, 0.406) and the standard
+    deviation (0.229, 0.224, 0.225) of each channel.
+
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        Where data sets are; :func:`curvdetect.datasets.default_data_dir` by default.
+        ``cifar10/resnet20-12fca82f.th`` there is the file of
+        github.com/akamaster/pytorch_resnet_cifar10.
+
+    Returns
+    -------
+    ResNet20
+        Trained network.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    """
+    root = Path(data_dir) if data_dir is not None else default_data_dir()
+    path = root / "cifar10" / "resnet20-12fca82f.th"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"the trained ResNet-20 is missing: put resnet20-12fca82f.th of "
+            f"github.com/akamaster/pytorch_resnet_cifar10 at {path}"
+        )
+    weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    module = ResNet20()
+    module.load_state_dict({k.removeprefix("module."): v for k, v in weights.items()})
+    module.eval()
+    return module

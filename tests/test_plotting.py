@@ -10,7 +10,11 @@ from curvdetect.plotting import (
     AverageCurvatureDisplay,
     BoundarySectionDisplay,
     CurvatureProfileDisplay,
+    FoolingRateDisplay,
+    ProfileComparisonDisplay,
+    RegionPathDisplay,
     RelabelRankDisplay,
+    RobustnessDisplay,
 )
 from modules import Returns
 
@@ -138,3 +142,69 @@ def test_what_a_section_refuses(ball, model, images):
         BoundarySectionDisplay.from_estimator(ball, x)
     with pytest.raises(ValueError, match=r"other must be one of .* \[1\]; got 0"):
         BoundarySectionDisplay.from_estimator(ball, x, other=0)
+
+
+# Robustness and topology --------------------------------------------
+
+
+def test_robustness_of_a_ball(ball, ax):
+    """From its centre every direction is as long as the shortest way."""
+    x = np.array([[0.0, 0.0, 1e-3], [1e-3, 0.0, 0.0]])
+    display = RobustnessDisplay.from_estimator(ball, x, max_norm=4, ax=ax)
+    for norms in display.norms_.values():
+        np.testing.assert_allclose(norms, 2, rtol=1e-2)
+    assert display.norms_["random direction"].shape == (32,)
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == ["adversarial, median 2", "random direction, median 2"]
+    assert "input units" in ax.get_xlabel()
+
+
+def test_robustness_draws_shares(ax):
+    RobustnessDisplay.from_predictions({"a": [1.0, 2.0, np.inf, 3.0]}, ax=ax)
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(0.75)
+
+
+def test_fooling_rates(ax):
+    curves = {"adversarial": ([0.1, 1], [0.2, 1]), "universal": ([1, 10], [0.1, 0.9])}
+    FoolingRateDisplay.from_predictions(curves, p=np.inf, ax=ax)
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [1, 10])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [0.1, 0.9])
+    assert ax.get_xlabel() == "L-infinity norm (input units)"
+
+
+def test_path_around_a_hole(ax):
+    ring = lambda x: 1 - (x.norm(dim=1) - 2) ** 2
+    logits = lambda x: torch.stack([ring(x), 0 * x[:, 0]], dim=1)
+    model = TorchModel(Returns(logits), input_shape=(2,), bounds=None)
+    a, b = np.array([2.0, 0.3]), np.array([-2.0, 0.3])
+    display = RegionPathDisplay.from_estimator(model, a, b, ax=ax)
+    assert set(np.unique(display.classes_)) == {0, 1}
+    np.testing.assert_allclose(display.path_[0], [0, 0], atol=1e-9)
+    np.testing.assert_allclose(display.path_[-1], [4, 0], atol=1e-9)
+    # In two dimensions nothing is lost by projection: the path goes up, and across is
+    # up too, towards the vertex that is farthest from the line.
+    s, t = np.meshgrid(*display.axes_)
+    x = torch.from_numpy(np.stack([2 - s, 0.3 + t], axis=-1).reshape(-1, 2))
+    expected = logits(x).argmax(1).reshape(s.shape)
+    np.testing.assert_array_equal(display.classes_, expected)
+
+
+def test_a_straight_path_has_a_plane_too(model, images, ax):
+    label = model.predict(images[0])
+    i, j = np.flatnonzero(label == label[0])[:2]
+    display = RegionPathDisplay.from_estimator(
+        model, images[0][i], images[0][j], n_points=11, ax=ax
+    )
+    assert display.classes_.shape == (11, 11)
+    distance = np.linalg.norm(images[0][i] - images[0][j])
+    assert display.path_[-1, 0] == pytest.approx(distance, rel=1e-5)
+    with pytest.raises(ValueError, match="two different images"):
+        RegionPathDisplay.from_estimator(model, images[0][i], images[0][i])
+
+
+def test_comparison_of_profiles(ax):
+    profiles = {"before": [[3.0, -5.0], [5.0, -1.0]], "after": [[1.0, -1.0]]}
+    display = ProfileComparisonDisplay.from_predictions(profiles, ax=ax)
+    np.testing.assert_array_equal(display.quartiles_["before"][1], [4, -3])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [4, -3])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["before", "after"]

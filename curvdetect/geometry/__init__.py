@@ -82,10 +82,15 @@ from curvdetect.geometry._derivatives import (
 )
 from curvdetect.geometry._directions import random_directions, tangent_basis
 from curvdetect.geometry._eigen import Spectrum, Which
-from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin
+from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin, RegionMargin
 from curvdetect.geometry._operators import ProductMethod
 from curvdetect.geometry._principal import hessian_eigenvalues, principal_curvatures
 from curvdetect.geometry._profile import ProfileStatistics, profile_statistics
+from curvdetect.geometry._robustness import (
+    Perturbation,
+    adversarial_perturbation,
+    random_direction_robustness,
+)
 from curvdetect.geometry._sampling import CurvatureMethod, Estimator
 from curvdetect.geometry._subspace import (
     Subspace,
@@ -94,7 +99,18 @@ from curvdetect.geometry._subspace import (
     random_subspace,
     shared_subspace,
 )
+from curvdetect.geometry._topology import (
+    RegionPath,
+    convex_combinations,
+    path_in_region,
+)
 from curvdetect.geometry._trace import hessian_trace
+from curvdetect.geometry._universal import (
+    UniversalPerturbation,
+    fooling_rate,
+    smallest_universal_perturbation,
+    universal_perturbation,
+)
 
 __all__ = [
     "Boundary",
@@ -103,13 +119,20 @@ __all__ = [
     "Estimator",
     "Margin",
     "PairwiseMargin",
+    "Perturbation",
     "ProductMethod",
     "ProfileStatistics",
+    "RegionMargin",
+    "RegionPath",
     "Spectrum",
     "Subspace",
+    "UniversalPerturbation",
     "Which",
+    "adversarial_perturbation",
+    "convex_combinations",
     "curvature_in_subspace",
     "find_boundary",
+    "fooling_rate",
     "goldman_curvature",
     "hessian_eigenvalues",
     "hessian_trace",
@@ -120,10 +143,14 @@ __all__ = [
     "mean_curvature",
     "mean_decrease",
     "normal_curvature",
+    "path_in_region",
     "principal_curvatures",
     "profile_statistics",
+    "random_direction_robustness",
     "random_directions",
     "random_subspace",
     "shared_subspace",
+    "smallest_universal_perturbation",
     "tangent_basis",
+    "universal_perturbation",
 ]

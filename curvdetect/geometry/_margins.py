@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["ClassLoss", "Margin", "PairwiseMargin", "take_rows"]
+__all__ = ["ClassLoss", "Margin", "PairwiseMargin", "RegionMargin", "take_rows"]
 
 #: A margin: (n, *input_shape) -> (n,), each row for itself, positive on the
 #: predicted side.
@@ -76,6 +77,65 @@ class PairwiseMargin:
             The margin for inputs that were taken with the same `rows`.
         """
         return PairwiseMargin(self.logits, self.predicted[rows], self.other[rows])
+
+
+class RegionMargin:
+    """The margin of a class against the best of all others, one class for every row.
+
+    F_i = f_i - max of f_j over j other than i: positive in the region of class i.
+
+    Parameters
+    ----------
+    logits : callable
+        f: (n, *input_shape) -> (n, n_classes).
+    label : Tensor of shape (n,), int64
+        The class i of each row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect.geometry import RegionMargin
+    >>> logits = lambda x: torch.stack([x[:, 0], x[:, 1], -x[:, 0]], dim=1)
+    >>> RegionMargin(logits, torch.tensor([0]))(torch.tensor([[3.0, 1.0]]))
+    tensor([2.])
+    """
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], label: Tensor) -> None:
+        self.logits = logits
+        self.label = label
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate the margin of every row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            As many rows as there are labels.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            F_i(x), in logits.
+        """
+        f = self.logits(x)
+        column = self.label[:, None]
+        rest = f.scatter(1, column, -torch.inf).amax(dim=1)
+        return f.gather(1, column).squeeze(1) - rest
+
+    def take(self, rows: Tensor) -> RegionMargin:
+        """Return the margin of some rows, in that order, repeats allowed.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (m,), int64
+            Positions.
+
+        Returns
+        -------
+        RegionMargin
+            The margin for inputs that were taken with the same `rows`.
+        """
+        return RegionMargin(self.logits, self.label[rows])
 
 
 class ClassLoss:

@@ -8,7 +8,10 @@ from curvdetect.plotting._average_curvature import AverageCurvatureDisplay
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN
 from curvdetect.plotting._boundary_section import BoundarySectionDisplay
 from curvdetect.plotting._curvature_profile import CurvatureProfileDisplay
+from curvdetect.plotting._profile_comparison import ProfileComparisonDisplay
+from curvdetect.plotting._region_path import RegionPathDisplay
 from curvdetect.plotting._relabel_rank import RelabelRankDisplay
+from curvdetect.plotting._robustness import FoolingRateDisplay, RobustnessDisplay
 
 __all__ = [
     "ADVERSARIAL",
@@ -16,5 +19,9 @@ __all__ = [
     "AverageCurvatureDisplay",
     "BoundarySectionDisplay",
     "CurvatureProfileDisplay",
+    "FoolingRateDisplay",
+    "ProfileComparisonDisplay",
+    "RegionPathDisplay",
     "RelabelRankDisplay",
+    "RobustnessDisplay",
 ]

@@ -6,10 +6,12 @@ from typing import Any
 
 from curvdetect._extras import require
 
-__all__ = ["ADVERSARIAL", "CLEAN", "axes_or_new"]
+__all__ = ["ADVERSARIAL", "CLEAN", "COLOURS", "axes_or_new"]
 
 #: Colours that the colour-blind tell apart (Okabe and Ito).
 CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
+#: And more of them, for pictures with several lines.
+COLOURS = (CLEAN, ADVERSARIAL, "#009E73", "#CC79A7", "#E69F00")
 
 
 def axes_or_new(ax: Any) -> tuple[Any, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from curvdetect._checks import check_finite
-from curvdetect.geometry import margin_value_and_gradient
-from curvdetect.model import TorchModel
+from curvdetect.geometry._derivatives import batches, margin_value_and_gradient
+from curvdetect.geometry._margins import PairwiseMargin
 
 __all__ = ["Start", "nearest_classes"]
 
@@ -39,17 +39,29 @@ class Start:
         return -factor.reshape(-1, *[1] * (self.gradient.ndim - 1)) * self.gradient
 
 
-def nearest_classes(model: TorchModel, x: Tensor, k: int, batch_size: int) -> Start:
-    """Choose the k classes whose boundaries are nearest to first order."""
+def nearest_classes(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    k: int,
+    *,
+    label: Tensor | None = None,
+    batch_size: int | None,
+) -> Start:
+    """Choose the k classes whose boundaries are nearest to first order.
+
+    Boundaries are those of the class in `label`, by default the predicted one.
+    """
     with torch.no_grad():
-        logits = torch.cat([model.logits(rows) for rows in x.split(batch_size)])
-    check_finite(logits)
-    n, n_classes = logits.shape
-    predicted = logits.argmax(dim=1)
+        runs = batches(len(x), batch_size, x.device)
+        f = torch.cat([logits(x[rows]) for rows in runs])
+    n, n_classes = f.shape
+    predicted = f.argmax(dim=1) if label is None else label
     n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))
-    others = logits.scatter(1, predicted[:, None], -torch.inf)
+    others = f.scatter(1, predicted[:, None], -torch.inf)
     classes = others.topk(n_candidates, dim=1).indices
-    margin = model.margin(predicted.repeat_interleave(n_candidates), classes.flatten())
+    margin = PairwiseMargin(
+        logits, predicted.repeat_interleave(n_candidates), classes.flatten()
+    )
     value, gradient = margin_value_and_gradient(
         margin, x.repeat_interleave(n_candidates, dim=0), batch_size=batch_size
     )
