@@ -40,7 +40,7 @@ from curvdetect.networks import LeNet
 from curvdetect.plotting import ProfileComparisonDisplay
 from curvdetect.training import CURE, AdversarialTraining, CrossEntropy, train
 
-N_EPOCHS = 8
+N_EPOCHS = 5
 N_DEVELOPMENT = 5_000
 N_PROFILE, N_NORMS = 40, 300
 STEP = 0.1
@@ -53,8 +53,6 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data-dir")
     parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("--strength", type=float, default=4.0)
-    parser.add_argument("--step", type=float, default=1.5)
     parser.add_argument("--out", required=True)
     parser.add_argument("--pictures", required=True)
     args = parser.parse_args()
@@ -64,7 +62,7 @@ def main() -> None:
     X, y = X[:-N_DEVELOPMENT], y[:-N_DEVELOPMENT]
     losses = {
         "plain": CrossEntropy(),
-        "CURE": CURE(strength=args.strength, step=args.step),
+        "CURE": CURE(),
         "PGD training": AdversarialTraining(eps=EPS[args.dataset]),
     }
     test = load_dataset(args.dataset, data_dir=args.data_dir)

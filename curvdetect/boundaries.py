@@ -89,7 +89,9 @@ def nearest_boundaries(
     >>> X, y = load_fashion_mnist_sample()
     >>> model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
     >>> nearest = nearest_boundaries(model, X[:5], n_boundaries=3)
-    >>> mean_curvature(nearest.margin, nearest.points).reshape(5, 3).shape
+    >>> with model.evaluating():
+    ...     kappa = mean_curvature(nearest.margin, nearest.points)
+    >>> kappa.reshape(5, 3).shape
     torch.Size([5, 3])
     """
     x = model.to_tensor(X)

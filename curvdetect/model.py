@@ -214,7 +214,8 @@ class TorchModel:
         Returns
         -------
         PairwiseMargin
-            For all functions of :mod:`curvdetect.geometry`.
+            For all functions of :mod:`curvdetect.geometry`, called within
+            :meth:`evaluating`: on a GPU, gradients are exact only there.
         """
         return PairwiseMargin(self.logits, predicted, other)
 
@@ -230,7 +231,8 @@ class TorchModel:
         Returns
         -------
         ClassLoss
-            For all functions of :mod:`curvdetect.geometry`.
+            For all functions of :mod:`curvdetect.geometry`, called within
+            :meth:`evaluating`.
         """
         return ClassLoss(self.logits, label)
 

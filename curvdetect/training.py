@@ -11,8 +11,10 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeAlias
 
+import joblib
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,8 @@ def cure_penalty(
     Parameters
     ----------
     module : torch.nn.Module
-        The network, in any mode.
+        The network. What it draws at random in training mode (dropout) differs between
+        the two gradients and adds to the penalty.
     x : Tensor of shape (n, *input_shape)
         Images.
     y : Tensor of shape (n,), int64
@@ -59,8 +62,8 @@ def cure_penalty(
     -------
     Tensor of shape (n,)
         Penalties, in (loss per input unit) squared. Their mean, times a strength, is
-        added to the loss of a training loop. Cost: three forward and backward passes,
-        two of which are differentiated again.
+        added to the loss of a training loop. Cost: two forward and backward passes,
+        both of which are differentiated again.
 
     Raises
     ------
@@ -138,7 +141,7 @@ class CURE:
 
     Parameters
     ----------
-    strength : float, default=4.0
+    strength : float, default=0.03
         Of the penalty.
     step : float, default=1.5
         h in the end, an L2 length in input units.
@@ -158,7 +161,7 @@ class CURE:
     """
 
     def __init__(
-        self, *, strength: float = 4.0, step: float = 1.5, warm_up: float = 0.5
+        self, *, strength: float = 0.03, step: float = 1.5, warm_up: float = 0.5
     ) -> None:
         check_positive("strength", strength)
         check_positive("step", step)
@@ -287,7 +290,8 @@ def train(
         Labels.
     loss : callable, optional
         (module, images, labels, progress) -> mean loss of the batch, progress from 0
-        to 1; :class:`CrossEntropy` by default.
+        to 1; :class:`CrossEntropy` by default. A checkpoint knows it by its ``repr``,
+        or by its name if that is Python's default.
     n_epochs, batch_size : int, default=10 and 128
         How long, and how many images a step.
     max_lr, weight_decay : float, default=1e-3 and 5e-4
@@ -327,7 +331,9 @@ def train(
     check_count("n_epochs", n_epochs)
     check_count("batch_size", batch_size)
     check_positive("max_lr", max_lr)
-    images = torch.as_tensor(X)
+    batch_size = int(batch_size)
+    first = next(module.parameters())
+    images = torch.as_tensor(X).to(first.dtype)
     labels = torch.as_tensor(y).long()
     if len(images) != len(labels) or not len(images):
         raise ValueError(
@@ -335,7 +341,7 @@ def train(
             f"{len(images)} and {len(labels)}"
         )
     loss = CrossEntropy() if loss is None else loss
-    device = next(module.parameters()).device
+    device = first.device
     n_batches = math.ceil(len(images) / batch_size)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=max_lr, weight_decay=weight_decay
@@ -345,13 +351,13 @@ def train(
     )
     state = {"module": module, "optimizer": optimizer, "schedule": schedule}
     settings = {
-        "loss": repr(loss),
-        "n_samples": len(images),
+        "loss": _name(loss),
+        "data": joblib.hash((images.numpy(), labels.numpy())) if checkpoint else None,
         "n_epochs": n_epochs,
         "batch_size": batch_size,
-        "max_lr": max_lr,
-        "weight_decay": weight_decay,
-        "random_state": random_state,
+        "max_lr": float(max_lr),
+        "weight_decay": float(weight_decay),
+        "random_state": int(random_state),
     }
     done = _resume(checkpoint, state, settings)
     cuda = [device] if device.type == "cuda" else []
@@ -361,35 +367,51 @@ def train(
         unit="step",
         disable=not verbose,
     )
-    with bar, torch.random.fork_rng(devices=cuda):
-        for epoch in range(done, n_epochs):
-            torch.manual_seed(random_state * 1_000_003 + epoch)
-            module.train()
-            order = torch.randperm(len(images)).split(batch_size)
-            for step, rows in enumerate(order):
-                progress = (epoch + step / n_batches) / n_epochs
-                x, target = images[rows].to(device), labels[rows].to(device)
-                value = loss(module, x, target, progress)
-                size = float(value.detach())
-                if not math.isfinite(size):
-                    raise ValueError(
-                        f"the loss must be finite; got {size} in epoch "
-                        f"{epoch}. Lower max_lr, or the strength of the penalty"
-                    )
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
-                bar.set_postfix(loss=f"{size:.3f}", refresh=False)
-            _save(checkpoint, state, settings, epoch + 1)
-    optimizer.zero_grad()
-    return module.eval()
+    try:
+        with bar, torch.random.fork_rng(devices=cuda):
+            for epoch in range(done, n_epochs):
+                torch.manual_seed(random_state * 1_000_003 + epoch)
+                module.train()
+                order = torch.randperm(len(images)).split(batch_size)
+                for step, rows in enumerate(order):
+                    progress = (epoch + step / n_batches) / n_epochs
+                    x, target = images[rows].to(device), labels[rows].to(device)
+                    value = loss(module, x, target, progress)
+                    size = float(value.detach())
+                    if not math.isfinite(size):
+                        raise ValueError(
+                            f"the loss must be finite; got {size} in epoch "
+                            f"{epoch}. Lower max_lr, or the strength of the penalty"
+                        )
+                    optimizer.zero_grad()
+                    value.backward()
+                    optimizer.step()
+                    schedule.step()
+                    bar.update()
+                    bar.set_postfix(loss=f"{size:.3f}", refresh=False)
+                _save(checkpoint, state, settings, epoch + 1)
+    finally:
+        optimizer.zero_grad()
+        module.eval()
+    return module
+
+
+def _name(loss: TrainingLoss) -> str:
+    """Return a name of the loss that is the same in another process."""
+    if isinstance(loss, FunctionType):
+        return f"{loss.__module__}.{loss.__qualname__}"
+    if " object at 0x" in repr(loss):  # Python's default, with an address
+        return f"{type(loss).__module__}.{type(loss).__qualname__}"
+    return repr(loss)
 
 
 def _resume(path: str | Path | None, state: dict[str, Any], settings: object) -> int:
     """Load what a checkpoint holds, and return how many epochs are done."""
-    if path is None or not Path(path).exists():
+    if path is None:
+        return 0
+    if not Path(path).exists():
+        if not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"checkpoint must be in a folder that exists; got {path}")
         return 0
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["settings"] != json.dumps(settings):

@@ -170,7 +170,7 @@ def test_cure_makes_the_loss_less_curved(digits):
     torch.manual_seed(0)
     start = train(LeNet(image_size=8), *digits, n_epochs=15, max_lr=5e-3, verbose=False)
     largest = {}
-    for loss in (CrossEntropy(), CURE()):
+    for loss in (CrossEntropy(), CURE(strength=1.0)):
         module = copy.deepcopy(start)
         train(module, *digits, loss=loss, n_epochs=30, verbose=False)
         found = hessian_eigenvalues(ClassLoss(module, label), x, directions=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from curvdetect.geometry._checks import check_bounds
 from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
 from curvdetect.geometry._margins import Margin, take_rows
 
@@ -60,9 +62,9 @@ def find_boundary(
     1. `n_projections` times, z becomes the foot of the perpendicular from x on the
        boundary linearised at z, x + ((g . (z - x) - F(z)) / \|g\|^2) g. Where this
        iteration (of Hasofer, Lind, Rackwitz and Fiessler) converges, it does so to
-       a nearest boundary point. From the third on only 1 / (1 + t/5) of the way is
-       taken, and with `bounds` the foot is the nearest point of the box on the
-       linearised boundary.
+       a nearest boundary point. After t projections, from the third on, only
+       1 / (1 + t/5) of the way is taken, and with `bounds` the foot is the nearest
+       point of the box on the linearised boundary.
     2. Newton steps z - F(z) g / \|g\|^2, 2 % longer, as in DeepFool, until the margin
        changes sign or the linearised boundary is within `tol` of the distance, or
        within what rounding can tell.
@@ -115,6 +117,11 @@ def find_boundary(
     >>> find_boundary(circle, torch.tensor([[0.3, 0.4]])).distances
     tensor([0.5000])
     """
+    if not isinstance(n_projections, Integral) or n_projections < 0:
+        raise ValueError(
+            f"n_projections must be an integer of at least 0; got {n_projections!r}"
+        )
+    check_bounds(bounds)
     x = x.detach()
     if start is None:
         start = margin_value_and_gradient(margin, x, batch_size=batch_size)

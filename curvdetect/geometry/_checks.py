@@ -13,9 +13,12 @@ from curvdetect.geometry._derivatives import margin_value
 from curvdetect.geometry._margins import Margin
 
 __all__ = [
+    "check_bounds",
     "check_choice",
     "check_count",
+    "check_labels",
     "check_positive",
+    "check_vectors",
     "warn_if_piecewise_linear",
 ]
 
@@ -42,6 +45,42 @@ def check_count(
     raise ValueError(
         f"{name} must be a positive integer{limit}{alternative}; got {value!r}"
     )
+
+
+def check_bounds(bounds: tuple[float, float] | None) -> None:
+    """Refuse what is neither None nor an interval."""
+    if bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1]):
+        return
+    raise ValueError(
+        "bounds must be (low, high) with low < high, or None; got " + repr(bounds)
+    )
+
+
+def check_vectors(name: str, vectors: Tensor, like: Tensor) -> Tensor:
+    """Refuse what is not a set of inputs like the rows of `like`; match its dtype."""
+    if vectors.ndim != like.ndim or vectors.shape[1:] != like.shape[1:]:
+        raise ValueError(
+            f"{name} must have shape (m, *input_shape), {('m', *like.shape[1:])}; got "
+            f"{tuple(vectors.shape)}"
+        )
+    if not len(vectors):
+        raise ValueError(f"{name} must hold at least one vector; got none")
+    return vectors.to(like)
+
+
+def check_labels(name: str, label: Tensor, n: int, n_classes: int) -> Tensor:
+    """Refuse what is not one class for each of n rows; return it as int64."""
+    if label.shape != (n,) or label.is_floating_point():
+        raise ValueError(
+            f"{name} must hold one integer for each of the {n} rows; got shape "
+            f"{tuple(label.shape)} and dtype {label.dtype}"
+        )
+    if n and not 0 <= int(label.min()) <= int(label.max()) < n_classes:
+        raise ValueError(
+            f"{name} must be from 0 to {n_classes - 1}; got {int(label.min())} to "
+            f"{int(label.max())}"
+        )
+    return label.long()
 
 
 def warn_if_piecewise_linear(

@@ -22,7 +22,7 @@ from curvdetect.geometry._sampling import (
     second_derivatives,
     shared_directions,
 )
-from curvdetect.geometry._trace import hessian_trace
+from curvdetect.geometry._trace import estimated_trace
 from curvdetect.geometry._xtrace import xtrace
 
 __all__ = ["goldman_curvature", "mean_curvature", "normal_curvature"]
@@ -234,7 +234,12 @@ def mean_curvature(
             start=start,
             batch_size=batch_size,
         )
-        traces = xtrace(operator, n_products=int(n_directions), generator=generator)
+        traces = xtrace(
+            operator,
+            n_products=int(n_directions),
+            generator=generator,
+            stacklevel=3,
+        )
         return _result(traces / (d - 1), return_error)
     gradient = start[1].flatten(1)
     steepness = gradient.norm(dim=1)
@@ -337,18 +342,18 @@ def goldman_curvature(
     gradient = start[1].flatten(1)
     steepness = gradient.norm(dim=1)
     normal = gradient / steepness[:, None]
-    trace, error = hessian_trace(
+    trace, error = estimated_trace(
         margin,
         z,
         method=method,
         n_directions=n_directions,
         estimator=estimator,
         step=step,
-        return_error=True,
         generator=generator,
         directions=directions,
         start=start,
         batch_size=batch_size,
+        stacklevel=3,
     )
     along_normal = second_derivatives(
         margin,
@@ -359,7 +364,7 @@ def goldman_curvature(
         step=step,
         start=start,
         batch_size=batch_size,
-        stacklevel=2,
+        stacklevel=None,
     ).squeeze(1)
     kappa = torch.stack([along_normal - trace, error]) / ((d - 1) * steepness)
     return _result(kappa, return_error)

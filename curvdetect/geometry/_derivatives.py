@@ -22,6 +22,10 @@ __all__ = [
 
 def batches(n: int, batch_size: int | None, device: torch.device) -> Iterator[Tensor]:
     """Yield the positions 0 .. n-1 in runs of at most `batch_size`."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"batch_size must be a positive integer or None; got {batch_size!r}"
+        )
     yield from torch.arange(n, device=device).split(batch_size or max(n, 1))
 
 

@@ -32,10 +32,11 @@ class Spectrum(NamedTuple):
         Eigenvalues; NaN where there are none, because a gradient vanishes or is not
         finite.
     directions : Tensor of shape (n, k, *input_shape), or None
-        Unit eigenvectors, orthogonal to each other, of either sign; None if they were
-        not asked for.
+        Unit eigenvectors, orthogonal to each other, of either sign; NaN where there
+        are none; None if they were not asked for.
     converged : Tensor of shape (n,), bool
-        Whether all residuals are within the tolerance; always for a dense solution.
+        Whether all residuals are within the tolerance; for a dense solution, whether
+        there are eigenvalues.
     """
 
     values: Tensor
@@ -68,6 +69,7 @@ def dense_eigenpairs(operator: Operator, *, directions: bool) -> Spectrum:
             coordinates = vectors.flip(2).mT.flatten(0, 1)
             vectors = axes.embed(rows.repeat_interleave(size), coordinates)
             vectors = vectors.reshape(len(rows), size, operator.points.shape[1])
+            vectors = vectors.where(finite[:, None, None], torch.nan)
         else:
             values, vectors = torch.linalg.eigvalsh(matrix), matrix.new_empty(0)
         values = values.flip(1).where(finite[:, None], torch.nan)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvdetect.geometry._checks import check_labels
 from curvdetect.geometry._derivatives import batches, margin_value_and_gradient
 from curvdetect.geometry._margins import PairwiseMargin
 
@@ -55,7 +56,9 @@ def nearest_classes(
         runs = batches(len(x), batch_size, x.device)
         f = torch.cat([logits(x[rows]) for rows in runs])
     n, n_classes = f.shape
-    predicted = f.argmax(dim=1) if label is None else label
+    predicted = f.argmax(dim=1)
+    if label is not None:
+        predicted = check_labels("label", label, n, n_classes)
     n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))
     others = f.scatter(1, predicted[:, None], -torch.inf)
     classes = others.topk(n_candidates, dim=1).indices
@@ -66,8 +69,6 @@ def nearest_classes(
         margin, x.repeat_interleave(n_candidates, dim=0), batch_size=batch_size
     )
     start = Start(predicted, classes, value, gradient)
-    if k == n_candidates:
-        return start
     # NaN (no gradient) sorts last.
     order = start.first_order_distance().argsort(dim=1, stable=True)[:, :k]
     rows = (order + torch.arange(n, device=x.device)[:, None] * n_candidates).flatten()

@@ -75,6 +75,10 @@ class Operator:
     ) -> None:
         check_choice("method", method, get_args(ProductMethod))
         check_positive("step", step)
+        if x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"points must be float32 or float64 for eigenvalues; got {x.dtype}"
+            )
         if start is None:
             start = margin_value_and_gradient(function, x, batch_size=batch_size)
         self.function, self.x, self.start = function, x, start

@@ -50,7 +50,8 @@ def profile_statistics(curvatures: Tensor, *, tol: float = 0.05) -> ProfileStati
     Returns
     -------
     ProfileStatistics
-        Four numbers a profile; NaN where the profile has a NaN or is all zero.
+        Four numbers a profile; NaN where the profile has a NaN or is all zero, and
+        for the skewness of equal values.
 
     Raises
     ------
@@ -71,6 +72,10 @@ def profile_statistics(curvatures: Tensor, *, tol: float = 0.05) -> ProfileStati
     (tensor(0.6000), tensor(0.5000))
     """
     check_positive("tol", tol)
+    if not curvatures.is_floating_point():
+        curvatures = curvatures.to(torch.get_default_dtype())
+    if not curvatures.shape[-1]:
+        raise ValueError("curvatures must have at least one value a profile; got none")
     size = curvatures.abs()
     largest = size.amax(-1, keepdim=True)
     small = size <= tol * largest
@@ -78,10 +83,12 @@ def profile_statistics(curvatures: Tensor, *, tol: float = 0.05) -> ProfileStati
     share = size / size.sum(-1, keepdim=True)
     spread = curvatures - curvatures.mean(-1, keepdim=True)
     deviation = spread.square().mean(-1).sqrt()
+    rounding = 8 * torch.finfo(curvatures.dtype).eps
+    differ = deviation > rounding * largest.squeeze(-1)
     statistics = ProfileStatistics(
         near_zero=small.to(curvatures).mean(-1),
         effective_rank=torch.special.entr(share).sum(-1).exp(),
-        negative=((curvatures < 0) & ~small).sum(-1) / (~small).sum(-1),
-        skewness=(spread**3).mean(-1) / deviation**3,
+        negative=((curvatures < 0) & ~small).to(curvatures).sum(-1) / (~small).sum(-1),
+        skewness=((spread**3).mean(-1) / deviation**3).where(differ, torch.nan),
     )
     return ProfileStatistics(*(s.where(defined, torch.nan) for s in statistics))

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from curvdetect.geometry._boundary import find_boundary
-from curvdetect.geometry._checks import check_count, check_positive
+from curvdetect.geometry._checks import (
+    check_bounds,
+    check_count,
+    check_positive,
+    check_vectors,
+)
 from curvdetect.geometry._derivatives import batches
 from curvdetect.geometry._margins import PairwiseMargin
 from curvdetect.geometry._nearest_classes import nearest_classes
@@ -112,9 +117,12 @@ def adversarial_perturbation(
     tensor([0.5000])
     """
     check_count("n_boundaries", n_boundaries)
-    check_count("n_projections", n_projections)
+    check_bounds(bounds)
+    x = x.detach()
     with torch.no_grad():
         n_classes = logits(x[:1]).shape[1]
+    if n_classes < 2:
+        raise ValueError(f"logits must be of at least 2 classes; got {n_classes}")
     k = min(n_boundaries, n_classes - 1)
     start = nearest_classes(logits, x, k, label=label, batch_size=batch_size)
     boundary = find_boundary(
@@ -178,7 +186,7 @@ def random_direction_robustness(
     -------
     Tensor of shape (n, m)
         Smallest \|alpha\|, in input units; infinite where the class is the same all
-        the way. Cost: at most 2 n_steps + 11 forward passes a point and direction,
+        the way. Cost: at most 2 n_steps + 21 forward passes a point and direction,
         fewer the sooner the class changes.
 
     Raises
@@ -205,6 +213,7 @@ def random_direction_robustness(
     """
     check_positive("max_norm", max_norm)
     check_count("n_steps", n_steps)
+    v = check_vectors("v", v, x)
     n, m = len(x), len(v)
     runs = batches(n, batch_size, x.device)
     label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])

@@ -12,6 +12,7 @@ from curvdetect.geometry._checks import (
     check_choice,
     check_count,
     check_positive,
+    check_vectors,
     warn_if_piecewise_linear,
 )
 from curvdetect.geometry._derivatives import batches, second_derivative
@@ -78,7 +79,7 @@ def shared_directions(
             dtype=like.dtype,
             device=like.device,
         )
-    return directions.flatten(1)
+    return check_vectors("directions", directions, like).flatten(1)
 
 
 def second_derivatives(
@@ -91,12 +92,13 @@ def second_derivatives(
     step: float,
     start: tuple[Tensor, Tensor],
     batch_size: int | None,
-    stacklevel: int,
+    stacklevel: int | None,
 ) -> Tensor:
     """Return v^T H v of pair p = (row p // m, direction p % m), as (n, m).
 
     `directions` makes the unit directions of some pairs, shape (len(pairs), d), so that
-    no more than a batch of them is held.
+    no more than a batch of them is held. With `stacklevel`, warns of exact second
+    derivatives that are zero wrongly.
     """
     value, gradient = start
     seconds = []
@@ -114,7 +116,8 @@ def second_derivatives(
             )
         )
     second = torch.cat(seconds).reshape(-1, m)
-    if method == "autodiff" and second.numel() and not bool(second.any()):
+    zero = bool(second.numel()) and not bool(second.any())
+    if method == "autodiff" and zero and stacklevel is not None:
         first = torch.arange(len(x), device=x.device) * m
         warn_if_piecewise_linear(
             function,

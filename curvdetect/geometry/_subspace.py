@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_count, check_positive
+from curvdetect.geometry._checks import check_count, check_positive, check_vectors
 from curvdetect.geometry._curvature import normal_curvature
 from curvdetect.geometry._derivatives import batches, margin_value_and_gradient
 from curvdetect.geometry._directions import project_to_tangent, random_directions
@@ -24,6 +24,9 @@ __all__ = [
     "shared_subspace",
 ]
 
+#: A unit vector whose cosine with the normal is nearer to 1 than this has no tangent.
+_NORMAL = 1e-6
+
 
 class Subspace(NamedTuple):
     """A subspace of the inputs; see :func:`shared_subspace`.
@@ -34,7 +37,7 @@ class Subspace(NamedTuple):
         Orthonormal vectors, the most shared first.
     energy : Tensor of shape (r,)
         How much of the directions the first 1, 2, ..., r vectors hold: shares of the
-        squared singular values, the last one 1.
+        squared singular values, the last one 1 up to rounding.
     """
 
     basis: Tensor
@@ -79,10 +82,15 @@ def shared_subspace(directions: Tensor, *, dimension: int | float = 0.9) -> Subs
     torch.Size([2, 3])
     """
     flat = directions.flatten(1)
+    if not len(flat) or not bool(flat.isfinite().all() & flat.any()):
+        raise ValueError(
+            "directions must be finite and not all zero, at least one vector; got "
+            f"{len(flat)}, {int((~flat.isfinite().all(1)).sum())} of them not finite"
+        )
     _, singular, rows = torch.linalg.svd(flat, full_matrices=False)
     energy = singular.square().cumsum(0) / singular.square().sum()
     if isinstance(dimension, float) and 0 < dimension < 1:
-        m = int((energy < dimension).sum()) + 1
+        m = min(int((energy < dimension).sum()) + 1, len(rows))
     else:
         check_count(
             "dimension", dimension, len(rows), " or a share strictly between 0 and 1"
@@ -152,9 +160,9 @@ def curvature_in_subspace(
     """Measure how strongly a level set curves along the vectors of a subspace.
 
     The mean of |kappa(v)| over the vectors v of the basis, each projected on the
-    tangent space. Compare it with that of a :func:`random_subspace` of the same
-    dimension: if the directions are shared, it is much larger for points that took no
-    part in finding them.
+    tangent space; one along the normal is left out. Compare it with that of a
+    :func:`random_subspace` of the same dimension: if the directions are shared, it is
+    much larger for points that took no part in finding them.
 
     Parameters
     ----------
@@ -194,10 +202,12 @@ def curvature_in_subspace(
         start = margin_value_and_gradient(margin, z, batch_size=batch_size)
     gradient = start[1].flatten(1)
     normal = gradient / gradient.norm(dim=1, keepdim=True)
+    basis = check_vectors("basis", basis, z)
     n, m = len(z), len(basis)
-    tangents = project_to_tangent(
-        basis.flatten(1).repeat(n, 1), normal.repeat_interleave(m, dim=0)
-    )
+    vectors, normals = basis.flatten(1).repeat(n, 1), normal.repeat_interleave(m, dim=0)
+    tangents = project_to_tangent(vectors, normals)
+    # What is left of a vector along the normal is rounding.
+    is_normal = 1 - (vectors * normals).sum(1).abs() < _NORMAL
     curvatures = normal_curvature(
         margin,
         z,
@@ -207,7 +217,7 @@ def curvature_in_subspace(
         start=start,
         batch_size=batch_size,
     )
-    return curvatures.abs().mean(1)
+    return curvatures.abs().where(~is_normal.reshape(n, m), torch.nan).nanmean(1)
 
 
 @torch.no_grad()
@@ -269,7 +279,7 @@ def label_changes(
     """
     check_positive("norm", norm)
     check_count("n_draws", n_draws)
-    flat = basis.flatten(1)
+    flat = check_vectors("basis", basis, x).flatten(1)
     if complement and len(flat) >= flat.shape[1]:
         raise ValueError(
             "basis must leave a complement: expected fewer vectors than the "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvdetect.geometry._boundary import find_boundary
 from curvdetect.geometry._checks import check_count
-from curvdetect.geometry._derivatives import batches, margin_value
+from curvdetect.geometry._derivatives import batches, margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
 __all__ = ["RegionPath", "convex_combinations", "path_in_region"]
@@ -143,7 +143,8 @@ def path_in_region(
         )
     found = inside.all(1)
     length = (points[:, 1:] - points[:, :-1]).flatten(2).norm(dim=2).sum(1)
-    relative = length / (b - a).flatten(1).norm(dim=1)
+    distance = (b - a).flatten(1).norm(dim=1)
+    relative = (length / distance).where(distance > 0, 1)
     return RegionPath(
         points,
         found,
@@ -177,7 +178,8 @@ def _segments_inside(
             -1, *[1] * (points.ndim - 2)
         )
         sample = torch.lerp(points[r, s], points[r, s + 1], weight)
-        outside = logits(sample).argmax(1) != label[r]
+        f = logits(sample)
+        outside = (f.argmax(1) != label[r]) | ~f.isfinite().all(1)
         inside[r[outside], s[outside]] = False
     return inside
 
@@ -190,14 +192,15 @@ def _pushed_into_region(
     value = margin_value(margin, p, batch_size=batch_size)
     rows = (value <= 0).nonzero().squeeze(1)
     boundary = find_boundary(margin.take(rows), p[rows], batch_size=batch_size)
-    inwards = boundary.points - p[rows]
-    scale = (lengths[rows] / boundary.distances).reshape(-1, *[1] * (p.ndim - 1))
     rows, z = rows[boundary.converged], boundary.points[boundary.converged]
-    inwards = (scale * inwards)[boundary.converged]
+    inwards = margin_gradient(margin.take(rows), z, batch_size=batch_size)
+    scale = lengths[rows] / inwards.flatten(1).norm(dim=1)
+    inwards = scale.reshape(-1, *[1] * (p.ndim - 1)) * inwards
     for depth in _DEPTHS:
         result[rows] = z + depth * inwards
         value = margin_value(margin.take(rows), result[rows], batch_size=batch_size)
-        rows, z, inwards = rows[value <= 0], z[value <= 0], inwards[value <= 0]
+        outside = ~(value > 0)
+        rows, z, inwards = rows[outside], z[outside], inwards[outside]
     return result
 
 
@@ -229,7 +232,7 @@ def convex_combinations(
     generator : torch.Generator, optional
         Source of randomness, on the CPU.
     batch_size : int, optional
-        Rows given to `logits` at a time; all at once by default.
+        Rows given to `logits` at a time; by default all points, and 1,000 draws.
 
     Returns
     -------

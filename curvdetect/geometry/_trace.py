@@ -23,7 +23,7 @@ from curvdetect.geometry._sampling import (
 )
 from curvdetect.geometry._xtrace import xtrace
 
-__all__ = ["hessian_trace"]
+__all__ = ["estimated_trace", "hessian_trace"]
 
 
 def hessian_trace(
@@ -95,6 +95,37 @@ def hessian_trace(
     tensor([-4.], dtype=torch.float64)
     """
     check_sampling(method, step, n_directions, estimator, directions)
+    traces = estimated_trace(
+        function,
+        x,
+        method=method,
+        n_directions=n_directions,
+        estimator=estimator,
+        step=step,
+        generator=generator,
+        directions=directions,
+        start=start,
+        batch_size=batch_size,
+        stacklevel=3,
+    )
+    return traces if return_error else traces[0]
+
+
+def estimated_trace(
+    function: Margin,
+    x: Tensor,
+    *,
+    method: str,
+    n_directions: int | str,
+    estimator: str,
+    step: float,
+    generator: torch.Generator | None,
+    directions: Tensor | None,
+    start: tuple[Tensor, Tensor] | None,
+    batch_size: int | None,
+    stacklevel: int,
+) -> Tensor:
+    """Return traces and standard errors, (2, n); parameters are checked already."""
     if start is None:
         start = margin_value_and_gradient(function, x, batch_size=batch_size)
     if estimator == "xtrace":
@@ -107,8 +138,12 @@ def hessian_trace(
             start=start,
             batch_size=batch_size,
         )
-        traces = xtrace(operator, n_products=int(n_directions), generator=generator)
-        return traces if return_error else traces[0]
+        return xtrace(
+            operator,
+            n_products=int(n_directions),
+            generator=generator,
+            stacklevel=stacklevel + 1,
+        )
     d = math.prod(x.shape[1:])
     unit: Callable[[Tensor], Tensor]
     exact = directions is None and n_directions == "all"
@@ -128,7 +163,6 @@ def hessian_trace(
         step=step,
         start=start,
         batch_size=batch_size,
-        stacklevel=2,
+        stacklevel=stacklevel,
     )
-    traces = mean_and_error(d * second, exact)
-    return traces if return_error else traces[0]
+    return mean_and_error(d * second, exact)

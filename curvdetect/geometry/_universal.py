@@ -9,7 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_choice, check_count, check_positive
+from curvdetect.geometry._checks import (
+    check_bounds,
+    check_choice,
+    check_count,
+    check_positive,
+    check_vectors,
+)
 from curvdetect.geometry._derivatives import batches, margin_gradient
 from curvdetect.geometry._margins import RegionMargin
 
@@ -83,6 +89,8 @@ def fooling_rate(
     >>> fooling_rate(logits, x, torch.tensor([[0.5, 0.0], [0.0, 2.0]]))
     tensor([0.5000, 0.0000])
     """
+    v = check_vectors("v", v, x)
+    check_bounds(bounds)
     n, m = len(x), len(v)
     runs = batches(n, batch_size, x.device)
     label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
@@ -91,7 +99,8 @@ def fooling_rate(
         moved = x[pairs % n] + v[pairs // n]
         if bounds is not None:
             moved = moved.clamp(*bounds)
-        fooled.append(logits(moved).argmax(1) != label[pairs % n])
+        f = logits(moved)
+        fooled.append((f.argmax(1) != label[pairs % n]) & f.isfinite().all(1))
     return torch.cat(fooled).reshape(m, n).to(x.dtype).mean(1)
 
 
@@ -156,19 +165,24 @@ def universal_perturbation(
     >>> from curvdetect.geometry import universal_perturbation
     >>> logits = lambda x: torch.stack([1 - x[:, 0], 0 * x[:, 0]], dim=1)
     >>> v = universal_perturbation(logits, torch.zeros(8, 2), norm=2.0)
-    >>> v.round(decimals=1)
-    tensor([2., 0.])
+    >>> bool(v.norm() - 2 < 1e-6), bool(v[0] > 1)
+    (True, True)
     """
     check_positive("norm", norm)
     check_choice("p", p, (2, math.inf))
     check_count("n_steps", n_steps)
     check_count("batch_size", batch_size)
+    check_bounds(bounds)
+    if not len(x):
+        raise ValueError("x must hold at least one point; got none")
     with torch.no_grad():
         runs = batches(len(x), batch_size, x.device)
         label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
-    v = start
-    if v is None:
-        v = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64).to(x)
+    if start is None:
+        start = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
+    (v,) = check_vectors("start", start.detach()[None], x)
+    if not bool(v.any()):
+        raise ValueError("start must not be all zero: it has no direction")
     v = _scaled(v, norm, p)
     velocity = torch.zeros_like(v)
     for step in range(n_steps):
@@ -179,9 +193,9 @@ def universal_perturbation(
             moved = moved.clamp(*bounds)
         region = RegionMargin(logits, label[rows])
         gradient = margin_gradient(_Positive(region), moved).mean(0)
+        if not bool(gradient.any()):
+            continue  # all of these are across
         velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * gradient
-        if not bool(velocity.any()):
-            continue  # no point is left to push across
         length = norm * _FIRST_STEP * (_LAST_STEP / _FIRST_STEP) ** (step / n_steps)
         if p == math.inf:
             v = (v - length * velocity.sign()).clamp(-norm, norm)
@@ -206,8 +220,9 @@ def smallest_universal_perturbation(
 ) -> UniversalPerturbation:
     """Find the smallest universal perturbation of a given fooling rate.
 
-    Equation (3): the norm is doubled until perturbations learned from `x` change the
-    class of enough of the held-out points, then bisected, each started from the last.
+    Equation (3): the norm is doubled, or halved, until perturbations learned from `x`
+    just change the class of enough of the held-out points, then bisected. Each is
+    started from the last.
 
     Parameters
     ----------
@@ -222,7 +237,8 @@ def smallest_universal_perturbation(
     p, n_steps, batch_size, bounds, generator
         As in :func:`universal_perturbation`.
     n_bisections : int, default=5
-        The norm is good to 2 to the power of -n_bisections of itself.
+        Of the norm, between one that is enough and half of it, which is not: it is
+        good to 2 to the power of -(n_bisections + 1) of itself.
 
     Returns
     -------
@@ -267,15 +283,20 @@ def smallest_universal_perturbation(
         )
         return UniversalPerturbation(v, norm, float(reached))
 
+    if not len(held_out):
+        raise ValueError("held_out must hold at least one point; got none")
     enough = learned(first_norm, None)
+    factor = 0.5 if enough.rate >= rate else 2.0
     for _ in range(_N_DOUBLINGS):
-        if enough.rate >= rate:
+        tried = learned(factor * enough.norm, enough.perturbation)
+        if factor < 1 and tried.rate < rate:
             break
-        enough = learned(2 * enough.norm, enough.perturbation)
-    else:
+        enough = tried
+        if factor > 1 and tried.rate >= rate:
+            break
+    if enough.rate < rate:
         return enough._replace(norm=math.inf)
-    high = enough.norm
-    low = 0.0 if high == first_norm else high / 2
+    low, high = enough.norm / 2, enough.norm
     for _ in range(n_bisections):
         middle = (low + high) / 2
         tried = learned(middle, enough.perturbation)

@@ -12,9 +12,12 @@ from curvdetect.geometry._sampling import mean_and_error
 __all__ = ["xtrace"]
 
 
-@torch.no_grad()
 def xtrace(
-    operator: Operator, *, n_products: int, generator: torch.Generator | None
+    operator: Operator,
+    *,
+    n_products: int,
+    generator: torch.Generator | None,
+    stacklevel: int,
 ) -> Tensor:
     """Estimate traces and their standard errors by XTrace (exchangeable Hutch++).
 
@@ -39,24 +42,26 @@ def xtrace(
         dtype=operator.points.dtype,
         device=operator.points.device,
     )
-    parts = []
-    for rows in operator.chunks(6 * m * d):
-        vectors = draws.expand(len(rows), -1, -1)
-        if operator.normal is not None:
-            normal = operator.normal[rows, None]
-            vectors = vectors - (vectors * normal).sum(2, keepdim=True) * normal
-        tests, noise = vectors.split(m, dim=1)
-        images = operator.on_blocks(rows, tests)
-        basis, triangle = _orthonormal_rows(images, noise)
-        basis_images = operator.on_blocks(rows, basis)
-        parts.append(
-            _leave_one_out(
-                tests, images, basis, basis_images, triangle, operator.dimension
-            )
-        )
-    estimates = torch.cat(parts)
-    operator.warn_if_wrongly_zero(estimates, stacklevel=2)
+    chunks = operator.chunks(6 * m * d)
+    estimates = torch.cat([_estimates(operator, rows, draws) for rows in chunks])
+    operator.warn_if_wrongly_zero(estimates, stacklevel=stacklevel)
     return mean_and_error(estimates)
+
+
+@torch.no_grad()
+def _estimates(operator: Operator, rows: Tensor, draws: Tensor) -> Tensor:
+    """Return the estimate of each test vector, the first half of `draws`, (n, m)."""
+    vectors = draws.expand(len(rows), -1, -1)
+    if operator.normal is not None:
+        normal = operator.normal[rows, None]
+        vectors = vectors - (vectors * normal).sum(2, keepdim=True) * normal
+    tests, noise = vectors.chunk(2, dim=1)
+    images = operator.on_blocks(rows, tests)
+    basis, triangle = _orthonormal_rows(images, noise)
+    basis_images = operator.on_blocks(rows, basis)
+    return _leave_one_out(
+        tests, images, basis, basis_images, triangle, operator.dimension
+    )
 
 
 def _orthonormal_rows(images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

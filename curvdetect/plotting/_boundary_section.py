@@ -143,7 +143,8 @@ class BoundarySectionDisplay:
         row = _row_of(nearest.margin.other, other)
         if not bool(nearest.found[row]):
             raise ValueError(
-                f"other must be a class with a boundary near x; got {other!r}"
+                "no boundary was found near x"
+                + ("" if other is None else f" to class other={other!r}")
             )
         margin = nearest.margin.take(torch.tensor([row], device=nearest.points.device))
         z = nearest.points[row : row + 1]

@@ -100,10 +100,8 @@ class CurvatureProfileDisplay:
                 batch_size=model.rows_per_batch(nearest.images[:1]),
             ).values
         values[~nearest.found] = np.nan
-        n_images = len(np.asarray(X))
-        return cls.from_predictions(
-            as_array(values.reshape(n_images, -1, values.shape[1])), ax=ax
-        )
+        shape = len(model.to_tensor(X)), -1, values.shape[1]
+        return cls.from_predictions(as_array(values.reshape(shape)), ax=ax)
 
     @classmethod
     def from_predictions(

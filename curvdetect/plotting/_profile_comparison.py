@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,7 @@ class ProfileComparisonDisplay:
             Itself.
         """
         self.ax_, self.figure_ = axes_or_new(ax)
-        for (name, lines), colour in zip(
-            self.quartiles_.items(), COLOURS, strict=False
-        ):
+        for (name, lines), colour in zip(self.quartiles_.items(), cycle(COLOURS)):
             rank = np.arange(1, lines.shape[1] + 1)
             self.ax_.plot(rank, lines[1], color=colour, lw=1.2, label=name)
             self.ax_.fill_between(rank, lines[0], lines[2], color=colour, alpha=0.2)

@@ -32,10 +32,13 @@ class RegionPathDisplay:
         line, and across.
     path : array of shape (n_vertices, 2)
         Coordinates of the vertices.
+    found : bool, default=True
+        Whether all of the path is in the region; dashed where it is not.
 
     Attributes
     ----------
     classes_, path_ : ndarray
+    found_ : bool
     axes_ : pair of ndarray
         As given.
     ax_, figure_ : matplotlib Axes and Figure
@@ -58,10 +61,12 @@ class RegionPathDisplay:
         classes: npt.ArrayLike,
         axes: tuple[npt.ArrayLike, npt.ArrayLike],
         path: npt.ArrayLike,
+        found: bool = True,
     ) -> None:
         self.classes_ = np.asarray(classes)
         self.axes_ = np.asarray(axes[0]), np.asarray(axes[1])
         self.path_ = np.asarray(path)
+        self.found_ = found
 
     @classmethod
     def from_estimator(
@@ -99,7 +104,7 @@ class RegionPathDisplay:
         ValueError
             If the images are of two predicted classes, or equal.
         """
-        ends = next(model.split(model.to_tensor(np.stack([a, b]))))
+        ends = next(model.split(model.to_tensor(np.stack([a, b])), size=2))
         if torch.equal(ends[0], ends[1]):
             raise ValueError("a and b must be two different images; got one twice")
         size = model.rows_per_batch(ends[:1])
@@ -139,6 +144,7 @@ class RegionPathDisplay:
             torch.stack(rows).cpu().numpy(),
             (as_array(s), as_array(t)),
             as_array(places),
+            found=bool(path.found),
             ax=ax,
         )
 
@@ -149,6 +155,7 @@ class RegionPathDisplay:
         axes: tuple[npt.ArrayLike, npt.ArrayLike],
         path: npt.ArrayLike,
         *,
+        found: bool = True,
         ax: Any = None,
     ) -> RegionPathDisplay:
         """Draw a path and classes that are known already.
@@ -161,6 +168,8 @@ class RegionPathDisplay:
             Coordinates of the columns and of the rows.
         path : array of shape (n_vertices, 2)
             Coordinates of the vertices.
+        found : bool, default=True
+            Whether all of the path is in the region.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
 
@@ -169,7 +178,7 @@ class RegionPathDisplay:
         RegionPathDisplay
             Drawn.
         """
-        return cls(classes=classes, axes=axes, path=path).plot(ax=ax)
+        return cls(classes=classes, axes=axes, path=path, found=found).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> RegionPathDisplay:
         """Draw.
@@ -197,7 +206,8 @@ class RegionPathDisplay:
             vmin=-0.5,
             vmax=len(present) - 0.5,
         )
-        (line,) = self.ax_.plot(*self.path_.T, "k.-", lw=1.2, ms=4, label="path")
+        style, name = ("k.-", "path") if self.found_ else ("k.:", "no path found")
+        (line,) = self.ax_.plot(*self.path_.T, style, lw=1.2, ms=4, label=name)
         for name, place in (("a", self.path_[0]), ("b", self.path_[-1])):
             self.ax_.annotate(name, place, xytext=(4, 5), textcoords="offset points")
         patches = [

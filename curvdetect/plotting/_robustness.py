@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ class RobustnessDisplay:
     Parameters
     ----------
     norms : mapping of str to array of shape (n,)
-        L2 norms in input units, by what they are; infinite ones are left out, and
-        counted in the legend.
+        L2 norms in input units, by what they are; those that are infinite or zero are
+        left out, and counted in the legend.
 
     Attributes
     ----------
@@ -65,7 +66,7 @@ class RobustnessDisplay:
         random_state: int = 0,
         ax: Any = None,
     ) -> RobustnessDisplay:
-        """Measure images and draw.
+        """Measure images and draw; perturbed images may leave the model's bounds.
 
         Parameters
         ----------
@@ -151,17 +152,24 @@ class RobustnessDisplay:
             Itself.
         """
         self.ax_, self.figure_ = axes_or_new(ax)
-        finite = np.concatenate([v[np.isfinite(v)] for v in self.norms_.values()])
-        bins = np.geomspace(0.95 * finite.min(), 1.05 * finite.max(), 50)
-        for (name, values), colour in zip(self.norms_.items(), COLOURS, strict=False):
+        every = np.concatenate(list(self.norms_.values()))
+        shown = every[np.isfinite(every) & (every > 0)]
+        ends = (shown.min(), shown.max()) if len(shown) else (0.1, 1.0)
+        bins = np.geomspace(0.95 * ends[0], 1.05 * ends[1], 50)
+        for (name, values), colour in zip(
+            self.norms_.items(), cycle(COLOURS), strict=False
+        ):
             label = f"{name}, median {np.median(values):.3g}"
             missing = np.mean(~np.isfinite(values))
             if missing:
                 label += f" ({100 * missing:.0f} % not found)"
+            if np.any(values == 0):
+                label += f" ({100 * np.mean(values == 0):.0f} % zero)"
+            drawn = values[np.isfinite(values) & (values > 0)]
             self.ax_.hist(
-                values[np.isfinite(values)],
+                drawn,
                 bins=bins,
-                weights=np.full(np.isfinite(values).sum(), 1 / len(values)),
+                weights=np.full(len(drawn), 1 / len(values)),
                 color=colour,
                 alpha=0.7,
                 label=label,
@@ -253,7 +261,7 @@ class FoolingRateDisplay:
             Itself.
         """
         self.ax_, self.figure_ = axes_or_new(ax)
-        styles = zip(COLOURS, _MARKERS, strict=True)
+        styles = cycle(zip(COLOURS, _MARKERS, strict=True))
         for (name, (norms, rates)), (colour, marker) in zip(
             self.curves_.items(), styles, strict=False
         ):
