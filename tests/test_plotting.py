@@ -164,6 +164,41 @@ def test_robustness_draws_shares(ax):
     assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(0.75)
 
 
+def test_robustness_with_zeros_and_with_nothing_to_draw(ax):
+    display = RobustnessDisplay.from_predictions(
+        {"a": [0.0, 0.3], "b": [np.inf]}, ax=ax
+    )
+    labels = [t.get_text() for t in display.ax_.get_legend().get_texts()]
+    assert labels == ["a, median 0.15 (50 % zero)", "b, median inf (100 % not found)"]
+    RobustnessDisplay.from_predictions({"b": [np.inf]}, ax=Figure().subplots())
+
+
+def test_no_series_is_dropped(ax):
+    names = [str(k) for k in range(7)]
+    display = RobustnessDisplay.from_predictions({k: [1.0, 2.0] for k in names}, ax=ax)
+    assert len(display.ax_.get_legend().get_texts()) == 7
+    ax = Figure().subplots()
+    FoolingRateDisplay.from_predictions({k: ([1], [0.5]) for k in names}, ax=ax)
+    assert len(ax.lines) == 7
+    ax = Figure().subplots()
+    ProfileComparisonDisplay.from_predictions({k: [[1.0, 2.0]] for k in names}, ax=ax)
+    assert len(ax.get_legend().get_texts()) == 7
+
+
+def test_a_path_that_was_not_found_says_so(ax):
+    def two_discs(x):
+        shift = torch.tensor([2.0, 0.0]).to(x)
+        nearest = torch.minimum((x - shift).norm(dim=1), (x + shift).norm(dim=1))
+        return torch.stack([1 - nearest, 0 * nearest], dim=1)
+
+    model = TorchModel(Returns(two_discs), input_shape=(2,), bounds=None, batch_size=1)
+    display = RegionPathDisplay.from_estimator(
+        model, [2.0, 0.2], [-2.0, 0.3], n_levels=2, n_points=5, ax=ax
+    )
+    assert not display.found_
+    assert ax.get_legend().get_texts()[0].get_text() == "no path found"
+
+
 def test_fooling_rates(ax):
     curves = {"adversarial": ([0.1, 1], [0.2, 1]), "universal": ([1, 10], [0.1, 0.9])}
     FoolingRateDisplay.from_predictions(curves, p=np.inf, ax=ax)

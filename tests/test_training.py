@@ -156,6 +156,37 @@ def test_interrupted_training_goes_on_where_it_was(digits, small, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+class OwnLoss:
+    """Has Python's default repr, with an address."""
+
+    def __call__(self, module, x, y, progress):
+        return CrossEntropy()(module, x, y, progress)
+
+
+def test_a_loss_of_ones_own_is_known_again(digits, small, tmp_path):
+    settings = {"n_epochs": 1, "verbose": False}
+    first, again = copy.deepcopy(small), copy.deepcopy(small)
+    checkpoint = tmp_path / "training.pt"
+    train(first, *digits, loss=OwnLoss(), checkpoint=checkpoint, **settings)
+    assert "0x" not in torch.load(checkpoint, weights_only=True)["settings"]
+    train(again, *digits, loss=OwnLoss(), checkpoint=checkpoint, **settings)
+    assert same_weights(first, again)
+
+
+def test_other_images_are_other_settings(digits, small, tmp_path):
+    X, y = digits
+    settings = {"n_epochs": 1, "checkpoint": tmp_path / "t.pt", "verbose": False}
+    train(small, X, y, **settings)
+    with pytest.raises(ValueError, match="must be of the same settings"):
+        train(small, X[::-1].copy(), y, **settings)
+
+
+def test_images_of_any_number_type(digits, small):
+    X, y = digits
+    module = train(small, X.astype(np.float64), y.astype(np.uint8), n_epochs=1)
+    assert next(module.parameters()).dtype == torch.float32
+
+
 def test_a_checkpoint_of_other_settings_is_refused(digits, small, tmp_path):
     checkpoint = tmp_path / "training.pt"
     train(small, *digits, n_epochs=1, checkpoint=checkpoint, verbose=False)
@@ -203,3 +234,6 @@ def test_what_training_refuses(digits, small):
         train(small, X, y, n_epochs=0, verbose=False)
     with pytest.raises(ValueError, match="the loss must be finite; got nan in epoch 0"):
         train(small, X * np.nan, y, verbose=False)
+    assert not small.training
+    with pytest.raises(ValueError, match="checkpoint must be in a folder that exists"):
+        train(small, X, y, checkpoint="no/such/folder/t.pt", verbose=False)

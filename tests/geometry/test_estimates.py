@@ -62,9 +62,12 @@ def test_order_of_goldmans_finite_differences(method, order):
 def test_exact_trace_warns_on_a_relu_network(model, images):
     x = torch.from_numpy(images[0][:2])
     margin = model.margin(torch.tensor([0, 0]), torch.tensor([1, 2]))
-    for estimator in ("hutchinson", "xtrace"):
-        with pytest.warns(UserWarning, match="piecewise linear"):
-            hessian_trace(margin, x, method="autodiff", estimator=estimator)
+    settings = {"method": "autodiff", "n_directions": 8}
+    for estimate in ESTIMATES:
+        for estimator in ("hutchinson", "xtrace"):
+            with pytest.warns(UserWarning, match="piecewise linear") as caught:
+                estimate(margin, x, estimator=estimator, **settings)
+            assert [warning.filename for warning in caught] == [__file__]
 
 
 # Standard errors ----------------------------------------------------
@@ -221,6 +224,19 @@ def test_rows_do_not_depend_on_each_other_or_on_the_batch_size(estimate, estimat
 
 
 # Errors -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_bad_directions(estimate):
+    z = torch.ones(1, 3, dtype=torch.float64)
+    ball = lambda x: x.norm(dim=1)
+    for directions in (torch.ones(2, 4), torch.ones(3)):
+        with pytest.raises(ValueError, match="directions must have shape"):
+            estimate(ball, z, directions=directions)
+    with pytest.raises(ValueError, match="directions must hold at least one vector"):
+        estimate(ball, z, directions=torch.ones(0, 3))
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        estimate(ball, z, batch_size=0)
 
 
 @pytest.mark.parametrize("estimate", ESTIMATES)

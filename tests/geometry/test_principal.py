@@ -259,8 +259,9 @@ def relu(model, images):
 
 
 def test_exact_derivatives_warn_on_a_relu_network(relu):
-    with pytest.warns(UserWarning, match="piecewise linear"):
+    with pytest.warns(UserWarning, match="piecewise linear") as caught:
         found = principal_curvatures(*relu, k=2, method="autodiff")
+    assert [warning.filename for warning in caught] == [__file__]
     assert not found.values.any()
     with pytest.warns(UserWarning, match="piecewise linear"):
         hessian_eigenvalues(*relu, k=2, method="autodiff")
@@ -335,6 +336,7 @@ def test_a_row_without_a_gradient_is_nan_and_leaves_the_others_alone(k):
     z = torch.tensor([[0.0, 0, 0], [1.0, 1.0, 1.0]], dtype=torch.float64)
     found = principal_curvatures(saddle, z, k=k, method="autodiff")
     assert bool(found.values[0].isnan().all())
+    assert bool(found.directions[0].isnan().all())
     assert found.converged.tolist() == [False, True]
     alone = principal_curvatures(saddle, z[1:], k=k, method="autodiff")
     torch.testing.assert_close(found.values[1:], alone.values)
@@ -374,6 +376,13 @@ def test_bad_parameters(settings, message):
     z = torch.ones(1, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         principal_curvatures(lambda x: x.norm(dim=1), z, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype):
+    z = torch.ones(1, 3, dtype=dtype)
+    with pytest.raises(ValueError, match="float32 or float64 for eigenvalues"):
+        principal_curvatures(lambda x: x.sum(1), z)
 
 
 def test_a_single_value_has_no_tangents():

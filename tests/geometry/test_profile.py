@@ -46,6 +46,20 @@ def test_what_is_undefined_is_nan():
     assert found.effective_rank.isnan().tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_curvatures_have_no_skewness(dtype):
+    """Of a ball, computed: equal up to rounding."""
+    values = torch.full((7,), 1 / 3, dtype=dtype) * (1 + torch.finfo(dtype).eps)
+    assert profile_statistics(values).skewness.isnan()
+    assert profile_statistics(values).negative.dtype == dtype
+
+
+def test_bad_profiles():
+    with pytest.raises(ValueError, match="at least one value a profile"):
+        profile_statistics(torch.ones(2, 0))
+    assert float(profile_statistics(torch.tensor([1, -1])).negative) == 0.5
+
+
 def test_bad_tolerance():
     with pytest.raises(ValueError, match="tol must be a positive finite number; got 0"):
         profile_statistics(torch.ones(3), tol=0)

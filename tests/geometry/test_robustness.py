@@ -217,6 +217,30 @@ def test_a_larger_norm_fools_more(model, images):
     assert rates[1] > 0.2 + of_random
 
 
+@pytest.mark.parametrize("first_norm", [0.01, 0.9, 40.0])
+def test_the_first_norm_does_not_matter(first_norm):
+    logits = half_spaces(torch.tensor([[0.6, 0.8]]), torch.tensor([1.0]))
+    x = torch.zeros(20, 2)
+    found = smallest_universal_perturbation(
+        logits, x, x, first_norm=first_norm, n_bisections=6, generator=some_seed()
+    )
+    assert found.norm == pytest.approx(1, rel=0.05)
+
+
+def test_learning_on_when_all_points_are_across():
+    logits = half_spaces(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]))
+    x, start = torch.zeros(8, 2), torch.tensor([-1.0, 1.0])
+    v = universal_perturbation(logits, x, norm=2.0, n_steps=800, start=start)
+    assert float(v.norm()) == pytest.approx(2)
+    assert float(v[0]) > 1
+
+
+def test_a_broken_perturbation_fools_nobody():
+    logits = half_spaces(torch.tensor([[1.0, 0.0]]), torch.tensor([-1.0]))
+    v = torch.full((1, 2), math.nan)
+    assert float(fooling_rate(logits, torch.zeros(3, 2), v)) == 0
+
+
 def test_an_unreachable_rate_is_a_value():
     logits = lambda x: torch.stack([1 + x.square().sum(1), 0 * x[:, 0]], dim=1)
     x = torch.randn(4, 2)
@@ -237,8 +261,42 @@ def test_fooling_rate_keeps_bounds():
 # Errors -------------------------------------------------------------
 
 
+def test_labels_of_any_integer_type_are_taken_and_others_refused():
+    x = torch.tensor([[0.5, 0.1]], dtype=torch.float64)
+    label = torch.tensor([0], dtype=torch.uint8)
+    found = adversarial_perturbation(ball(2.0), x, label=label)
+    assert bool(found.converged)
+    for bad, message in (
+        (torch.tensor([2]), "label must be from 0 to 1; got 2 to 2"),
+        (torch.tensor([0, 1]), "one integer for each of the 1 rows; got shape"),
+        (
+            torch.tensor([0.0]),
+            "one integer for each of the 1 rows; got .*torch.float32",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            adversarial_perturbation(ball(2.0), x, label=bad)
+
+
 def test_bad_parameters():
     x = torch.zeros(2, 3)
+    for bounds in ((1, 0), (0, 0)):
+        with pytest.raises(ValueError, match="bounds must be .low, high. with low <"):
+            adversarial_perturbation(ball(1), x, bounds=bounds)
+    with pytest.raises(ValueError, match="n_projections must be an integer of at leas"):
+        adversarial_perturbation(ball(1), x, n_projections=-1)
+    with pytest.raises(ValueError, match="at least 2 classes; got 1"):
+        adversarial_perturbation(lambda x: x[:, :1], x)
+    with pytest.raises(ValueError, match="v must have shape .m, .input_shape."):
+        random_direction_robustness(ball(1), x, torch.ones(2, 4), max_norm=1)
+    with pytest.raises(ValueError, match="start must not be all zero"):
+        universal_perturbation(ball(1), x, norm=1, start=torch.zeros(3))
+    with pytest.raises(ValueError, match="start must have shape"):
+        universal_perturbation(ball(1), x, norm=1, start=torch.ones(1))
+    with pytest.raises(ValueError, match="x must hold at least one point"):
+        universal_perturbation(ball(1), x[:0], norm=1)
+    with pytest.raises(ValueError, match="held_out must hold at least one point"):
+        smallest_universal_perturbation(ball(1), x, x[:0])
     with pytest.raises(ValueError, match="n_boundaries must be a positive integer"):
         adversarial_perturbation(ball(1), x, n_boundaries=0)
     with pytest.raises(ValueError, match="max_norm must be a positive finite number"):

@@ -87,6 +87,20 @@ def test_random_subspaces_fit_into_the_space():
         random_subspace(4, (3,))
 
 
+def test_a_basis_vector_along_the_normal_is_left_out():
+    ball = lambda x: 2 - x.norm(dim=1)
+    z, basis = torch.tensor([[0.0, 0, 2]]).double(), torch.eye(3).double()
+    found = curvature_in_subspace(ball, z, basis, method="autodiff")
+    assert float(found) == pytest.approx(0.5)
+
+
+def test_undefined_directions_are_refused():
+    with pytest.raises(ValueError, match="finite and not all zero.*got 2, 1 of them"):
+        shared_subspace(torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]))
+    with pytest.raises(ValueError, match="at least one vector; got 0"):
+        shared_subspace(torch.ones(0, 3))
+
+
 # Noise --------------------------------------------------------------
 
 
@@ -149,5 +163,7 @@ def test_bad_noise():
         label_changes(along_first, x, basis, norm=0)
     with pytest.raises(ValueError, match="n_draws must be a positive integer"):
         label_changes(along_first, x, basis, norm=1, n_draws=0)
+    with pytest.raises(ValueError, match="basis must hold at least one vector"):
+        label_changes(along_first, x, basis[:0], norm=1)
     with pytest.raises(ValueError, match="fewer vectors than the 3 input values"):
         label_changes(along_first, x, basis, norm=1, complement=True)

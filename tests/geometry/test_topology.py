@@ -71,6 +71,24 @@ def test_between_two_components_no_path_is_found():
     assert math.isnan(path.relative_length[0])
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_midpoint_on_the_boundary(order):
+    """The region is x < -1/2 and x > 0; half-way is 0, where F vanishes."""
+    logits = lambda x: torch.stack([x[:, 0] * (x[:, 0] + 0.5), 0 * x[:, 0]], 1)[
+        :, order
+    ]
+    path = path_in_region(logits, points([-1.0]), points([1.0]))
+    assert path.found.tolist() == [False]
+    assert bool(path.points.isfinite().all())
+
+
+def test_a_path_from_a_point_to_itself():
+    a = points([2.0, 0.3])
+    path = path_in_region(RING, a, a)
+    assert path.found.tolist() == [True]
+    assert path.relative_length.tolist() == [1.0]
+
+
 def test_paths_do_not_depend_on_each_other_or_on_the_batch_size():
     a = points([2.0, 0.3], [2.0, -0.4], [0.1, 2.0])
     b = points([-2.0, 0.0], [-2.0, -0.1], [0.3, -1.9])
