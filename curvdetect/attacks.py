@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,39 @@ from curvdetect.model import TorchModel
 
 __all__ = [
     "AdversarialSet",
+    "LabelledSet",
     "MinimalNormAttack",
+    "from_art",
+    "from_foolbox",
     "make_adversarial_set",
     "pgd",
     "same_norm_noise",
 ]
 
 Attack = Callable[[Tensor, Tensor], Tensor]
+
+
+class LabelledSet(NamedTuple):
+    """Clean and adversarial images in one set, as cross-validation takes them.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, *input_shape)
+        Clean images, then adversarial ones.
+    y : ndarray of shape (n_samples,), int64
+        0 clean, 1 adversarial.
+    groups : ndarray of shape (n_samples,), int64
+        The same for an image and what was made of it; for ``GroupKFold`` and others,
+        so that both are in the same fold.
+    original_label, predicted_label : ndarray of shape (n_samples,), int64
+        Label before and after the attack; the same for clean images.
+    """
+
+    X: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    original_label: npt.NDArray[np.int64]
+    predicted_label: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,35 @@ class AdversarialSet:
         norms = np.full(len(self.clean), self.norms.mean())
         norms[self.source] = self.norms
         return norms
+
+    def labelled(self) -> LabelledSet:
+        """Put clean and adversarial images into one set.
+
+        Returns
+        -------
+        LabelledSet
+            Images, 0 or 1, groups, and labels before and after the attack.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from curvdetect import TorchModel
+        >>> from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
+        >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+        >>> X = torch.tensor([[0.7, 0.3, 0.1], [0.2, 0.6, 0.3]]).numpy()
+        >>> attacked = make_adversarial_set(model, MinimalNormAttack(model), X, [0, 1])
+        >>> X, y, groups, original, predicted = attacked.labelled()
+        >>> y, groups, predicted
+        (array([0, 0, 1, 1]), array([0, 1, 0, 1]), array([0, 1, 1, 2]))
+        """
+        is_adversarial = np.repeat([0, 1], [len(self.clean), len(self.adversarial)])
+        return LabelledSet(
+            X=np.concatenate([self.clean, self.adversarial]),
+            y=is_adversarial.astype(np.int64),
+            groups=np.concatenate([np.arange(len(self.clean)), self.source]),
+            original_label=np.concatenate([self.clean_label, self.original_label]),
+            predicted_label=np.concatenate([self.clean_label, self.predicted_label]),
+        )
 
 
 def make_adversarial_set(
@@ -167,6 +222,91 @@ def make_adversarial_set(
         predicted_label=predicted[fooled],
         source=np.flatnonzero(fooled),
     )
+
+
+def from_foolbox(
+    model: TorchModel, attack: Any, *, epsilon: float | None = None
+) -> Attack:
+    """Make an attack of foolbox one that :func:`make_adversarial_set` takes.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack; foolbox sees it with its bounds.
+    attack : foolbox.attacks.Attack
+        An attack.
+    epsilon : float, optional
+        Its budget; None for an attack that minimises the perturbation.
+
+    Returns
+    -------
+    callable
+        ``attack(images, labels)``.
+
+    Raises
+    ------
+    ImportError
+        If foolbox is missing (extra "foolbox").
+    ValueError
+        If the model has no bounds, which foolbox needs.
+
+    Examples
+    --------
+    >>> import foolbox
+    >>> import torch
+    >>> from curvdetect import TorchModel
+    >>> from curvdetect.attacks import from_foolbox
+    >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+    >>> attack = from_foolbox(model, foolbox.attacks.L2DeepFoolAttack())
+    >>> attack(torch.tensor([[0.7, 0.3, 0.1]]), torch.tensor([0])).argmax(dim=1)
+    tensor([1])
+    """
+    foolbox = require("foolbox", extra="foolbox")
+    if model.bounds is None:
+        raise ValueError("foolbox needs a model with bounds (low, high); got None")
+
+    def attacked(images: Tensor, labels: Tensor) -> Tensor:
+        wrapped = foolbox.PyTorchModel(
+            model.as_module(), bounds=model.bounds, device=images.device
+        )
+        if epsilon is not None:
+            return torch.as_tensor(attack.run(wrapped, images, labels, epsilon=epsilon))
+        return torch.as_tensor(attack(wrapped, images, labels, epsilons=None)[1])
+
+    return attacked
+
+
+def from_art(attack: Any) -> Attack:
+    """Make an attack of the Adversarial Robustness Toolbox one that we take.
+
+    Parameters
+    ----------
+    attack : art.attacks.EvasionAttack
+        An attack, on an ART classifier of the same network. It gets the true labels,
+        so that it does not have to guess them.
+
+    Returns
+    -------
+    callable
+        ``attack(images, labels)``, for :func:`make_adversarial_set`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from curvdetect.attacks import from_art
+    >>> class Brighter:
+    ...     def generate(self, x, y):
+    ...         return np.clip(x + 0.1, 0, 1)
+    >>> from_art(Brighter())(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([[0.1000, 0.1000]])
+    """
+
+    def attacked(images: Tensor, labels: Tensor) -> Tensor:
+        result = attack.generate(x=images.cpu().numpy(), y=labels.cpu().numpy())
+        return torch.from_numpy(np.asarray(result, dtype=np.float32)).to(images)
+
+    return attacked
 
 
 def pgd(model: TorchModel, *, eps: float, steps: int = 40) -> Attack:

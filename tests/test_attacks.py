@@ -8,6 +8,7 @@ from torch import nn
 from curvdetect import TorchModel
 from curvdetect.attacks import (
     MinimalNormAttack,
+    from_foolbox,
     make_adversarial_set,
     pgd,
     same_norm_noise,
@@ -119,3 +120,45 @@ def test_pgd_needs_the_unit_range(lenet):
     model = TorchModel(lenet, input_shape=(1, 28, 28), bounds=(0, 255))
     with pytest.raises(ValueError, match=r"bounds \(0.0, 1.0\); got \(0.0, 255.0\)"):
         pgd(model, eps=1)
+
+
+# One set for cross-validation; attacks of other packages ------------
+
+
+def test_one_set_with_groups(model, images):
+    from sklearn.model_selection import GroupKFold
+
+    found = make_adversarial_set(model, MinimalNormAttack(model), *images)
+    labelled = found.labelled()
+    n_clean = len(found.clean)
+    assert labelled.X.shape == (n_clean + len(found.adversarial), 1, 28, 28)
+    assert labelled.y.tolist() == [0] * n_clean + [1] * len(found.adversarial)
+    np.testing.assert_array_equal(model.predict(labelled.X), labelled.predicted_label)
+    same = labelled.original_label == labelled.predicted_label
+    np.testing.assert_array_equal(same, labelled.y == 0)
+    for train, test in GroupKFold(4).split(*labelled[:3]):
+        assert not set(labelled.groups[train]) & set(labelled.groups[test])
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_attacks_of_foolbox(model, images, epsilon):
+    foolbox = pytest.importorskip("foolbox")
+    attack = (
+        foolbox.attacks.L2DeepFoolAttack()
+        if epsilon is None
+        else foolbox.attacks.LinfPGD(steps=10)
+    )
+    X, y = images[0][:20], images[1][:20]
+    attack = from_foolbox(model, attack, epsilon=epsilon)
+    found = make_adversarial_set(model, attack, X, y)
+    assert found.success_rate > 0.6
+    if epsilon is not None:
+        change = np.abs(found.adversarial - found.clean[found.source])
+        assert change.max() <= epsilon + 1e-6
+
+
+def test_foolbox_needs_bounds(lenet):
+    pytest.importorskip("foolbox")
+    unbounded = TorchModel(lenet, input_shape=(1, 28, 28), bounds=None)
+    with pytest.raises(ValueError, match="foolbox needs a model with bounds"):
+        from_foolbox(unbounded, None)

@@ -1,0 +1,213 @@
+"""An evasion detector of the Adversarial Robustness Toolbox (extra "art")."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+
+from curvdetect._extras import require
+from curvdetect.detector import CurvatureThresholdDetector
+from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.model import TorchModel
+
+__all__ = ["CurvatureEvasionDetector", "model_from_art"]
+
+require("art", extra="art")
+from art.defences.detector.evasion import EvasionDetector  # noqa: E402
+
+
+def model_from_art(classifier: Any) -> TorchModel:
+    """Wrap the network of an ART classifier, with its bounds and normalisation.
+
+    Parameters
+    ----------
+    classifier : art.estimators.classification.PyTorchClassifier
+        The classifier.
+
+    Returns
+    -------
+    TorchModel
+        The same network.
+
+    Raises
+    ------
+    ValueError
+        If it has no torch module, or preprocesses images in another way than by a mean
+        and a standard deviation.
+    """
+    model: Any = getattr(classifier, "model", None)
+    wrapped: Any = getattr(model, "_model", model)  # ART's wrapper returns lists
+    if not hasattr(wrapped, "parameters"):
+        raise ValueError(
+            "classifier must be a PyTorchClassifier of ART; got "
+            f"{type(classifier).__name__}"
+        )
+    if getattr(classifier, "preprocessing_defences", None):
+        raise ValueError(
+            "classifier must not have preprocessing defences; put them into the "
+            "network, or give TorchModel a module that includes them"
+        )
+    mean, std = _normalisation(classifier)
+    clip: Any = classifier.clip_values
+    bounds = None if clip is None else (float(np.min(clip[0])), float(np.max(clip[1])))
+    return TorchModel(
+        wrapped.eval(),
+        input_shape=tuple(classifier.input_shape),
+        bounds=bounds,
+        mean=mean,
+        std=std,
+    )
+
+
+def _normalisation(
+    classifier: Any,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return the mean and standard deviation that an ART classifier applies."""
+    standard: Any = getattr(classifier, "preprocessing", None)
+    if standard is None:
+        return None, None
+    if not (hasattr(standard, "mean") and hasattr(standard, "std")):
+        raise ValueError(
+            "classifier must preprocess images by a mean and a standard deviation, or "
+            f"not at all; got {type(standard).__name__}"
+        )
+    mean, std = (np.ravel(value) for value in (standard.mean, standard.std))
+    if not (np.any(mean != 0) or np.any(std != 1)):
+        return None, None
+    n_channels = classifier.input_shape[0]
+    mean, std = (np.broadcast_to(value, n_channels) for value in (mean, std))
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+class CurvatureEvasionDetector(EvasionDetector):
+    """Detect evasion by the curvature of the decision boundaries, inside ART.
+
+    Parameters
+    ----------
+    classifier : art.estimators.classification.PyTorchClassifier
+        The classifier to guard.
+    target_fpr : float, default=0.01
+        Share of clean images that may be flagged.
+    featurizer : CurvatureFeaturizer, optional
+        Used instead of one with its defaults; a copy is fitted.
+    detector : scikit-learn estimator, optional
+        Used on the features instead of :class:`CurvatureThresholdDetector`; a copy is
+        fitted. ``target_fpr`` is not used then.
+    random_state : int, default=0
+        Of the default featurizer.
+
+    Attributes
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        Featurizer and detector; fitted by :meth:`fit`.
+
+    Examples
+    --------
+    See ``docs/examples/art_detector.py``.
+    """
+
+    defence_params: ClassVar[list[str]] = [
+        "classifier",
+        "target_fpr",
+        "featurizer",
+        "detector",
+        "random_state",
+    ]
+
+    def __init__(
+        self,
+        classifier: Any,
+        *,
+        target_fpr: float = 0.01,
+        featurizer: CurvatureFeaturizer | None = None,
+        detector: Any = None,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.target_fpr = target_fpr
+        self.featurizer = featurizer
+        self.detector = detector
+        self.random_state = random_state
+        self._check_params()
+        self.pipeline: Any = None
+
+    def fit(
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any] | None = None,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        **kwargs: Any,
+    ) -> None:
+        """Calibrate on images.
+
+        Parameters
+        ----------
+        x : array of shape (n_samples, *input_shape)
+            Clean images; or, with `y`, clean and adversarial ones.
+        y : array of shape (n_samples,) or (n_samples, 2), optional
+            0 clean, 1 adversarial; one-hot rows are taken too.
+        batch_size, nb_epochs, **kwargs
+            Not used: the model knows its batch size, and nothing is trained in epochs.
+        """
+        model = model_from_art(self.classifier)
+        featurizer = (
+            CurvatureFeaturizer(model, random_state=self.random_state)
+            if self.featurizer is None
+            else clone(self.featurizer).set_params(model=model)
+        )
+        detector = (
+            CurvatureThresholdDetector(target_fpr=self.target_fpr)
+            if self.detector is None
+            else clone(self.detector)
+        )
+        labels = None if y is None else np.asarray(y)
+        if labels is not None and labels.ndim == 2:
+            labels = labels.argmax(axis=1)
+        self.pipeline = make_pipeline(featurizer, detector).fit(x, labels)
+
+    def detect(
+        self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any
+    ) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:
+        """Tell adversarial images from clean ones.
+
+        Parameters
+        ----------
+        x : array of shape (n_samples, *input_shape)
+            Images.
+        batch_size, **kwargs
+            Not used.
+
+        Returns
+        -------
+        report : dict
+            "scores", larger for adversarial images, and "predictions", 0 or 1.
+        is_adversarial : ndarray of shape (n_samples,), bool
+            Whether each image is flagged.
+
+        Raises
+        ------
+        ValueError
+            If :meth:`fit` was not called.
+        """
+        if self.pipeline is None:
+            raise ValueError("detect needs a fitted detector: call fit(x) first")
+        features = self.pipeline[:-1].transform(x)
+        detector = self.pipeline[-1]
+        flagged = np.asarray(detector.predict(features)) == detector.classes_[1]
+        report = {
+            "scores": np.asarray(detector.decision_function(features)),
+            "predictions": flagged.astype(int),
+        }
+        return report, flagged
+
+    def _check_params(self) -> None:
+        if not 0 < self.target_fpr < 1:
+            raise ValueError(
+                f"target_fpr must be strictly between 0 and 1; got {self.target_fpr!r}"
+            )

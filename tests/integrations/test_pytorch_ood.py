@@ -1,0 +1,71 @@
+"""Against pytorch-ood itself."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from curvdetect import CurvatureFeaturizer, TorchModel
+
+pytest.importorskip("pytorch_ood")
+
+from pytorch_ood.api import Detector, RequiresFittingException
+from pytorch_ood.metrics import OODMetrics
+
+from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
+from curvdetect.datasets import load_fashion_mnist_sample
+from curvdetect.integrations.pytorch_ood import CurvatureDetector
+from curvdetect.networks import load_lenet
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """A model, a fitted detector, clean images and adversarial ones."""
+    X, y = load_fashion_mnist_sample()
+    model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
+    clean = TensorDataset(torch.from_numpy(X[:80]), torch.from_numpy(y[:80]))
+    detector = CurvatureDetector(model).fit(DataLoader(clean, batch_size=32))
+    found = make_adversarial_set(
+        model, MinimalNormAttack(model), X[200:240], y[200:240]
+    )
+    return model, detector, X, found
+
+
+def test_it_is_a_detector_that_must_be_fitted(setting):
+    model, detector, _, _ = setting
+    assert isinstance(detector, Detector)
+    with pytest.raises(RequiresFittingException):
+        CurvatureDetector(model).predict(torch.zeros(1, 1, 28, 28))
+
+
+def test_larger_is_more_anomalous_in_their_metrics(setting):
+    _, detector, _, found = setting
+    metrics = OODMetrics()
+    scores = detector(torch.from_numpy(found.clean))
+    assert scores.shape == (len(found.clean),)
+    assert scores.dtype == torch.float32
+    metrics.update(scores, torch.zeros(len(found.clean)))
+    adversarial = torch.from_numpy(found.adversarial)
+    metrics.update(detector(adversarial), -torch.ones(len(adversarial)))
+    assert float(metrics.compute()["AUROC"]) > 0.9
+
+
+def test_the_score_is_the_largest_curvature(setting):
+    model, detector, X, _ = setting
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(X[:80])
+    expected = np.nanmax(featurizer.transform(X[100:106]), axis=1)
+    found = detector(torch.from_numpy(X[100:106]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_moves(setting):
+    model, _, X, _ = setting
+    detector = CurvatureDetector(model, step=0.4)
+    assert detector.to("cpu") is detector
+    detector.fit(DataLoader(torch.from_numpy(X[:40]), batch_size=16))
+    assert detector(torch.from_numpy(X[:2])).device == torch.device("cpu")
+
+
+def test_other_features_are_refused(setting):
+    with pytest.raises(ValueError, match="features must be curvature alone"):
+        CurvatureDetector(setting[0], features=("distance",))
