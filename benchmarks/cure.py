@@ -38,7 +38,13 @@ from curvdetect.geometry import (
 )
 from curvdetect.networks import LeNet
 from curvdetect.plotting import ProfileComparisonDisplay
-from curvdetect.training import CURE, AdversarialTraining, CrossEntropy, train
+from curvdetect.training import (
+    CURE,
+    AdversarialTraining,
+    CrossEntropy,
+    cure_penalty,
+    train,
+)
 
 N_EPOCHS = 5
 N_DEVELOPMENT = 5_000
@@ -130,11 +136,15 @@ def measure(model, X, y, eps):
             generator=torch.Generator().manual_seed(0),
             batch_size=BATCH_SIZE,
         )
+        penalty = cure_penalty(
+            model.as_module(), x, torch.from_numpy(y[right[:N_NORMS]]), step=1.0
+        ).detach()
     n_right = len(right)
     figures = {
         "accuracy": float(np.mean(model.predict(X) == y)),
         "accuracy_under_pgd": (n_right - len(attacked.adversarial)) / 1000,
         "adversarial_norm_median": float(norms.median()),
+        "penalty_at_h_1": float(penalty.mean()),
         "loss_largest_eigenvalue": float(loss.abs().amax(1).median()),
         "loss_largest_eigenvalue_mean": float(loss.abs().amax(1).mean()),
         "boundary_largest_curvature": float(boundary.abs().amax(1).median()),

@@ -1,0 +1,298 @@
+"""`GuardedClassifier`: a network's labels, with a second look at flagged images."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, clone
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from curvdetect.detector import CurvatureThresholdDetector
+from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.model import TorchModel, as_flat_array
+from curvdetect.relabeler import CurvatureRelabeler
+
+__all__ = ["Assessment", "GuardedClassifier"]
+
+OnFlag = Literal["relabel", "reject", "label"]
+
+
+class Assessment(NamedTuple):
+    """What a guard makes of images; see :meth:`GuardedClassifier.assess`.
+
+    Attributes
+    ----------
+    label : ndarray of shape (n_samples,), int64
+        The label that the guard gives.
+    model_label : ndarray of shape (n_samples,), int64
+        The label that the network gives.
+    recovered_label : ndarray of shape (n_samples,), int64
+        The label before an attack, if there was one.
+    flagged : ndarray of shape (n_samples,), bool
+        Whether the image looks adversarial.
+    score : ndarray of shape (n_samples,)
+        The detector's score: the larger, the more likely adversarial.
+    """
+
+    label: npt.NDArray[np.int64]
+    model_label: npt.NDArray[np.int64]
+    recovered_label: npt.NDArray[np.int64]
+    flagged: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.float64]
+
+
+class GuardedClassifier(BaseEstimator):
+    """Predict a network's labels, but relabel or reject images that look adversarial.
+
+    A featurizer, a detector and a relabeler in one, around a trained network.
+
+    Parameters
+    ----------
+    model : TorchModel or torch.nn.Module
+        The trained network.
+    featurizer : CurvatureFeaturizer, optional
+        For curvatures, a column a class; a copy is fitted, with `model`. By default one
+        with its defaults and `random_state`.
+    detector : estimator, optional
+        On these features; a copy is fitted. By default a
+        :class:`CurvatureThresholdDetector` with `target_fpr`.
+    relabeler : CurvatureRelabeler, optional
+        On these features; a copy is fitted.
+    on_flag : {"relabel", "reject", "label"}, default="relabel"
+        What :meth:`predict` gives for a flagged image: the recovered label, the
+        `reject_label`, or the network's label all the same.
+    reject_label : int, default=-1
+        The label of rejected images.
+    target_fpr : float, default=0.01
+        Share of clean images that may be flagged, for the default detector.
+    random_state : int, default=0
+        Of the default featurizer.
+
+    Attributes
+    ----------
+    featurizer_, detector_, relabeler_ : estimators
+        Fitted.
+    classes_ : ndarray of shape (n_classes,), int64
+        0 .. n_classes - 1: labels are the positions of the logits.
+    n_features_in_ : int
+        Number of input values of an image.
+
+    Notes
+    -----
+    To scikit-learn this is a predictor and no classifier: it learns no classes from y,
+    which a classifier must.
+
+    Examples
+    --------
+    >>> from curvdetect import GuardedClassifier
+    >>> from curvdetect.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.networks import load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    >>> guard.fit(X[:100], y[:100]).predict(X[100:103]).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        model: TorchModel | nn.Module,
+        *,
+        featurizer: CurvatureFeaturizer | None = None,
+        detector: Any = None,
+        relabeler: CurvatureRelabeler | None = None,
+        on_flag: OnFlag = "relabel",
+        reject_label: int = -1,
+        target_fpr: float = 0.01,
+        random_state: int = 0,
+    ) -> None:
+        self.model = model
+        self.featurizer = featurizer
+        self.detector = detector
+        self.relabeler = relabeler
+        self.on_flag = on_flag
+        self.reject_label = reject_label
+        self.target_fpr = target_fpr
+        self.random_state = random_state
+
+    def fit(
+        self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None = None
+    ) -> GuardedClassifier:
+        """Calibrate on clean images.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Clean images that the network was not trained on.
+        y : array of shape (n_samples,), optional
+            Their true labels. With them, only images that the network gets right are
+            used: others look adversarial, and rightly so.
+
+        Returns
+        -------
+        GuardedClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed.
+
+        Warns
+        -----
+        UserWarning
+            If the network gets none of the images right.
+        """
+        if self.on_flag not in get_args(OnFlag):
+            raise ValueError(
+                f"on_flag must be one of {get_args(OnFlag)}; got {self.on_flag!r}"
+            )
+        flat, shape = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric")
+        images = values if shape is None else values.reshape(-1, *shape)
+        featurizer = (
+            CurvatureFeaturizer(self.model, random_state=self.random_state)
+            if self.featurizer is None
+            else clone(self.featurizer).set_params(model=self.model)
+        )
+        featurizer = featurizer.fit(images)
+        if y is not None:
+            images = self._right(featurizer.model_, images, np.asarray(y))
+        features = featurizer.transform(images)
+        detector = (
+            CurvatureThresholdDetector(target_fpr=self.target_fpr)
+            if self.detector is None
+            else clone(self.detector)
+        )
+        relabeler = (
+            CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
+        )
+        self.featurizer_ = featurizer
+        self.detector_ = detector.fit(features)
+        self.relabeler_ = relabeler.fit(features)
+        self.classes_ = np.arange(featurizer.n_classes_)
+        return self
+
+    @staticmethod
+    def _right(
+        model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        if y.shape != (len(images),):
+            raise ValueError(
+                f"y must hold one label for each of the {len(images)} images; got "
+                f"shape {y.shape}"
+            )
+        right = model.predict(images) == y
+        if right.any():
+            return np.asarray(images[right])
+        warnings.warn(
+            "the network gets none of these images right, so all are taken as clean; "
+            f"do the labels (0 to {model.n_classes - 1}) and the preprocessing "
+            "(bounds, mean, std) belong to it?",
+            UserWarning,
+            stacklevel=3,
+        )
+        return images
+
+    def assess(self, X: npt.ArrayLike | Tensor) -> Assessment:
+        """Look at images once and say all that is known.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        Assessment
+            Labels, flags and scores. Cost: that of the featurizer, and a forward pass
+            an image.
+        """
+        check_is_fitted(self)
+        flat, _ = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric", reset=False)
+        features = self.featurizer_.transform(values)
+        model_label = self.featurizer_.model_.predict(values)
+        recovered = self.relabeler_.predict(features)
+        flagged = self.detector_.predict(features) == self.detector_.classes_[1]
+        instead = {
+            "relabel": recovered,
+            "reject": np.full_like(model_label, self.reject_label),
+            "label": model_label,
+        }[self.on_flag]
+        return Assessment(
+            label=np.where(flagged, instead, model_label),
+            model_label=model_label,
+            recovered_label=recovered,
+            flagged=flagged,
+            score=self.detector_.decision_function(features),
+        )
+
+    def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
+        """Predict labels; flagged images get what `on_flag` says.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int64
+            Labels.
+        """
+        return self.assess(X).label
+
+    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return how adversarial images look: positive where they are flagged.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The detector's score minus its threshold.
+        """
+        return self.assess(X).score
+
+    def p_values(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return how surprising each image would be if it were clean.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            As :meth:`CurvatureThresholdDetector.p_values` gives them.
+        """
+        check_is_fitted(self)
+        flat, _ = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric", reset=False)
+        return np.asarray(self.detector_.p_values(self.featurizer_.transform(values)))
+
+    def score(self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike) -> float:
+        """Return the accuracy of the guarded labels; a rejected image counts as wrong.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images, clean or adversarial.
+        y : array of shape (n_samples,)
+            Original labels.
+
+        Returns
+        -------
+        float
+            Share of right labels.
+        """
+        return float(accuracy_score(y, self.predict(X)))

@@ -1,0 +1,108 @@
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureRelabeler,
+    CurvatureThresholdDetector,
+    GuardedClassifier,
+)
+from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
+from curvdetect.datasets import load_fashion_mnist_sample
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_fashion_mnist_sample()
+
+
+@pytest.fixture
+def guard(model, data):
+    guard = GuardedClassifier(model, target_fpr=0.05)
+    return guard.fit(data[0][:120], data[1][:120])
+
+
+def test_it_is_featurizer_detector_and_relabeler(guard, model, data):
+    """The same by hand."""
+    X, y = data
+    X_clean = X[:120][model.predict(X[:120]) == y[:120]]
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(X[:120])
+    F = featurizer.transform(X_clean)
+    detector = CurvatureThresholdDetector(target_fpr=0.05).fit(F)
+    relabeler = CurvatureRelabeler().fit(F)
+    found = guard.assess(X[120:150])
+    features = featurizer.transform(X[120:150])
+    np.testing.assert_array_equal(found.flagged, detector.predict(features))
+    np.testing.assert_allclose(found.score, detector.decision_function(features))
+    np.testing.assert_array_equal(found.recovered_label, relabeler.predict(features))
+    np.testing.assert_array_equal(found.model_label, model.predict(X[120:150]))
+    np.testing.assert_allclose(guard.p_values(X[120:150]), detector.p_values(features))
+
+
+def test_it_recovers_what_an_attack_took(guard, model, data):
+    attacked = make_adversarial_set(
+        model, MinimalNormAttack(model), data[0][200:240], data[1][200:240]
+    )
+    assert np.all(model.predict(attacked.adversarial) != attacked.original_label)
+    assert guard.score(attacked.adversarial, attacked.original_label) > 0.7
+    assert guard.score(attacked.clean, attacked.clean_label) > 0.85
+
+
+def test_what_is_done_with_flagged_images(guard, data):
+    X = data[0][120:200]
+    found = guard.assess(X)
+    assert 0 < found.flagged.sum() < 80
+    expected = np.where(found.flagged, found.recovered_label, found.model_label)
+    np.testing.assert_array_equal(guard.predict(X), expected)
+    guard.set_params(on_flag="reject", reject_label=-7)
+    expected = np.where(found.flagged, -7, found.model_label)
+    np.testing.assert_array_equal(guard.predict(X), expected)
+    guard.set_params(on_flag="label")
+    np.testing.assert_array_equal(guard.predict(X), found.model_label)
+    np.testing.assert_array_equal(guard.decision_function(X) > 0, found.flagged)
+
+
+def test_in_cross_validation_and_pipelines(model, data):
+    guard = GuardedClassifier(model, target_fpr=0.1)
+    scores = cross_val_score(guard, data[0][:90], data[1][:90], cv=2)
+    assert scores.min() > 0.7
+    pipeline = make_pipeline(FunctionTransformer(), guard)
+    flat = data[0][:60].reshape(60, -1)
+    assert pipeline.fit(flat, data[1][:60]).predict(flat[:3]).shape == (3,)
+
+
+def test_parts_of_ones_own(model, data):
+    guard = GuardedClassifier(
+        model,
+        featurizer=CurvatureFeaturizer(None, at="input", random_state=1),
+        detector=CurvatureThresholdDetector(target_fpr=0.2, statistic="sum"),
+        relabeler=CurvatureRelabeler(),
+    )
+    guard.fit(data[0][:40])
+    assert guard.featurizer_.at == "input"
+    assert guard.featurizer_.model is model
+    assert guard.featurizer.model is None
+    assert guard.detector_.statistic == "sum"
+
+
+def test_copies_share_the_network_and_predict_the_same(guard, model, data, tmp_path):
+    assert clone(guard).model is model
+    joblib.dump(guard, tmp_path / "guard.joblib")
+    loaded = joblib.load(tmp_path / "guard.joblib")
+    X = data[0][120:130]
+    np.testing.assert_array_equal(loaded.predict(X), guard.predict(X))
+
+
+def test_bad_parameters(model, data):
+    X, y = data[0][:30], data[1][:30]
+    with pytest.raises(ValueError, match="on_flag must be one of .* got 'ignore'"):
+        GuardedClassifier(model, on_flag="ignore").fit(X)
+    with pytest.raises(ValueError, match="one label for each of the 30 images; got sh"):
+        GuardedClassifier(model, target_fpr=0.2).fit(X, y[1:])
+    with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):
+        GuardedClassifier(model, target_fpr=0.2).fit(X, y + 100)
