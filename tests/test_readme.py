@@ -14,6 +14,10 @@ def test_the_examples_run_in_order():
         exec(block, names)
     assert 0 <= names["flagged"].mean() <= 0.2
     assert names["accuracy"] > 0.7
+    assert names["accuracy_guarded"] > 0.8
+    assert names["smallest"].median() < 1
+    assert names["along"].shape == (32, 8)
+    assert names["stays"].float().mean() > 0.5
     assert float(names["kappa"]) == pytest.approx(0.5, abs=0.01)
     assert names["profile"].shape == (8, 783)
     assert names["leading"].flatten().tolist() == pytest.approx([1] * 5, rel=1e-3)

@@ -65,13 +65,13 @@ def dense_eigenpairs(operator: Operator, *, directions: bool) -> Spectrum:
         finite = matrix.isfinite().flatten(1).all(1)
         matrix = matrix.where(finite[:, None, None], 0)
         if directions:
-            values, vectors = torch.linalg.eigh(matrix)
+            values, vectors = _eigh(matrix)
             coordinates = vectors.flip(2).mT.flatten(0, 1)
             vectors = axes.embed(rows.repeat_interleave(size), coordinates)
             vectors = vectors.reshape(len(rows), size, operator.points.shape[1])
             vectors = vectors.where(finite[:, None, None], torch.nan)
         else:
-            values, vectors = torch.linalg.eigvalsh(matrix), matrix.new_empty(0)
+            values, vectors = _eigvalsh(matrix), matrix.new_empty(0)
         values = values.flip(1).where(finite[:, None], torch.nan)
         parts.append((values, vectors, finite))
     return Spectrum(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -142,7 +142,7 @@ def _block_lanczos(
         finite = images.isfinite().flatten(1).all(1)
         active, basis, images = active[finite], basis[finite], images[finite]
         projected = basis @ images.mT
-        theta, y = torch.linalg.eigh((projected + projected.mT) / 2)
+        theta, y = _eigh((projected + projected.mT) / 2)
         wanted = _wanted(theta, k, which)
         ritz = _columns(y, wanted).mT
         values[active], vectors[active] = theta.gather(1, wanted), ritz @ basis
@@ -193,6 +193,21 @@ def _unit(vector: Tensor) -> tuple[Tensor, Tensor]:
     """Return unit vectors and lengths; zero stays zero."""
     norm = vector.norm(dim=1, keepdim=True)
     return (vector / norm).where(norm > 0, 0), norm
+
+
+def _eigvalsh(matrix: Tensor) -> Tensor:
+    """Return eigenvalues, ascending; in double precision, for the reason of _eigh."""
+    return torch.linalg.eigvalsh(matrix.double()).to(matrix.dtype)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, ascending, and eigenvectors of every symmetric matrix.
+
+    In double precision: in single, LAPACK gives up on many matrices of a trained
+    network, whose entries are zero or span ten orders of magnitude.
+    """
+    values, vectors = torch.linalg.eigh(matrix.double())
+    return values.to(matrix.dtype), vectors.to(matrix.dtype)
 
 
 def _wanted(values: Tensor, k: int, which: Which) -> Tensor:
