@@ -7,7 +7,8 @@ boundaries needs beside them, the minimal perturbation and noise of the same nor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 
 from curvdetect._extras import require
 from curvdetect.geometry import adversarial_perturbation
+from curvdetect.geometry._checks import check_positive
 from curvdetect.model import TorchModel
 
 __all__ = [
@@ -169,8 +171,8 @@ def make_adversarial_set(
     batch_size : int, default=256
         Images given to the attack at a time.
     seed : int, default=0
-        Of torch's generators during the attack; those of the CPU and of the model's
-        device are restored afterwards.
+        Of torch's generators and NumPy's global one during the attack; those of the
+        CPU and of the model's device are restored afterwards.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -197,6 +199,7 @@ def make_adversarial_set(
     with (
         tqdm(total=len(clean), unit="image", desc="attack", disable=not verbose) as bar,
         model.evaluating(),
+        _numpy_seeded(seed),
     ):
         torch.manual_seed(seed)
         targets = torch.from_numpy(labels).split(batch_size)
@@ -224,6 +227,17 @@ def make_adversarial_set(
     )
 
 
+@contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, from which some attacks draw; then restore it."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
 def from_foolbox(
     model: TorchModel, attack: Any, *, epsilon: float | None = None
 ) -> Attack:
@@ -236,7 +250,8 @@ def from_foolbox(
     attack : foolbox.attacks.Attack
         An attack.
     epsilon : float, optional
-        Its budget; None for an attack that minimises the perturbation.
+        Its budget; None for an attack that minimises the perturbation, which with a
+        budget is cut to it.
 
     Returns
     -------
@@ -269,9 +284,13 @@ def from_foolbox(
         wrapped = foolbox.PyTorchModel(
             model.as_module(), bounds=model.bounds, device=images.device
         )
-        if epsilon is not None:
-            return torch.as_tensor(attack.run(wrapped, images, labels, epsilon=epsilon))
-        return torch.as_tensor(attack(wrapped, images, labels, epsilons=None)[1])
+        try:
+            _, clipped, _ = attack(wrapped, images, labels, epsilons=epsilon)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"epsilon must be a budget for {type(attack).__name__}; got {epsilon!r}"
+            ) from error
+        return torch.as_tensor(clipped)
 
     return attacked
 
@@ -282,8 +301,8 @@ def from_art(attack: Any) -> Attack:
     Parameters
     ----------
     attack : art.attacks.EvasionAttack
-        An attack, on an ART classifier of the same network. It gets the true labels,
-        so that it does not have to guess them.
+        An untargeted attack, on an ART classifier of the same network. It gets the
+        true labels, so that it does not have to guess them.
 
     Returns
     -------
@@ -366,6 +385,7 @@ class MinimalNormAttack:
     """
 
     def __init__(self, model: TorchModel, *, factor: float = 1.02) -> None:
+        check_positive("factor", factor)
         self.model = model
         self.factor = factor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from curvdetect._checks import check_shape
 from curvdetect._measure import Measurements, Probe, measure
-from curvdetect._portable import PortableModule
+from curvdetect._shared_network import SharedNetworkMixin
 from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.model import TorchModel, as_array, as_flat_array
@@ -40,7 +40,7 @@ _N_CHECK_IMAGES = 4
 _MISSING_SHARE = 0.05
 
 
-class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
+class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     r"""Measure the curvature of the decision boundaries around each image.
 
     For every other class j a point z is sought on the boundary between j and the
@@ -279,20 +279,6 @@ class CurvatureFeaturizer(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def __sklearn_clone__(self) -> CurvatureFeaturizer:
-        # BaseEstimator would copy the weights of a bare module: hide it meanwhile.
-        hidden = type(self).__new__(type(self))
-        hidden.__dict__.update(vars(self), model=_Shared())
-        clone = cast(CurvatureFeaturizer, BaseEstimator.__sklearn_clone__(hidden))
-        clone.model = self.model
-        return clone
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        if isinstance(self.model, nn.Module):
-            state["model"] = PortableModule(self.model)
-        return state
-
     # Parameters ------------------------------------------------------------
 
     def _check_parameters(self) -> None:
@@ -519,13 +505,6 @@ def _measure_all(
         done += len(columns)
         n_missing += missing
     return out, n_missing
-
-
-class _Shared:
-    """Stands for a model while an estimator is cloned."""
-
-    def __sklearn_clone__(self) -> _Shared:
-        return self
 
 
 _VALIDATION: dict[str, Any] = {"dtype": [np.float64, np.float32]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from curvdetect._shared_network import SharedNetworkMixin
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.model import TorchModel, as_flat_array
@@ -32,7 +34,8 @@ class Assessment(NamedTuple):
     model_label : ndarray of shape (n_samples,), int64
         The label that the network gives.
     recovered_label : ndarray of shape (n_samples,), int64
-        The label before an attack, if there was one.
+        The label before an attack, if there was one; the network's label where no
+        boundary was found.
     flagged : ndarray of shape (n_samples,), bool
         Whether the image looks adversarial.
     score : ndarray of shape (n_samples,)
@@ -46,7 +49,7 @@ class Assessment(NamedTuple):
     score: npt.NDArray[np.float64]
 
 
-class GuardedClassifier(BaseEstimator):
+class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     """Predict a network's labels, but relabel or reject images that look adversarial.
 
     A featurizer, a detector and a relabeler in one, around a trained network.
@@ -58,9 +61,10 @@ class GuardedClassifier(BaseEstimator):
     featurizer : CurvatureFeaturizer, optional
         For curvatures, a column a class; a copy is fitted, with `model`. By default one
         with its defaults and `random_state`.
-    detector : estimator, optional
-        On these features; a copy is fitted. By default a
-        :class:`CurvatureThresholdDetector` with `target_fpr`.
+    detector : classifier, optional
+        Fitted on the features of clean images alone, with ``decision_function``; a copy
+        is used. By default a :class:`CurvatureThresholdDetector` with `target_fpr`;
+        :meth:`p_values` needs that.
     relabeler : CurvatureRelabeler, optional
         On these features; a copy is fitted.
     on_flag : {"relabel", "reject", "label"}, default="relabel"
@@ -147,10 +151,7 @@ class GuardedClassifier(BaseEstimator):
         UserWarning
             If the network gets none of the images right.
         """
-        if self.on_flag not in get_args(OnFlag):
-            raise ValueError(
-                f"on_flag must be one of {get_args(OnFlag)}; got {self.on_flag!r}"
-            )
+        self._check_parameters()
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
@@ -160,6 +161,17 @@ class GuardedClassifier(BaseEstimator):
             else clone(self.featurizer).set_params(model=self.model)
         )
         featurizer = featurizer.fit(images)
+        names = featurizer.get_feature_names_out()
+        if (
+            featurizer.layout != "class"
+            or len(names) != featurizer.n_classes_
+            or (tuple(featurizer.features) != ("curvature",))
+        ):
+            raise ValueError(
+                'featurizer must give one curvature for each class (layout="class", '
+                'features=("curvature",), one step); got '
+                f"{featurizer!r}"
+            )
         if y is not None:
             images = self._right(featurizer.model_, images, np.asarray(y))
         features = featurizer.transform(images)
@@ -171,20 +183,38 @@ class GuardedClassifier(BaseEstimator):
         relabeler = (
             CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
         )
+        detector = detector.fit(features)
+        for name in ("classes_", "decision_function"):
+            if not hasattr(detector, name):
+                raise ValueError(
+                    "detector must be fitted on clean features alone, and be a "
+                    f"classifier with decision_function; {type(detector).__name__} has "
+                    f"no {name}"
+                )
         self.featurizer_ = featurizer
-        self.detector_ = detector.fit(features)
+        self.detector_ = detector
         self.relabeler_ = relabeler.fit(features)
         self.classes_ = np.arange(featurizer.n_classes_)
         return self
+
+    def _check_parameters(self) -> None:
+        if self.on_flag not in get_args(OnFlag):
+            raise ValueError(
+                f"on_flag must be one of {get_args(OnFlag)}; got {self.on_flag!r}"
+            )
+        if not isinstance(self.reject_label, Integral):
+            raise ValueError(
+                f"reject_label must be an integer; got {self.reject_label!r}"
+            )
 
     @staticmethod
     def _right(
         model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
     ) -> npt.NDArray[Any]:
-        if y.shape != (len(images),):
+        if y.shape != (len(images),) or y.dtype.kind not in "iufb":
             raise ValueError(
-                f"y must hold one label for each of the {len(images)} images; got "
-                f"shape {y.shape}"
+                f"y must hold one number for each of the {len(images)} images, the "
+                f"position of its class; got shape {y.shape} and dtype {y.dtype}"
             )
         right = model.predict(images) == y
         if right.any():
@@ -213,11 +243,13 @@ class GuardedClassifier(BaseEstimator):
             an image.
         """
         check_is_fitted(self)
+        self._check_parameters()  # they may have been changed since
         flat, _ = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric", reset=False)
         features = self.featurizer_.transform(values)
         model_label = self.featurizer_.model_.predict(values)
-        recovered = self.relabeler_.predict(features)
+        nothing = np.isnan(features).all(axis=1)
+        recovered = np.where(nothing, model_label, self.relabeler_.predict(features))
         flagged = self.detector_.predict(features) == self.detector_.classes_[1]
         instead = {
             "relabel": recovered,

@@ -331,10 +331,12 @@ def train(
     check_count("n_epochs", n_epochs)
     check_count("batch_size", batch_size)
     check_positive("max_lr", max_lr)
-    batch_size = int(batch_size)
-    first = next(module.parameters())
-    images = torch.as_tensor(X).to(first.dtype)
-    labels = torch.as_tensor(y).long()
+    n_epochs, batch_size = int(n_epochs), int(batch_size)
+    first = next(module.parameters(), None)
+    if first is None:
+        raise ValueError("module must have parameters to train; got none")
+    images = torch.as_tensor(X).detach().to(device="cpu", dtype=first.dtype)
+    labels = torch.as_tensor(y).detach().long().cpu()
     if len(images) != len(labels) or not len(images):
         raise ValueError(
             "X and y must have the same number of rows, at least one; got "

@@ -162,3 +162,28 @@ def test_foolbox_needs_bounds(lenet):
     unbounded = TorchModel(lenet, input_shape=(1, 28, 28), bounds=None)
     with pytest.raises(ValueError, match="foolbox needs a model with bounds"):
         from_foolbox(unbounded, None)
+
+
+def test_budgets_of_foolbox_attacks(model, images):
+    foolbox = pytest.importorskip("foolbox")
+    x, y = torch.from_numpy(images[0][:4]), torch.from_numpy(images[1][:4])
+    cut = from_foolbox(model, foolbox.attacks.L2DeepFoolAttack(), epsilon=0.1)(x, y)
+    assert float((cut - x).flatten(1).norm(dim=1).max()) <= 0.1 + 1e-5
+    with pytest.raises(ValueError, match="epsilon must be a budget for Linf"):
+        from_foolbox(model, foolbox.attacks.LinfPGD())(x, y)
+
+
+def test_attacks_that_draw_from_numpy_are_seeded(model, images):
+    def noisy(x, labels):
+        noise = torch.from_numpy(np.random.uniform(size=tuple(x.shape)))
+        return noise.to(x)
+
+    before = np.random.get_state()[1].copy()
+    one, other = (make_adversarial_set(model, noisy, *images) for _ in range(2))
+    np.testing.assert_array_equal(one.adversarial, other.adversarial)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_a_negative_factor_is_refused(model):
+    with pytest.raises(ValueError, match="factor must be a positive finite number"):
+        MinimalNormAttack(model, factor=-1)

@@ -1,7 +1,11 @@
+import pickle
+
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -11,9 +15,11 @@ from curvdetect import (
     CurvatureRelabeler,
     CurvatureThresholdDetector,
     GuardedClassifier,
+    TorchModel,
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.datasets import load_fashion_mnist_sample
+from modules import Returns
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +104,62 @@ def test_copies_share_the_network_and_predict_the_same(guard, model, data, tmp_p
     np.testing.assert_array_equal(loaded.predict(X), guard.predict(X))
 
 
+def test_a_bare_network_is_shared_and_hashes_the_same(lenet, data):
+    guard = GuardedClassifier(lenet, target_fpr=0.1)
+    assert clone(guard).model is lenet
+    copy = pickle.loads(pickle.dumps(guard))
+    assert joblib.hash(copy) == joblib.hash(guard)
+    guard.fit(data[0][:30])
+    copy = pickle.loads(pickle.dumps(guard))
+    np.testing.assert_array_equal(copy.predict(data[0][:5]), guard.predict(data[0][:5]))
+
+
+@pytest.mark.filterwarnings("ignore:no boundary was found")
+def test_an_image_without_boundaries_keeps_its_label():
+    """Beyond 2 the logits are constant, and class 2 wins."""
+
+    def logits(x):
+        first = x[:, :1]
+        near = torch.cat([3 * first, 2 - first, 0 * first - 9], dim=1)
+        return near.where(first < 2, torch.tensor([0.0, 0.0, 9.0]).to(x))
+
+    model = TorchModel(Returns(logits), input_shape=(3,), bounds=None)
+    X = np.random.default_rng(0).uniform(size=(30, 3))
+    featurizer = CurvatureFeaturizer(None, step=0.1, random_state=0)
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.5).fit(X)
+    with pytest.warns(UserWarning, match="bound"):
+        found = guard.assess(X[:5] + 10)
+    assert found.flagged.all()
+    assert set(found.label) == set(found.recovered_label) == {2}
+
+
+def test_parts_that_do_not_fit(model, data):
+    X = data[0][:30]
+    for settings in (
+        {"features": ("curvature", "distance")},
+        {"step": (0.2, 0.4)},
+        {"layout": "nearest"},
+    ):
+        featurizer = CurvatureFeaturizer(None, random_state=0, **settings)
+        with pytest.raises(ValueError, match="featurizer must give one curvature for"):
+            GuardedClassifier(model, featurizer=featurizer).fit(X)
+    guard = GuardedClassifier(model, detector=IsolationForest())
+    with pytest.raises(ValueError, match="IsolationForest has no classes_"):
+        guard.fit(X)
+    guard = GuardedClassifier(model, target_fpr=0.2).fit(X)
+    with pytest.raises(ValueError, match="on_flag must be one of .* got 'ignore'"):
+        guard.set_params(on_flag="ignore").predict(X)
+
+
 def test_bad_parameters(model, data):
     X, y = data[0][:30], data[1][:30]
+    with pytest.raises(ValueError, match="reject_label must be an integer; got 'x'"):
+        GuardedClassifier(model, reject_label="x").fit(X)
+    with pytest.raises(ValueError, match="one number for each .* dtype <U"):
+        GuardedClassifier(model, target_fpr=0.2).fit(X, y.astype(str))
     with pytest.raises(ValueError, match="on_flag must be one of .* got 'ignore'"):
         GuardedClassifier(model, on_flag="ignore").fit(X)
-    with pytest.raises(ValueError, match="one label for each of the 30 images; got sh"):
+    with pytest.raises(ValueError, match="one number for each of the 30 images"):
         GuardedClassifier(model, target_fpr=0.2).fit(X, y[1:])
     with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):
         GuardedClassifier(model, target_fpr=0.2).fit(X, y + 100)

@@ -24,7 +24,9 @@ def test_the_examples_run_in_order():
 
 
 def test_pictures_exist():
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert len(pictures) == len(set(pictures))
+    for path in pictures:
         assert (Path(__file__).parents[1] / path).exists()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from curvdetect._extras import require
 from curvdetect.detector import CurvatureThresholdDetector
@@ -39,9 +42,8 @@ def model_from_art(classifier: Any) -> TorchModel:
         If it has no torch module, or preprocesses images in another way than by a mean
         and a standard deviation.
     """
-    model: Any = getattr(classifier, "model", None)
-    wrapped: Any = getattr(model, "_model", model)  # ART's wrapper returns lists
-    if not hasattr(wrapped, "parameters"):
+    module = getattr(classifier, "model", None)
+    if not isinstance(module, nn.Module):
         raise ValueError(
             "classifier must be a PyTorchClassifier of ART; got "
             f"{type(classifier).__name__}"
@@ -54,13 +56,16 @@ def model_from_art(classifier: Any) -> TorchModel:
     mean, std = _normalisation(classifier)
     clip: Any = classifier.clip_values
     bounds = None if clip is None else (float(np.min(clip[0])), float(np.max(clip[1])))
-    return TorchModel(
-        wrapped.eval(),
-        input_shape=tuple(classifier.input_shape),
-        bounds=bounds,
-        mean=mean,
-        std=std,
-    )
+    with warnings.catch_warnings():
+        # ART leaves the mode to its methods; so does TorchModel.
+        warnings.filterwarnings("ignore", message="module is in training mode")
+        return TorchModel(
+            module,
+            input_shape=tuple(classifier.input_shape),
+            bounds=bounds,
+            mean=mean,
+            std=std,
+        )
 
 
 def _normalisation(
@@ -79,6 +84,14 @@ def _normalisation(
     if not (np.any(mean != 0) or np.any(std != 1)):
         return None, None
     n_channels = classifier.input_shape[0]
+    sizes = {mean.size, std.size} - {1}
+    if sizes and (not classifier.channels_first or sizes != {n_channels}):
+        raise ValueError(
+            "classifier.preprocessing must have one mean and one standard deviation, "
+            f"or one for each of the {n_channels} channels, which come first; got "
+            f"{mean.size} and {std.size} values, channels_first="
+            f"{classifier.channels_first}"
+        )
     mean, std = (np.broadcast_to(value, n_channels) for value in (mean, std))
     return tuple(map(float, mean)), tuple(map(float, std))
 
@@ -94,9 +107,10 @@ class CurvatureEvasionDetector(EvasionDetector):
         Share of clean images that may be flagged.
     featurizer : CurvatureFeaturizer, optional
         Used instead of one with its defaults; a copy is fitted.
-    detector : scikit-learn estimator, optional
-        Used on the features instead of :class:`CurvatureThresholdDetector`; a copy is
-        fitted. ``target_fpr`` is not used then.
+    detector : scikit-learn classifier, optional
+        With ``decision_function``; used on the features instead of
+        :class:`CurvatureThresholdDetector`; a copy is fitted. ``target_fpr`` is not
+        used then.
     random_state : int, default=0
         Of the default featurizer.
 
@@ -168,8 +182,15 @@ class CurvatureEvasionDetector(EvasionDetector):
         )
         labels = None if y is None else np.asarray(y)
         if labels is not None and labels.ndim == 2:
-            labels = labels.argmax(axis=1)
-        self.pipeline = make_pipeline(featurizer, detector).fit(x, labels)
+            labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels.ravel()
+        pipeline = make_pipeline(featurizer, detector).fit(x, labels)
+        for name in ("classes_", "decision_function"):
+            if not hasattr(pipeline[-1], name):
+                raise ValueError(
+                    "detector must be a classifier with decision_function; "
+                    f"{type(detector).__name__} has no {name}"
+                )
+        self.pipeline = pipeline
 
     def detect(
         self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any
@@ -207,7 +228,7 @@ class CurvatureEvasionDetector(EvasionDetector):
         return report, flagged
 
     def _check_params(self) -> None:
-        if not 0 < self.target_fpr < 1:
+        if not (isinstance(self.target_fpr, Real) and 0 < float(self.target_fpr) < 1):
             raise ValueError(
                 f"target_fpr must be strictly between 0 and 1; got {self.target_fpr!r}"
             )

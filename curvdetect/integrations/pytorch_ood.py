@@ -17,6 +17,9 @@ __all__ = ["CurvatureDetector"]
 require("pytorch_ood", extra="ood")
 from pytorch_ood.api import Detector, RequiresFittingException  # noqa: E402
 
+#: Score of an image without any boundary: large, but fit for their metrics.
+_NO_BOUNDARY = 1e6
+
 
 class CurvatureDetector(Detector):
     """Score images by the largest average curvature of the boundaries around them.
@@ -41,10 +44,11 @@ class CurvatureDetector(Detector):
         self.featurizer = CurvatureFeaturizer(
             model, **{"random_state": 0, **parameters}
         )
-        if self.featurizer.features not in ("curvature", ("curvature",)):
+        features = self.featurizer.features
+        if isinstance(features, str) or tuple(features) != ("curvature",):
             raise ValueError(
                 "features must be curvature alone, which is the score; got "
-                f"{self.featurizer.features!r}"
+                f"{features!r}"
             )
 
     def fit(self, data_loader: Any) -> CurvatureDetector:
@@ -53,7 +57,8 @@ class CurvatureDetector(Detector):
         Parameters
         ----------
         data_loader : DataLoader
-            Batches (x, y) or x of clean images; of labels no use is made.
+            Batches (x, y) or x of clean images; those with y < 0, which are out of
+            distribution, are left out.
 
         Returns
         -------
@@ -61,9 +66,11 @@ class CurvatureDetector(Detector):
             Itself.
         """
         batches = [
-            batch[0] if isinstance(batch, list | tuple) else batch
+            batch[0][batch[1] >= 0] if isinstance(batch, list | tuple) else batch
             for batch in data_loader
         ]
+        if not batches:
+            raise ValueError("data_loader must hold at least one batch; got none")
         self.featurizer.fit(torch.cat(batches).cpu().numpy())
         return self
 
@@ -79,7 +86,7 @@ class CurvatureDetector(Detector):
         -------
         Tensor of shape (n,)
             The largest average curvature, in 1 / input units; larger means more
-            anomalous. -inf where no boundary was found.
+            anomalous. An image without any boundary gets a score above all others.
 
         Raises
         ------
@@ -89,7 +96,9 @@ class CurvatureDetector(Detector):
         if not hasattr(self.featurizer, "step_"):
             raise RequiresFittingException()
         curvature = self.featurizer.transform(x.detach().cpu().numpy())
+        nothing = np.isnan(curvature).all(axis=1)
         largest = np.where(np.isnan(curvature), -np.inf, curvature).max(axis=1)
+        largest[nothing] = _NO_BOUNDARY
         return torch.from_numpy(largest).to(dtype=torch.float32, device=x.device)
 
     def to(self, device: str | torch.device) -> CurvatureDetector:

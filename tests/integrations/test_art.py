@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
 from curvdetect import CurvatureFeaturizer, TorchModel
@@ -129,6 +130,42 @@ def test_normalisation_is_taken_over(data):
     assert model.std == pytest.approx([0.5])
     expected = classifier.predict(data[0][:9])
     np.testing.assert_allclose(model.predict_logits(data[0][:9]), expected, rtol=1e-5)
+
+
+class Wrapper(torch.nn.Module):
+    """A network of the user's own with an attribute that ART's wrapper has too."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._model = module
+
+    def forward(self, x):
+        return self._model((x - 0.3) / 0.5)
+
+
+def test_a_wrapper_of_the_users_own_is_kept(data):
+    module = Wrapper(load_lenet("fashion-mnist")).train()
+    classifier = art_classifier(module)
+    module.train()
+    model = model_from_art(classifier)
+    assert module.training
+    expected = classifier.predict(data[0][:9])
+    np.testing.assert_allclose(model.predict_logits(data[0][:9]), expected, rtol=1e-5)
+
+
+def test_statistics_that_do_not_fit_are_refused():
+    classifier = art_classifier(
+        load_lenet("fashion-mnist"),
+        preprocessing=(np.full((28, 28), 0.3), np.full((28, 28), 0.5)),
+    )
+    with pytest.raises(ValueError, match="classifier.preprocessing must have one mean"):
+        model_from_art(classifier)
+
+
+def test_a_detector_without_scores_is_refused(classifier, data):
+    detector = CurvatureEvasionDetector(classifier, detector=IsolationForest())
+    with pytest.raises(ValueError, match="IsolationForest has no classes_"):
+        detector.fit(data[0][:20])
 
 
 def test_what_is_no_torch_classifier_is_refused(classifier):

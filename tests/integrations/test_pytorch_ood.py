@@ -16,6 +16,7 @@ from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.integrations.pytorch_ood import CurvatureDetector
 from curvdetect.networks import load_lenet
+from modules import Returns
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,25 @@ def test_it_moves(setting):
 def test_other_features_are_refused(setting):
     with pytest.raises(ValueError, match="features must be curvature alone"):
         CurvatureDetector(setting[0], features=("distance",))
+    assert CurvatureDetector(setting[0], features=["curvature"])
+
+
+def test_outliers_among_the_calibration_images_are_left_out(setting):
+    model, detector, X, _ = setting
+    both = np.concatenate([X[:80], 1 - X[:80]])
+    label = torch.from_numpy(np.repeat([0, -1], 80))
+    loader = DataLoader(TensorDataset(torch.from_numpy(both), label), batch_size=32)
+    other = CurvatureDetector(model).fit(loader)
+    assert other.featurizer.step_ == pytest.approx(detector.featurizer.step_)
+    with pytest.raises(ValueError, match="data_loader must hold at least one batch"):
+        CurvatureDetector(model).fit([])
+
+
+def test_an_image_without_boundaries_has_the_largest_score():
+    module = Returns(lambda x: torch.stack([0 * x[:, 0] + 7, 0 * x[:, 0]], dim=1))
+    model = TorchModel(module, input_shape=(3,), bounds=None)
+    X = torch.rand(20, 3)
+    detector = CurvatureDetector(model, step=0.1).fit([X])
+    with pytest.warns(UserWarning, match="bound"):
+        scores = detector(X)
+    assert bool((scores == 1e6).all())
