@@ -211,10 +211,15 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     def _right(
         model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
     ) -> npt.NDArray[Any]:
-        if y.shape != (len(images),) or y.dtype.kind not in "iufb":
+        if y.shape != (len(images),):
             raise ValueError(
-                f"y must hold one number for each of the {len(images)} images, the "
-                f"position of its class; got shape {y.shape} and dtype {y.dtype}"
+                f"y must hold one number for each of the {len(images)} images; got "
+                f"shape {y.shape}"
+            )
+        if y.dtype.kind not in "iufb":
+            raise ValueError(
+                f"Unknown label type: y must hold the position of each class, 0 to "
+                f"{model.n_classes - 1}; got dtype {y.dtype}"
             )
         right = model.predict(images) == y
         if right.any():

@@ -155,7 +155,9 @@ def test_bad_parameters(model, data):
     X, y = data[0][:30], data[1][:30]
     with pytest.raises(ValueError, match="reject_label must be an integer; got 'x'"):
         GuardedClassifier(model, reject_label="x").fit(X)
-    with pytest.raises(ValueError, match="one number for each .* dtype <U"):
+    with pytest.raises(
+        ValueError, match="y must hold the position of each class, 0 to 9; got dtype <U"
+    ):
         GuardedClassifier(model, target_fpr=0.2).fit(X, y.astype(str))
     with pytest.raises(ValueError, match="on_flag must be one of .* got 'ignore'"):
         GuardedClassifier(model, on_flag="ignore").fit(X)
