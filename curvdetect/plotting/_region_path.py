@@ -214,7 +214,13 @@ class RegionPathDisplay:
             mpl.patches.Patch(color=colour, label=f"class {k}")
             for k, colour in zip(present, colours, strict=True)
         ]
-        self.ax_.legend(handles=[line, *patches], fontsize="small")
+        self.ax_.legend(
+            handles=[line, *patches],
+            fontsize="small",
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+        )
         self.ax_.set_aspect("equal")
         self.ax_.set_xlabel("along the straight line (input units)")
         self.ax_.set_ylabel("across (input units)")
