@@ -131,7 +131,8 @@ def run_demo(
         CurvatureFeaturizer(model, random_state=seed, verbose=1),
         CurvatureThresholdDetector(),
     )
-    pipeline.fit(*_labelled(sets[0]))
+    known = sets[0].labelled()
+    pipeline.fit(known.X, known.y)
     results = _evaluate(pipeline, sets[1], model.bounds, seed)
 
     _print_table(results)
@@ -139,12 +140,6 @@ def run_demo(
     _write_json(results, dataset, sets[0], pipeline, seed, out)
     print(f"Pictures and results.json are in {out}/")
     return results.figures
-
-
-def _labelled(images: AdversarialSet) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return all images, and 0 for clean or 1 for adversarial."""
-    X = np.concatenate([images.clean, images.adversarial])
-    return X, np.repeat([0, 1], [len(images.clean), len(images.adversarial)])
 
 
 def _evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -27,6 +27,7 @@ from curvdetect._measure import Measurements, Probe, measure
 from curvdetect._shared_network import SharedNetworkMixin
 from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import CurvatureMethod, random_directions
+from curvdetect.geometry._checks import check_choice, check_count
 from curvdetect.model import TorchModel, as_array, as_flat_array
 
 __all__ = ["CurvatureFeaturizer"]
@@ -287,20 +288,20 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
                 "model must be a TorchModel or a torch.nn.Module; got "
                 f"{type(self.model).__name__}"
             )
-        _check_choice("at", self.at, ("boundary", "input"))
-        _check_choice("method", self.method, get_args(CurvatureMethod))
-        _check_choice("layout", self.layout, ("class", "nearest"))
+        check_choice("at", self.at, ("boundary", "input"))
+        check_choice("method", self.method, get_args(CurvatureMethod))
+        check_choice("layout", self.layout, ("class", "nearest"))
         if self.n_directions != "all":
-            _check_count("n_directions", self.n_directions, 'or "all"')
+            check_count("n_directions", self.n_directions, alternative=' or "all"')
         if self.n_boundaries is not None:
-            _check_count("n_boundaries", self.n_boundaries, "or None")
+            check_count("n_boundaries", self.n_boundaries, alternative=" or None")
         if isinstance(self.features, str) or not len(self.features):
             raise ValueError(
                 f"features must be a sequence out of {_FEATURES}, such as "
                 f'("curvature",); got {self.features!r}'
             )
         for feature in self.features:
-            _check_choice("features", feature, _FEATURES)
+            check_choice("features", feature, _FEATURES)
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"features must not repeat; got {self.features!r}")
         if not isinstance(self.step, str) or self.step != "auto":
@@ -508,18 +509,6 @@ def _measure_all(
 
 
 _VALIDATION: dict[str, Any] = {"dtype": [np.float64, np.float32]}
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}")
-
-
-def _check_count(name: str, value: Any, alternative: str) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{name} must be a positive integer {alternative}; got {value!r}"
-        )
 
 
 def _check_steps(name: str, value: Any, alternative: str) -> None:

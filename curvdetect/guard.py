@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from curvdetect._shared_network import SharedNetworkMixin
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.geometry._checks import check_choice
 from curvdetect.model import TorchModel, as_flat_array
 from curvdetect.relabeler import CurvatureRelabeler
 
@@ -198,10 +199,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         return self
 
     def _check_parameters(self) -> None:
-        if self.on_flag not in get_args(OnFlag):
-            raise ValueError(
-                f"on_flag must be one of {get_args(OnFlag)}; got {self.on_flag!r}"
-            )
+        check_choice("on_flag", self.on_flag, get_args(OnFlag))
         if not isinstance(self.reject_label, Integral):
             raise ValueError(
                 f"reject_label must be an integer; got {self.reject_label!r}"
@@ -247,11 +245,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             Labels, flags and scores. Cost: that of the featurizer, and a forward pass
             an image.
         """
-        check_is_fitted(self)
-        self._check_parameters()  # they may have been changed since
-        flat, _ = as_flat_array(X)
-        values = validate_data(self, flat, dtype="numeric", reset=False)
-        features = self.featurizer_.transform(values)
+        values, features = self._measure(X)
         model_label = self.featurizer_.model_.predict(values)
         nothing = np.isnan(features).all(axis=1)
         recovered = np.where(nothing, model_label, self.relabeler_.predict(features))
@@ -268,6 +262,16 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             flagged=flagged,
             score=self.detector_.decision_function(features),
         )
+
+    def _measure(
+        self, X: npt.ArrayLike | Tensor
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return the images, checked and flattened, and their features."""
+        check_is_fitted(self)
+        self._check_parameters()  # they may have been changed since
+        flat, _ = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric", reset=False)
+        return values, self.featurizer_.transform(values)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
         """Predict labels; flagged images get what `on_flag` says.
@@ -312,10 +316,8 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             As :meth:`CurvatureThresholdDetector.p_values` gives them.
         """
-        check_is_fitted(self)
-        flat, _ = as_flat_array(X)
-        values = validate_data(self, flat, dtype="numeric", reset=False)
-        return np.asarray(self.detector_.p_values(self.featurizer_.transform(values)))
+        _, features = self._measure(X)
+        return np.asarray(self.detector_.p_values(features))
 
     def score(self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike) -> float:
         """Return the accuracy of the guarded labels; a rejected image counts as wrong.

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from curvdetect._extras import require
 from curvdetect.geometry._checks import check_count, check_positive
+from curvdetect.geometry._derivatives import per_row
 
 __all__ = ["CURE", "AdversarialTraining", "CrossEntropy", "cure_penalty", "train"]
 
@@ -97,7 +98,7 @@ def cure_penalty(
     at_x = gradient(x)
     z = at_x.detach().sign()
     length = z.flatten(1).norm(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
-    z = z / length.reshape(-1, *[1] * (z.ndim - 1))
+    z = z / per_row(length, z)
     return (gradient(x + step * z) - at_x).flatten(1).square().sum(1)
 
 

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from curvdetect.geometry._checks import check_bounds
-from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
+from curvdetect.geometry._derivatives import (
+    margin_value,
+    margin_value_and_gradient,
+    per_row,
+)
 from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = ["Boundary", "find_boundary"]
@@ -168,11 +172,11 @@ def _approach(
         value, gradient = start
         along = (gradient * (z - x)).flatten(1).sum(1)
         foot = (
-            x + _per_row(_multiplier(x, gradient, along - value, bounds), x) * gradient
+            x + per_row(_multiplier(x, gradient, along - value, bounds), x) * gradient
         )
         if bounds is not None:
             foot = foot.clamp(*bounds)
-        finite = _per_row(foot.flatten(1).isfinite().all(1), x)
+        finite = per_row(foot.flatten(1).isfinite().all(1), x)
         z = torch.lerp(z, foot, share).where(finite, z)
         start = margin_value_and_gradient(margin, z, batch_size=batch_size)
     return z, start
@@ -191,7 +195,7 @@ def _multiplier(
         return m
 
     def falls_short(m: Tensor) -> Tensor:
-        way = (x + _per_row(m, x) * gradient).clamp(*bounds) - x
+        way = (x + per_row(m, x) * gradient).clamp(*bounds) - x
         return (gradient * way).flatten(1).sum(1) * rest.sign() < rest.abs()
 
     for _ in range(_N_DOUBLINGS):
@@ -248,12 +252,12 @@ def _newton_step(
     """Return the points one lengthened Newton step further."""
     if bounds is not None:
         # A value at its bound cannot move outwards: leave it out of the step.
-        downhill = -_per_row(value.sign(), point) * gradient
+        downhill = -per_row(value.sign(), point) * gradient
         at_low = (point <= bounds[0]) & (downhill < 0)
         at_high = (point >= bounds[1]) & (downhill > 0)
         gradient = gradient.masked_fill(at_low | at_high, 0)
     length = (1 + _OVERSHOOT) * value / _square(gradient)
-    point = point - _per_row(length, point) * gradient
+    point = point - per_row(length, point) * gradient
     return point if bounds is None else point.clamp(*bounds)
 
 
@@ -274,7 +278,7 @@ def _root(
         t = torch.lerp(a[rows], b[rows], at_a[rows] / (at_a[rows] - at_b[rows]))
         value = margin_value(
             take_rows(margin, rows),
-            torch.lerp(near.point[rows], far.point[rows], _per_row(t, near.point)),
+            torch.lerp(near.point[rows], far.point[rows], per_row(t, near.point)),
             batch_size=batch_size,
         )
         moves_b = value * at_a[rows] <= 0
@@ -289,13 +293,8 @@ def _root(
         better = value.abs() < residual[rows]
         best[rows] = torch.where(better, t, best[rows])
         residual[rows] = torch.where(better, value.abs(), residual[rows])
-    return torch.lerp(near.point, far.point, _per_row(best, near.point))
+    return torch.lerp(near.point, far.point, per_row(best, near.point))
 
 
 def _square(gradient: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1)
-
-
-def _per_row(values: Tensor, like: Tensor) -> Tensor:
-    """Give a number per row the axes that multiply whole rows."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

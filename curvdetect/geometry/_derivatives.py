@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from curvdetect.geometry._checks import check_count
 from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = [
@@ -16,27 +18,27 @@ __all__ = [
     "margin_value",
     "margin_value_and_gradient",
     "mean_decrease",
+    "per_row",
     "second_derivative",
+    "warn_if_piecewise_linear",
 ]
 
 
 def batches(n: int, batch_size: int | None, device: torch.device) -> Iterator[Tensor]:
     """Yield the positions 0 .. n-1 in runs of at most `batch_size`."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"batch_size must be a positive integer or None; got {batch_size!r}"
-        )
+    if batch_size is not None:
+        check_count("batch_size", batch_size, alternative=" or None")
     yield from torch.arange(n, device=device).split(batch_size or max(n, 1))
 
 
 @torch.no_grad()
 def margin_value(margin: Margin, x: Tensor, *, batch_size: int | None = None) -> Tensor:
-    """Evaluate a margin without recording gradients.
+    """Evaluate a margin, or any function of rows, without recording gradients.
 
     Parameters
     ----------
     margin : callable
-        F: (n, *input_shape) -> (n,).
+        F: (n, *input_shape) -> (n,); or logits, say, with more axes behind the first.
     x : Tensor of shape (n, *input_shape)
         Points.
     batch_size : int, optional
@@ -44,7 +46,7 @@ def margin_value(margin: Margin, x: Tensor, *, batch_size: int | None = None) ->
 
     Returns
     -------
-    Tensor of shape (n,)
+    Tensor of shape (n,), or what `margin` returns
         F(x). Cost: one forward pass a row.
 
     Examples
@@ -197,6 +199,11 @@ def hessian_product(
     return product
 
 
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Give a number per row the axes that multiply whole rows."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner product of every row."""
     return (a * b).flatten(1).sum(1)
@@ -247,8 +254,7 @@ def mean_decrease(
     >>> mean_decrease(f, torch.zeros(1, 2), torch.eye(2), step=0.5)
     tensor([[0.2500]])
     """
-    runs = batches(len(x), batch_size, x.device)
-    centre = torch.cat([function(x[rows]) for rows in runs])
+    centre = margin_value(function, x, batch_size=batch_size)
     total = torch.zeros_like(centre)
     n_directions = len(directions)
     for pairs in batches(len(x) * n_directions, batch_size, x.device):
@@ -257,3 +263,34 @@ def mean_decrease(
         for probe in (x[rows] + shift, x[rows] - shift):
             total.index_add_(0, rows, centre[rows] - function(probe))
     return total / (2 * n_directions)
+
+
+def warn_if_piecewise_linear(
+    margin: Margin,
+    z: Tensor,
+    v: Tensor,
+    *,
+    step: float,
+    start: tuple[Tensor, Tensor],
+    batch_size: int | None,
+    stacklevel: int,
+) -> None:
+    """Warn if the margin is not flat along the unit vectors `v`, one a row of `z`.
+
+    To be called where every exact second derivative is zero. An affine margin has
+    zero derivatives too, and rightly so: what tells the two apart is a second
+    difference over a finite step.
+    """
+    value, gradient = start
+    second_difference = -2 * value
+    for probe in (z + step * v, z - step * v):
+        second_difference += margin_value(margin, probe, batch_size=batch_size)
+    scale = 1e-4 * step * gradient.flatten(1).norm(dim=1)
+    if bool((second_difference.abs() > scale).any()):
+        warnings.warn(
+            "every exact second derivative is zero, but the function is not flat at "
+            f"step={step:g}: it is piecewise linear (ReLU, max-pooling). Use "
+            'method="forward" or "gradient", which measure curvature at a finite step.',
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from curvdetect.geometry._checks import check_labels
-from curvdetect.geometry._derivatives import batches, margin_value_and_gradient
+from curvdetect.geometry._derivatives import (
+    margin_value,
+    margin_value_and_gradient,
+    per_row,
+)
 from curvdetect.geometry._margins import PairwiseMargin
 
 __all__ = ["Start", "nearest_classes"]
@@ -37,7 +41,7 @@ class Start:
         """Return the way to each linearised boundary; 0 where there is none."""
         factor = self.value / self.gradient.flatten(1).square().sum(1)
         factor = factor.nan_to_num(0, posinf=0, neginf=0)
-        return -factor.reshape(-1, *[1] * (self.gradient.ndim - 1)) * self.gradient
+        return -per_row(factor, self.gradient) * self.gradient
 
 
 def nearest_classes(
@@ -48,14 +52,14 @@ def nearest_classes(
     label: Tensor | None = None,
     batch_size: int | None,
 ) -> Start:
-    """Choose the k classes whose boundaries are nearest to first order.
+    """Choose the k classes whose boundaries are nearest to first order, or all.
 
     Boundaries are those of the class in `label`, by default the predicted one.
     """
-    with torch.no_grad():
-        runs = batches(len(x), batch_size, x.device)
-        f = torch.cat([logits(x[rows]) for rows in runs])
+    f = margin_value(logits, x, batch_size=batch_size)
     n, n_classes = f.shape
+    if n_classes < 2:
+        raise ValueError(f"logits must be of at least 2 classes; got {n_classes}")
     predicted = f.argmax(dim=1)
     if label is not None:
         predicted = check_labels("label", label, n, n_classes)

@@ -7,15 +7,12 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import (
-    check_choice,
-    check_positive,
-    warn_if_piecewise_linear,
-)
+from curvdetect.geometry._checks import check_choice, check_positive
 from curvdetect.geometry._derivatives import (
     batches,
     hessian_product,
     margin_value_and_gradient,
+    warn_if_piecewise_linear,
 )
 from curvdetect.geometry._directions import CoordinateAxes, Householder
 from curvdetect.geometry._margins import Margin, take_rows

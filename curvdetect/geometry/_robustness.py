@@ -15,7 +15,7 @@ from curvdetect.geometry._checks import (
     check_positive,
     check_vectors,
 )
-from curvdetect.geometry._derivatives import batches
+from curvdetect.geometry._derivatives import batches, margin_value, per_row
 from curvdetect.geometry._margins import PairwiseMargin
 from curvdetect.geometry._nearest_classes import nearest_classes
 
@@ -119,12 +119,8 @@ def adversarial_perturbation(
     check_count("n_boundaries", n_boundaries)
     check_bounds(bounds)
     x = x.detach()
-    with torch.no_grad():
-        n_classes = logits(x[:1]).shape[1]
-    if n_classes < 2:
-        raise ValueError(f"logits must be of at least 2 classes; got {n_classes}")
-    k = min(n_boundaries, n_classes - 1)
-    start = nearest_classes(logits, x, k, label=label, batch_size=batch_size)
+    start = nearest_classes(logits, x, n_boundaries, label=label, batch_size=batch_size)
+    k = start.classes.shape[1]
     boundary = find_boundary(
         PairwiseMargin(
             logits, start.predicted.repeat_interleave(k), start.classes.flatten()
@@ -141,9 +137,8 @@ def adversarial_perturbation(
     norms, nearest = distances.min(dim=1)
     rows = nearest + k * torch.arange(len(x), device=x.device)
     moves = (norms > 0) & norms.isfinite()
-    shape = (-1, *[1] * (x.ndim - 1))
     return Perturbation(
-        points=boundary.points[rows].where(moves.reshape(shape), x),
+        points=boundary.points[rows].where(per_row(moves, x), x),
         norms=norms,
         other=start.classes.flatten()[rows],
         converged=norms.isfinite(),
@@ -215,15 +210,14 @@ def random_direction_robustness(
     check_count("n_steps", n_steps)
     v = check_vectors("v", v, x)
     n, m = len(x), len(v)
-    runs = batches(n, batch_size, x.device)
-    label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
+    label = margin_value(logits, x, batch_size=batch_size).argmax(1)
 
     def changed(pairs: Tensor, alpha: Tensor) -> Tensor:
         """Return whether the class changes at +alpha or at -alpha, pair by pair."""
         results = []
         for run in batches(len(pairs), batch_size, x.device):
             row, direction = pairs[run] // m, v[pairs[run] % m]
-            shift = alpha[run].reshape(-1, *[1] * (x.ndim - 1)) * direction
+            shift = per_row(alpha[run], x) * direction
             ahead, behind = logits(x[row] + shift), logits(x[row] - shift)
             other = (ahead.argmax(1) != label[row]) | (behind.argmax(1) != label[row])
             results.append(other)

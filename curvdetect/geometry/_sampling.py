@@ -13,9 +13,12 @@ from curvdetect.geometry._checks import (
     check_count,
     check_positive,
     check_vectors,
+)
+from curvdetect.geometry._derivatives import (
+    batches,
+    second_derivative,
     warn_if_piecewise_linear,
 )
-from curvdetect.geometry._derivatives import batches, second_derivative
 from curvdetect.geometry._directions import random_directions
 from curvdetect.geometry._margins import Margin, take_rows
 

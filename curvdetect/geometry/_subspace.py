@@ -11,7 +11,11 @@ from torch import Tensor
 
 from curvdetect.geometry._checks import check_count, check_positive, check_vectors
 from curvdetect.geometry._curvature import normal_curvature
-from curvdetect.geometry._derivatives import batches, margin_value_and_gradient
+from curvdetect.geometry._derivatives import (
+    batches,
+    margin_value,
+    margin_value_and_gradient,
+)
 from curvdetect.geometry._directions import project_to_tangent, random_directions
 from curvdetect.geometry._margins import Margin
 from curvdetect.geometry._sampling import CurvatureMethod
@@ -292,8 +296,7 @@ def label_changes(
     noise = noise - within if complement else within
     noise = norm * noise / noise.norm(dim=1, keepdim=True)
     noise = noise.reshape(-1, *x.shape[1:])
-    runs = batches(len(x), batch_size, x.device)
-    label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
+    label = margin_value(logits, x, batch_size=batch_size).argmax(1)
     changed = []
     for pairs in batches(len(x) * n_draws, batch_size, x.device):
         rows = pairs // n_draws

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from curvdetect.geometry._boundary import find_boundary
 from curvdetect.geometry._checks import check_count
-from curvdetect.geometry._derivatives import batches, margin_gradient, margin_value
+from curvdetect.geometry._derivatives import (
+    batches,
+    margin_gradient,
+    margin_value,
+    per_row,
+)
 from curvdetect.geometry._margins import RegionMargin
 
 __all__ = ["RegionPath", "convex_combinations", "path_in_region"]
@@ -108,8 +113,7 @@ def path_in_region(
     check_count("n_samples", n_samples)
     n = len(a)
     ends = torch.cat([a, b])
-    runs = batches(len(ends), batch_size, ends.device)
-    labels = torch.cat([logits(ends[rows]).argmax(1) for rows in runs])
+    labels = margin_value(logits, ends, batch_size=batch_size).argmax(1)
     label, other = labels[:n], labels[n:]
     if not torch.equal(label, other):
         first = int((label != other).nonzero()[0])
@@ -174,10 +178,9 @@ def _segments_inside(
     )
     for run in batches(len(row) * (n_samples + 1), batch_size, points.device):
         r, s = row[run // (n_samples + 1)], segment[run // (n_samples + 1)]
-        weight = weights[1 + run % (n_samples + 1)].reshape(
-            -1, *[1] * (points.ndim - 2)
-        )
-        sample = torch.lerp(points[r, s], points[r, s + 1], weight)
+        weight = weights[1 + run % (n_samples + 1)]
+        first, second = points[r, s], points[r, s + 1]
+        sample = torch.lerp(first, second, per_row(weight, first))
         f = logits(sample)
         outside = (f.argmax(1) != label[r]) | ~f.isfinite().all(1)
         inside[r[outside], s[outside]] = False
@@ -195,7 +198,7 @@ def _pushed_into_region(
     rows, z = rows[boundary.converged], boundary.points[boundary.converged]
     inwards = margin_gradient(margin.take(rows), z, batch_size=batch_size)
     scale = lengths[rows] / inwards.flatten(1).norm(dim=1)
-    inwards = scale.reshape(-1, *[1] * (p.ndim - 1)) * inwards
+    inwards = per_row(scale, p) * inwards
     for depth in _DEPTHS:
         result[rows] = z + depth * inwards
         value = margin_value(margin.take(rows), result[rows], batch_size=batch_size)
@@ -264,8 +267,7 @@ def convex_combinations(
     """
     check_count("k", k)
     check_count("n_draws", n_draws)
-    runs = batches(len(x), batch_size, x.device)
-    label = torch.cat([logits(x[rows]).argmax(1) for rows in runs]).cpu()
+    label = margin_value(logits, x, batch_size=batch_size).argmax(1).cpu()
     large = torch.bincount(label)[label] >= k
     if not bool(large.any()):
         raise ValueError(

@@ -16,7 +16,7 @@ from curvdetect.geometry._checks import (
     check_positive,
     check_vectors,
 )
-from curvdetect.geometry._derivatives import batches, margin_gradient
+from curvdetect.geometry._derivatives import batches, margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
 __all__ = [
@@ -92,8 +92,7 @@ def fooling_rate(
     v = check_vectors("v", v, x)
     check_bounds(bounds)
     n, m = len(x), len(v)
-    runs = batches(n, batch_size, x.device)
-    label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
+    label = margin_value(logits, x, batch_size=batch_size).argmax(1)
     fooled = []
     for pairs in batches(m * n, batch_size, x.device):
         moved = x[pairs % n] + v[pairs // n]
@@ -175,9 +174,7 @@ def universal_perturbation(
     check_bounds(bounds)
     if not len(x):
         raise ValueError("x must hold at least one point; got none")
-    with torch.no_grad():
-        runs = batches(len(x), batch_size, x.device)
-        label = torch.cat([logits(x[rows]).argmax(1) for rows in runs])
+    label = margin_value(logits, x, batch_size=batch_size).argmax(1)
     if start is None:
         start = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
     (v,) = check_vectors("start", start.detach()[None], x)

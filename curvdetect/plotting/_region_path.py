@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from curvdetect._extras import require
-from curvdetect.geometry import path_in_region
+from curvdetect.geometry import margin_value, path_in_region
 from curvdetect.model import TorchModel, as_array
 from curvdetect.plotting._axes import axes_or_new
 
@@ -133,13 +133,11 @@ class RegionPathDisplay:
             reach = max(0.3 * distance, 1.3 * float(places[:, 1].abs().max()))
             t = torch.linspace(-reach, reach, n_points).to(along)
             rows = []
-            with torch.no_grad():
-                for height in t:
-                    line = origin + s[:, None] * along + height * across
-                    line = line.reshape(-1, *ends.shape[1:])
-                    rows.append(
-                        torch.cat([model.logits(p).argmax(1) for p in line.split(size)])
-                    )
+            for height in t:
+                line = origin + s[:, None] * along + height * across
+                line = line.reshape(-1, *ends.shape[1:])
+                f = margin_value(model.logits, line, batch_size=size)
+                rows.append(f.argmax(1))
         return cls.from_predictions(
             torch.stack(rows).cpu().numpy(),
             (as_array(s), as_array(t)),
