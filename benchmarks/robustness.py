@@ -72,8 +72,10 @@ def main() -> None:
         "resnet" if args.dataset == "cifar10" else "lenet"
     ]
     train = load_dataset(args.dataset, data_dir=args.data_dir, train=True)[0]
-    # The first thousand served to choose how many projections to take, and how.
-    right = 1000 + np.flatnonzero(model.predict(X[1000:2000]) == y[1000:2000])
+    # Of MNIST and Fashion-MNIST, early images served to choose the projections.
+    first = 0 if args.dataset == "cifar10" else 1000
+    images = slice(first, first + 1000)
+    right = first + np.flatnonzero(model.predict(X[images]) == y[images])
     x = torch.from_numpy(X[right[:n_images]])
     learn, judge = torch.from_numpy(train[:n_learn]), torch.from_numpy(X[:n_judge])
     size = model.rows_per_batch(x[:1])

@@ -98,7 +98,7 @@ def adversarial_perturbation(
 
     Notes
     -----
-    On two trained LeNets, within the bounds, the median norm was 0.99 to 1.00 times
+    On two trained LeNets, within the bounds, the median norm was 1.01 times
     that of the best of DeepFool, DDN (300 steps) and FMN (500 steps) of foolbox.
 
     References
