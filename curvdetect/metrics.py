@@ -1,18 +1,31 @@
-"""Detection figures with their 95 % intervals; scikit-learn and SciPy do the work."""
+"""Detection figures with their 95 % intervals, by SciPy; and the count of passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
-__all__ = ["Figure", "auroc", "mean_norm", "share", "tpr_at_fpr"]
+__all__ = [
+    "Figure",
+    "Passes",
+    "auroc",
+    "count_passes",
+    "mean_norm",
+    "share",
+    "tpr_at_fpr",
+]
 
 _N_RESAMPLES = 1000
+#: Resamples held at a time.
+_BATCH = 100
 
 
 class Figure(NamedTuple):
@@ -52,9 +65,12 @@ def auroc(clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0) ->
     1.0
     """
 
-    def area(clean: npt.NDArray[Any], adversarial: npt.NDArray[Any]) -> float:
-        truth = np.repeat([0, 1], [len(clean), len(adversarial)])
-        return float(roc_auc_score(truth, np.concatenate([clean, adversarial])))
+    def area(
+        clean: npt.NDArray[Any], adversarial: npt.NDArray[Any], axis: int
+    ) -> npt.NDArray[Any]:
+        n_pairs = clean.shape[axis] * adversarial.shape[axis]
+        test = stats.mannwhitneyu(adversarial, clean, axis=axis, method="asymptotic")
+        return np.asarray(test.statistic / n_pairs)
 
     return _bootstrap(area, clean, adversarial, seed)
 
@@ -85,11 +101,15 @@ def tpr_at_fpr(
     1.0
     """
 
-    def rate(clean: npt.NDArray[Any], adversarial: npt.NDArray[Any]) -> float:
-        truth = np.repeat([0, 1], [len(clean), len(adversarial)])
-        scores = np.concatenate([clean, adversarial])
-        reached, detected, _ = roc_curve(truth, scores, drop_intermediate=False)
-        return float(detected[reached <= fpr + 1e-12].max())
+    def rate(
+        clean: npt.NDArray[Any], adversarial: npt.NDArray[Any], axis: int
+    ) -> npt.NDArray[Any]:
+        clean, adversarial = (np.moveaxis(v, axis, -1) for v in (clean, adversarial))
+        n_above = int(fpr * clean.shape[-1] + 1e-9)  # that may be flagged
+        if n_above >= clean.shape[-1]:
+            return np.ones(clean.shape[:-1])
+        limit = np.sort(clean, axis=-1)[..., -1 - n_above, None]
+        return np.asarray((adversarial > limit).mean(axis=-1))
 
     return _bootstrap(rate, clean, adversarial, seed)
 
@@ -147,20 +167,86 @@ def mean_norm(norms: npt.ArrayLike) -> Figure:
 
 
 def _bootstrap(
-    statistic: Callable[..., float],
+    statistic: Callable[..., npt.NDArray[Any]],
     clean: npt.ArrayLike,
     adversarial: npt.ArrayLike,
     seed: int,
 ) -> Figure:
     samples = np.asarray(clean, dtype=np.float64), np.asarray(adversarial, np.float64)
-    value = statistic(*samples)
+    value = float(statistic(*samples, axis=-1))
     result = stats.bootstrap(
         samples,
         statistic,
-        vectorized=False,
+        vectorized=True,
         n_resamples=_N_RESAMPLES,
+        batch=_BATCH,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
     return Figure(value, float(interval.low), float(interval.high))
+
+
+@dataclass
+class Passes:
+    """What :func:`count_passes` counted.
+
+    Attributes
+    ----------
+    forward, backward : int
+        Images that went through the network each way.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    @property
+    def forward_equivalents(self) -> int:
+        """Cost in forward passes of one image; a backward pass counts as two."""
+        return self.forward + 2 * self.backward
+
+
+@contextmanager
+def count_passes(module: nn.Module) -> Iterator[Passes]:
+    """Count the images that a network is given, and those it is differentiated at.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Yields
+    ------
+    Passes
+        Counts, while the context lasts.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect.metrics import count_passes
+    >>> network = torch.nn.Linear(4, 2)
+    >>> x = torch.zeros(3, 4, requires_grad=True)
+    >>> with count_passes(network) as passes:
+    ...     network(x).sum().backward()
+    >>> passes, passes.forward_equivalents
+    (Passes(forward=3, backward=3), 9)
+    """
+    passes = Passes()
+
+    def backward(gradient: Tensor) -> None:
+        passes.backward += len(gradient)
+
+    def forward(called: nn.Module, _: Any, output: Any) -> None:
+        if called is not module:
+            return
+        passes.forward += len(output)
+        if output.requires_grad:
+            output.register_hook(backward)
+
+    # Of all modules: a hook of its own would become part of the module, and of what
+    # joblib looks results up by.
+    handle = register_module_forward_hook(forward)
+    try:
+        yield passes
+    finally:
+        handle.remove()

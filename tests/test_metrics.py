@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
-from curvdetect import metrics
+from curvdetect import CurvatureFeaturizer, metrics
 
 
 def test_auroc_is_scikit_learns(rng):
@@ -45,3 +46,23 @@ def test_mean_norm_interval():
     figure = metrics.mean_norm([1.0, 2.0, 3.0, 4.0])
     half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2
     assert figure == pytest.approx((2.5, 2.5 - half, 2.5 + half), rel=1e-5)
+
+
+def test_passes_are_counted_where_they_go_through(model, images):
+    x = torch.from_numpy(images[0][:6]).requires_grad_()
+    with metrics.count_passes(model.module) as passes:
+        model.logits(x)
+        assert (passes.forward, passes.backward) == (6, 0)
+        torch.autograd.grad(model.logits(x[:4]).sum(), x)
+        torch.nn.Linear(784, 2)(x.flatten(1)).sum().backward()  # another network
+    model.logits(x)  # no longer
+    assert (passes.forward, passes.backward) == (10, 4)
+    assert passes.forward_equivalents == 18
+
+
+def test_the_featurizer_costs_what_it_says(model, images):
+    """About (L - 1) (2 n_directions + 23) forward passes an image."""
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(images[0])
+    with metrics.count_passes(model.module) as passes:
+        featurizer.transform(images[0])
+    assert passes.forward_equivalents / len(images[0]) <= 9 * (2 * 8 + 23)
