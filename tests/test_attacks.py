@@ -187,3 +187,12 @@ def test_attacks_that_draw_from_numpy_are_seeded(model, images):
 def test_a_negative_factor_is_refused(model):
     with pytest.raises(ValueError, match="factor must be a positive finite number"):
         MinimalNormAttack(model, factor=-1)
+
+
+def test_minimal_norm_without_bounds():
+    """The same plane, for a model that takes any number."""
+    model = TorchModel(nn.Identity().eval(), input_shape=(2,), bounds=None)
+    made = make_adversarial_set(
+        model, MinimalNormAttack(model), np.array([[4.0, 2.0]], np.float32), [0]
+    )
+    assert made.norms == pytest.approx([1.02 * np.sqrt(2)], rel=1e-3)
