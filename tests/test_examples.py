@@ -22,6 +22,10 @@ def test_example(path, capsys):
         clean, adversarial = (int(n) for n in re.findall(r"(\d+)%", printed))
         assert clean <= 15
         assert adversarial >= 50
+    if path.stem == "adaptive_attack":
+        blind, adaptive = (int(n) for n in re.findall(r"flagged: (\d+)%", printed))
+        assert blind >= 50
+        assert adaptive <= 10
     if path.stem == "pytorch_ood_detector":
         energy, curvature = (float(n) for n in re.findall(r"AUROC (\S+)", printed))
         assert curvature > max(energy, 0.9)
