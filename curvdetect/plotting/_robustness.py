@@ -177,8 +177,8 @@ class RobustnessDisplay:
         self.ax_.set_xscale("log")
         self.ax_.set_xlabel("L2 norm that changes the class (input units)")
         self.ax_.set_ylabel("share")
-        self.ax_.set_ylim(top=1.3 * self.ax_.get_ylim()[1])  # room for the legend
-        self.ax_.legend(frameon=False)
+        # Its entries are long: above the axes nothing is in their way.
+        self.ax_.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return self
 
 

@@ -1,0 +1,341 @@
+"""What it costs an attacker who knows the detector to evade it.
+
+    python benchmarks/adaptive.py fashion-mnist \
+        --out benchmarks/results/adaptive-fashion-mnist.json
+
+Thresholds are set on clean images; attacks are on others that the network gets right.
+First, attacks within L-infinity budgets: the share of images that are misclassified,
+and misclassified without being flagged, at 5 % and at 1 % false positives. Then the
+evasion cost in L2: the median norm of the smallest perturbation found that evades, over
+that of the smallest that fools the network alone; for the default detector and others.
+`--weights` takes a LeNet of your own, such as one trained with CURE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvdetect import CurvatureFeaturizer, TorchModel, metrics
+from curvdetect.attacks import (
+    CurvatureScore,
+    EvasionAttack,
+    LogitMatchingAttack,
+    NeighbourhoodMarginAttack,
+    minimal_evasion,
+    pgd,
+)
+from curvdetect.datasets import load_dataset
+from curvdetect.geometry import adversarial_perturbation
+from curvdetect.geometry._nearest_classes import nearest_classes
+from curvdetect.networks import LeNet, load_lenet, load_resnet20
+
+EPS = {"mnist": 50 / 255, "fashion-mnist": 16 / 255, "cifar10": 2 / 255}
+BUDGETS = (0.5, 1, 2, 4)
+STEPS = (5, 20, 80)
+#: L2 budgets, in medians of the smallest perturbations.
+L2_BUDGETS = (1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 3, 5)
+#: Radius of the neighbours an attacker makes wrong too, and of the laplacian's scales.
+RADII = {"mnist": 3.0, "fashion-mnist": 3.0, "cifar10": 1.0}
+SCALES = (1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Scores with a gradient, and their thresholds: flagged if any is above its own.
+
+    `of_attacker` is what the attacker differentiates: the same scores, but where they
+    are drawn at random.
+    """
+
+    scores: Callable[[Tensor], Tensor]
+    of_attacker: Callable[[Tensor], Tensor]
+    thresholds: dict[float, np.ndarray]
+
+    def excess(self, x: Tensor, fpr: float) -> np.ndarray:
+        """Return how far the largest score is above its threshold."""
+        values = in_batches(self.scores, x)
+        return (values - self.thresholds[fpr]).max(axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=sorted(EPS))
+    parser.add_argument("--weights", help="of a LeNet; the one shipped by default")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--n-images", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--cost-only", action="store_true", help="of the default")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+
+    model, calibration, x, label = load(args)
+    of = detectors(model, args.network, calibration)
+    results = {
+        "network": args.network,
+        "weights": args.weights or "as shipped",
+        "n_calibration": len(calibration),
+        "n_images": len(x),
+        "steps": args.steps,
+        "torch": torch.__version__,
+    }
+    if not args.cost_only:
+        results["budgets"] = within_budgets(
+            model, args, of["default"], calibration, x, label
+        )
+        results["by_steps"] = by_steps(model, args, of["default"], x, label)
+    with model.evaluating():
+        smallest = adversarial_perturbation(
+            model.logits, x, label=label, bounds=(0, 1), batch_size=256
+        ).norms
+    results["median_norm_to_fool"] = float(smallest.median())
+    results["evasion"] = {}
+    for name, detector in of.items():
+        if args.cost_only and name != "default":
+            continue
+        results["evasion"][name] = evasion_cost(
+            model, args, detector, x, label, smallest
+        )
+        print(name, results["evasion"][name], flush=True)
+        results["seconds"] = round(time.perf_counter() - started, 1)
+        args.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
+    """Return a network, clean images, and images to attack with their labels."""
+    X, y = load_dataset(args.network, data_dir=args.data_dir)
+    if args.network == "cifar10":
+        model = TorchModel(
+            load_resnet20(args.data_dir),
+            input_shape=(3, 32, 32),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+    else:
+        if args.weights is None:
+            module = load_lenet(args.network)
+        else:
+            module = LeNet()
+            module.load_state_dict(torch.load(args.weights, weights_only=True))
+        model = TorchModel(module.eval(), input_shape=(1, 28, 28))
+    right = model.predict(X[:1000]) == y[:1000]
+    clean, test = np.flatnonzero(right[:600]), 600 + np.flatnonzero(right[600:])
+    test = test[: args.n_images]
+    return (
+        model,
+        torch.from_numpy(X[clean]),
+        torch.from_numpy(X[test]),
+        torch.from_numpy(y[test]),
+    )
+
+
+# Detectors ------------------------------------------------------------------
+
+
+def detectors(model: TorchModel, network: str, clean: Tensor) -> dict[str, Detector]:
+    """Return the default, and what might be harder to evade."""
+    one = CurvatureFeaturizer(model, random_state=0).fit(clean)
+    scale = one.step_
+    three = CurvatureFeaturizer(
+        model, random_state=0, step=(scale / 2, scale, 2 * scale)
+    ).fit(clean)
+    default, scales = CurvatureScore(one), CurvatureScore(three)
+    laplacian = Laplacian(model, torch.from_numpy(one.directions_))
+
+    nearness = Nearness(model)
+
+    def with_laplacian(x: Tensor) -> Tensor:
+        return torch.cat([scales(x), laplacian(x)], dim=1)
+
+    def with_distance(x: Tensor) -> Tensor:
+        return torch.cat([scales(x), nearness(x)], dim=1)
+
+    ways = {
+        "default": (default, default),
+        "secret directions": (
+            CurvatureScore(one, fresh_directions=True, seed=1),
+            CurvatureScore(one, fresh_directions=True, seed=2),
+        ),
+        "three scales": (scales, scales),
+        "three scales and laplacian": (with_laplacian, with_laplacian),
+        "three scales and distance": (with_distance, with_distance),
+    }
+    found = {}
+    for name, (scores, of_attacker) in ways.items():
+        values = in_batches(scores, clean)
+        levels = {fpr: thresholds(values, fpr) for fpr in (0.01, 0.05)}
+        found[name] = Detector(scores, of_attacker, levels)
+    return found
+
+
+class Laplacian:
+    """The largest mean decrease of a margin around an image, at each scale.
+
+    As the featurizer's "laplacian", but over all boundaries, and differentiable.
+    """
+
+    def __init__(self, model: TorchModel, directions: Tensor) -> None:
+        self.model, self.directions = model, directions
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with self.model.evaluating():
+            centre = self.model.logits(x)
+            own = centre.argmax(1, keepdim=True)
+            columns = []
+            for scale in SCALES:
+                shifts = scale * torch.cat([self.directions, -self.directions])
+                around = self.model.logits((x[:, None] + shifts).flatten(0, 1))
+                decrease = centre - around.unflatten(0, (len(x), -1)).mean(1)
+                margins = decrease.gather(1, own) - decrease
+                columns.append(margins.scatter(1, own, -torch.inf).max(1).values)
+        return torch.stack(columns, dim=1)
+
+
+class Nearness:
+    """Minus the first-order distance to the nearest boundary."""
+
+    def __init__(self, model: TorchModel) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with self.model.evaluating():
+            start = nearest_classes(self.model.logits, x.detach(), 1, batch_size=256)
+            slope = start.gradient.flatten(1).norm(dim=1)
+            margin = self.model.margin(start.predicted, start.classes[:, 0])
+            return -(margin(x) / slope)[:, None]
+
+
+def thresholds(values: np.ndarray, fpr: float) -> np.ndarray:
+    """Return a threshold a score, all at one level, that together flag `fpr`."""
+    for level in np.linspace(fpr, fpr / (2 * values.shape[1]), 50):
+        limits = np.quantile(values, 1 - level, axis=0, method="higher")
+        if (values > limits).any(axis=1).mean() <= fpr:
+            break
+    return limits.astype(np.float32)
+
+
+def in_batches(scores: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
+    """Score images without gradients."""
+    with torch.no_grad():
+        return np.concatenate([scores(part).numpy() for part in x.split(64)])
+
+
+# Attacks --------------------------------------------------------------------
+
+
+def within_budgets(model, args, detector, clean, x, label):
+    """Return what each attack reaches within each L-infinity budget."""
+    clean_scores = detector.excess(clean, 0.05)
+    rows = []
+    for factor in BUDGETS:
+        eps = factor * EPS[args.network]
+        common = {"eps": eps, "steps": args.steps}
+        ways = {
+            "PGD": pgd(model, **common),
+            "neighbourhood margin": NeighbourhoodMarginAttack(
+                model, radius=RADII[args.network], **common
+            ),
+            "logit matching": LogitMatchingAttack(model, references=clean, **common),
+            "orthogonal PGD": evasion(model, detector, 0.05, **common),
+        }
+        for name, attack in ways.items():
+            row = {"attack": name, "eps": eps}
+            row |= outcome(model, detector, attacked(attack, x, label), label)
+            scores = row.pop("scores")
+            if len(scores) > 1:
+                row["auroc"] = metrics.auroc(clean_scores, scores)
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def by_steps(model, args, detector, x, label):
+    """Return whether more steps help the attacker, at the report's budget."""
+    rows = []
+    for steps in STEPS:
+        attack = evasion(model, detector, 0.05, eps=EPS[args.network], steps=steps)
+        row = outcome(model, detector, attacked(attack, x, label), label)
+        del row["scores"]
+        rows.append({"steps": steps, **row})
+    return rows
+
+
+def evasion(model, detector, fpr, **common):
+    """Return orthogonal PGD against a detector."""
+    return EvasionAttack(
+        model, detector.of_attacker, detector.thresholds[fpr].tolist(), **common
+    )
+
+
+def attacked(attack, x: Tensor, label: Tensor) -> Tensor:
+    """Attack a few images at a time: scores keep a graph of all their probes."""
+    pairs = zip(x.split(32), label.split(32), strict=True)
+    return torch.cat([attack(*pair).detach() for pair in pairs])
+
+
+def outcome(model, detector, x: Tensor, label: Tensor) -> dict:
+    """Return who is misclassified, who evades, and the scores of the former."""
+    wrong = model.predict(x) != label.numpy()
+    row = {"misclassified": metrics.share(wrong)}
+    for fpr in (0.05, 0.01):
+        evades = wrong & (detector.excess(x, fpr) <= 0)
+        row[f"evades_at_{fpr:.0%}"] = metrics.share(evades)
+    return row | {"scores": detector.excess(x[wrong], 0.05)}
+
+
+def evasion_cost(model, args, detector, x, label, smallest):
+    """Return the smallest norms of two attackers, the better of them for each image."""
+    unit = float(smallest.median())
+
+    def evades(z: Tensor, of: Tensor) -> Tensor:
+        wrong = model.predict(z) != of.numpy()
+        passed = np.zeros(len(z), dtype=bool)
+        if wrong.any():
+            passed[wrong] = detector.excess(z[wrong], 0.05) <= 0
+        return torch.from_numpy(passed)
+
+    ways = {
+        "orthogonal PGD": lambda eps: evasion(
+            model, detector, 0.05, eps=eps, norm="L2", steps=args.steps
+        ),
+        "neighbourhood margin": lambda eps: NeighbourhoodMarginAttack(
+            model, eps=eps, radius=RADII[args.network], norm="L2", steps=args.steps
+        ),
+    }
+    norms = {}
+    for name, attack in ways.items():
+        parts = zip(x.split(32), label.split(32), strict=True)
+        norms[name] = torch.cat(
+            [
+                minimal_evasion(
+                    attack, evades, *part, budgets=[unit * b for b in L2_BUDGETS]
+                ).norms
+                for part in parts
+            ]
+        )
+    best = torch.stack(list(norms.values())).amin(0)
+    return {
+        "median_norm_to_evade": float(best.median()),
+        "evasion_cost": float(best.median() / unit),
+        "median_ratio": float((best / smallest).median()),
+        "evasion_cost_by_attack": {
+            name: float(values.median() / unit) for name, values in norms.items()
+        },
+        "not_evaded": metrics.share(best.isinf().numpy()),
+    }
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=UserWarning)
+    main()

@@ -1,0 +1,120 @@
+"""Networks, images and attacks of the detection benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torchattacks
+
+from curvdetect import GuardedClassifier, TorchModel
+from curvdetect.attacks import (
+    CurvatureScore,
+    EvasionAttack,
+    MinimalNormAttack,
+    NeighbourhoodMarginAttack,
+    pgd,
+)
+from curvdetect.datasets import load_dataset
+from curvdetect.networks import load_lenet, load_resnet20
+
+#: L-infinity budgets, times 255: the report's, and two for CIFAR-10.
+BUDGETS = {"mnist": (50,), "fashion-mnist": (16,), "cifar10": (2, 8)}
+#: The last 5,000 training images of the LeNets were not trained on.
+N_DEVELOPMENT = 5000
+#: Attacks that know the default detector.
+ADAPTIVE = ("adaptive: neighbourhood margin", "adaptive: orthogonal PGD")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels, for one purpose alone."""
+
+    X: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A network, and three sets of images that it was not trained on.
+
+    `fit` is what detectors learn from, clean and attacked; `calibration` sets their
+    thresholds, clean alone; `test` gives the figures and nothing else.
+    """
+
+    model: TorchModel
+    fit: Split
+    calibration: Split
+    test: Split
+
+
+def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Protocol:
+    """Load a network and its images; `scale` shrinks the sets, to try things out."""
+    X, y = load_dataset(network, data_dir=data_dir)
+    if network == "cifar10":
+        # Only 1,017 test images are at hand, and the network knows all others.
+        model = TorchModel(
+            load_resnet20(data_dir),
+            input_shape=(3, 32, 32),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+        parts = [(X, y, 0, 240), (X, y, 240, 240), (X, y, 480, 280)]
+    else:
+        model = TorchModel(load_lenet(network), input_shape=(1, 28, 28))
+        X_dev, y_dev = load_dataset(network, data_dir=data_dir, train=True)
+        X_dev, y_dev = X_dev[-N_DEVELOPMENT:], y_dev[-N_DEVELOPMENT:]
+        # The first 1,000 test images served other benchmarks.
+        parts = [(X_dev, y_dev, 0, 1200), (X_dev, y_dev, 1200, 800), (X, y, 1000, 600)]
+    splits = []
+    for images, labels, start, size in parts:
+        rows = slice(start, start + max(int(scale * size), 20))
+        splits.append(Split(images[rows], labels[rows]))
+    return Protocol(model, *splits)
+
+
+def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
+    """Return every attack, by its name with its budget."""
+    module = model.as_module()
+    found: dict[str, Callable] = {}
+    for budget in BUDGETS[network]:
+        eps = budget / 255
+        found[f"FGSM {budget}/255"] = torchattacks.FGSM(module, eps=eps)
+        found[f"PGD {budget}/255"] = pgd(model, eps=eps)
+        found[f"APGD {budget}/255"] = torchattacks.APGD(module, eps=eps, steps=20)
+    found["CW"] = _within(torchattacks.CW(module, c=5, steps=100, lr=0.01))
+    found["DeepFool"] = torchattacks.DeepFool(module)
+    for factor in (1.02, 1.5, 2):
+        found[f"minimal norm x {factor}"] = MinimalNormAttack(model, factor=factor)
+    square = max(BUDGETS[network]) if network != "cifar10" else min(BUDGETS[network])
+    found[f"Square {square}/255"] = torchattacks.Square(
+        module, eps=square / 255, n_queries=1000
+    )
+    return found
+
+
+def adaptive_attacks(protocol: Protocol, network: str) -> dict[str, Callable]:
+    """Return ADAPTIVE, against the network and a guard with defaults."""
+    model, calibration = protocol.model, protocol.calibration
+    eps = min(BUDGETS[network]) / 255
+    right = model.predict(calibration.X) == calibration.y
+    guard = GuardedClassifier(model, target_fpr=0.05, random_state=0)
+    guard.fit(calibration.X[right])
+    steps = 10 if network == "cifar10" else 25
+    neighbourhood = NeighbourhoodMarginAttack(
+        model, eps=eps, radius=3.0 if eps > 0.01 else 1.0, steps=steps
+    )
+    orthogonal = EvasionAttack(
+        model,
+        CurvatureScore(guard.featurizer_),
+        float(guard.detector_.threshold_),
+        eps=eps,
+        steps=steps,
+    )
+    return dict(zip(ADAPTIVE, (neighbourhood, orthogonal), strict=True))
+
+
+def _within(attack: Callable) -> Callable:
+    """Keep images inside the bounds, where CW's change of variables can move them."""
+    return lambda images, labels: attack(images.clamp(1e-3, 1 - 1e-3), labels)

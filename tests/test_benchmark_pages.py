@@ -1,0 +1,34 @@
+"""The pages of the benchmarks are those of the committed results."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run(script, argv, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script, *map(str, argv)])
+    runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("script", "page", "option"),
+    [
+        ("detection/report.py", "detection.md", "--pictures"),
+        ("adaptive_report.py", "adaptive.md", "--picture"),
+    ],
+)
+def test_page(script, page, option, tmp_path, monkeypatch):
+    picture = tmp_path / "adaptive.png" if option == "--picture" else tmp_path
+    argv = ["--results", RESULTS, "--out", tmp_path / page, option, picture]
+    run(script, argv, monkeypatch)
+    made = (tmp_path / page).read_text()
+    assert made == (ROOT / "docs" / page).read_text()
+    for name in re.findall(r"!\[.*?\]\(images/(.*?)\)", made):
+        assert (tmp_path / name).exists()
+        assert (ROOT / "docs" / "images" / name).exists()
