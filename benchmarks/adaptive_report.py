@@ -47,9 +47,13 @@ def main() -> None:
 def draw(full: list[dict], path: Path) -> None:
     """Draw who evades within which budget."""
     fig, axes = plt.subplots(
-        1, len(full), figsize=(4.2 * len(full), 3.8), constrained_layout=True
+        1,
+        len(full),
+        figsize=(4.2 * len(full), 3.8),
+        constrained_layout=True,
+        squeeze=False,
     )
-    for ax, results in zip(axes, full, strict=True):
+    for ax, results in zip(axes[0], full, strict=True):
         for attack, (label, color, marker) in STYLES.items():
             rows = [row for row in results["budgets"] if row["attack"] == attack]
             ax.plot(
@@ -68,7 +72,7 @@ def draw(full: list[dict], path: Path) -> None:
             ylabel="misclassified and not flagged",
             ylim=(-0.02, 1.05),
         )
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     fig.savefig(path, dpi=130)
     plt.close(fig)

@@ -56,7 +56,12 @@ def auroc(clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0) ->
     -------
     Figure
         Clean and adversarial scores are resampled separately, 1,000 times
-        (percentile interval).
+        (percentile interval); NaN for the ends if there is but one of a kind.
+
+    Raises
+    ------
+    ValueError
+        If there are no scores of a kind, or one is NaN.
 
     Examples
     --------
@@ -173,7 +178,15 @@ def _bootstrap(
     seed: int,
 ) -> Figure:
     samples = np.asarray(clean, dtype=np.float64), np.asarray(adversarial, np.float64)
+    for name, scores in zip(("clean", "adversarial"), samples, strict=True):
+        if np.isnan(scores).any() or not len(scores):
+            raise ValueError(
+                f"{name} must hold at least one score, and no NaN; got "
+                f"{np.isnan(scores).sum()} NaN among {len(scores)}"
+            )
     value = float(statistic(*samples, axis=-1))
+    if min(map(len, samples)) < 2:
+        return Figure(value, np.nan, np.nan)  # one score says nothing of its spread
     result = stats.bootstrap(
         samples,
         statistic,

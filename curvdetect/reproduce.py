@@ -183,6 +183,7 @@ def _load(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = LeNet()
+        module.to(device)
         train(module, *learn, n_epochs=15, max_lr=4e-3, random_state=seed)
     else:
         module = load_lenet(dataset)

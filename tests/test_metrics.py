@@ -25,6 +25,18 @@ def test_auroc_interval_covers_the_truth():
     assert covered >= 16  # 95 % of 20 is 19, with a standard deviation of 1
 
 
+@pytest.mark.parametrize(
+    "figure", [metrics.auroc, lambda *s: metrics.tpr_at_fpr(*s, 0.1)]
+)
+def test_scores_must_be_numbers(figure):
+    for scores, message in (([0.0, np.nan], "1 NaN among 2"), ([], "0 NaN among 0")):
+        with pytest.raises(ValueError, match=f"clean must hold .* got {message}"):
+            figure(scores, [1.0, 2.0])
+    alone = figure([0.0, 1.0], [2.0])
+    assert alone.value == 1
+    assert np.isnan(alone.low)
+
+
 @pytest.mark.parametrize("fpr", [0.01, 0.05, 0.5])
 def test_tpr_at_fpr_counts(rng, fpr):
     clean, adversarial = rng.normal(size=200), rng.normal(2, size=100)

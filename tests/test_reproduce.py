@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curvdetect import cli
+from curvdetect import cli, datasets
 from curvdetect.geometry import goldman_curvature
 from curvdetect.reproduce import _goldman
 
@@ -45,10 +45,14 @@ def test_the_reports_measure_is_goldmans(model, images):
     ("argv", "message"),
     [
         (["--n-images", "20"], "n_images must be at least 60; got 20"),
-        (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["--dataset", "mnist"], "mnist is not in /nowhere"),
     ],
 )
-def test_errors_are_one_line(tmp_path, capsys, argv, message):
+def test_errors_are_one_line(tmp_path, capsys, monkeypatch, argv, message):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("mnist is not in /nowhere")
+
+    monkeypatch.setattr(datasets, "load_dataset", missing)
     assert cli.main(["reproduce", *argv, "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert message in error

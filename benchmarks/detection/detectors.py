@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from kinds import KINDS, WITHOUT
 from peers import PEERS
 from protocol import Split
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
@@ -26,14 +28,18 @@ CLEAN = -1
 
 @dataclass(frozen=True)
 class Training:
-    """What detectors may learn from: clean images, the same with noise, attacks."""
+    """What detectors may learn from: clean images, the same with noise, attacks.
 
+    And `reference`: images that the network was trained on, clean alone.
+    """
+
+    reference: Split
     clean: Split
     noisy: dict[str, np.ndarray]
     attacked: dict[str, AdversarialSet]
 
     def sets(
-        self, only: str = "", without: str | None = None
+        self, only: str = "", without: tuple[str, ...] = ()
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return sets of images, with the labels before the attack, or CLEAN.
 
@@ -43,10 +49,15 @@ class Training:
         attacked = [
             (images.adversarial, images.original_label)
             for name, images in self.attacked.items()
-            if name.startswith(only)
-            and (without is None or not name.startswith(without))
+            if name.startswith(only) and not name.startswith(without)
         ]
         return [(X, np.full(len(X), CLEAN)) for X in clean] + attacked
+
+    def sources(self) -> np.ndarray:
+        """Return from which clean image each of :meth:`labelled` was made."""
+        own = np.arange(len(self.clean.X))
+        attacked = [images.source for images in self.attacked.values()]
+        return np.concatenate([own, *[own for _ in self.noisy], *attacked])
 
     def labelled(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all of them in one."""
@@ -85,11 +96,14 @@ class Features:
         """Return the features of a set as (n_images, n_features, n_classes)."""
         return self.of(X).reshape(len(X), -1, self.featurizer.n_classes_)
 
-    def alone(self, X: np.ndarray) -> None:
-        """Measure images without looking them up, for their cost."""
+    @contextmanager
+    def not_looked_up(self) -> Iterator[None]:
+        """Measure images anew, for their cost."""
         self.featurizer.set_params(memory=None)
-        self.of(X)
-        self.featurizer.set_params(memory=self.memory)
+        try:
+            yield
+        finally:
+            self.featurizer.set_params(memory=self.memory)
 
 
 class Threshold:
@@ -134,7 +148,7 @@ class Learned:
     """
 
     def __init__(
-        self, features: Features, *, only: str = "", without: str | None = None
+        self, features: Features, *, only: str = "", without: tuple[str, ...] = ()
     ) -> None:
         self.features, self.only, self.without = features, only, without
 
@@ -161,7 +175,9 @@ class Learned:
         return self.classifier.classes_[1:][proba.argmax(axis=1)]
 
     def alone(self, X: np.ndarray) -> None:
-        self.features.alone(X)
+        """Score images that were not seen before, for the cost."""
+        with self.features.not_looked_up():
+            self.score(X)
 
 
 class CleanOnly:
@@ -188,16 +204,13 @@ class CleanOnly:
         return np.where(np.isinf(ordered), 0, ordered).reshape(len(X), -1)
 
     def alone(self, X: np.ndarray) -> None:
-        self.features.alone(X)
-
-
-def families(names: list[str]) -> list[str]:
-    """Return the attacks without their budgets: FGSM, PGD, ..., minimal norm."""
-    return sorted({name.split(" x ")[0].split(" ")[0] for name in names})
+        """Score images that were not seen before, for the cost."""
+        with self.features.not_looked_up():
+            self.score(X)
 
 
 def detectors(
-    model: TorchModel, memory: str | None, names: list[str]
+    model: TorchModel, network: str, memory: str | None
 ) -> dict[str, Callable]:
     """Return what makes each detector; ours first."""
     features = Features(model, memory)
@@ -207,9 +220,11 @@ def detectors(
         "curvature, learned from PGD": lambda: Learned(features, only="PGD"),
         "curvature, outliers": lambda: CleanOnly(features),
     }
-    for family in families(names):
-        ours[f"curvature, learned without {family}"] = lambda family=family: Learned(
-            features, without=family
+    for kind, attacks in KINDS.items():
+        ours[WITHOUT + kind] = lambda attacks=attacks: Learned(
+            features, without=attacks
         )
-    peers = {name: lambda make=make: make(model) for name, make in PEERS.items()}
+    peers = {
+        name: lambda make=make: make(model, network) for name, make in PEERS.items()
+    }
     return {**ours, **peers}

@@ -77,7 +77,8 @@ class OfPytorchOOD:
     def fit(self, training):
         self.detector = self.make(self.model, penultimate(self.model))
         data = TensorDataset(
-            torch.from_numpy(training.clean.X), torch.from_numpy(training.clean.y)
+            torch.from_numpy(training.reference.X),
+            torch.from_numpy(training.reference.y),
         )
         with self.model.evaluating():
             self.detector.fit(DataLoader(data, batch_size=200))
@@ -158,7 +159,8 @@ class LID:
                 torch.from_numpy(training.clean.X[:n_references])
             )
         X, y = training.labelled()
-        keep = np.arange(len(X)) >= n_references  # they are at distance 0
+        # References, and what was made of them, are too near to themselves.
+        keep = training.sources() >= n_references
         self.classifier = make_pipeline(
             StandardScaler(), LogisticRegression(class_weight="balanced")
         ).fit(self._lid(X[keep]), y[keep] >= 0)
@@ -188,10 +190,10 @@ class Density:
         self.model = model
 
     def fit(self, training):
-        features = self._features(training.clean.X)
+        features = self._features(training.reference.X)
         search = GridSearchCV(KernelDensity(), {"bandwidth": np.logspace(-1, 1, 9)})
-        bandwidth = search.fit(features).best_params_["bandwidth"]
-        predicted = self.model.predict(training.clean.X)
+        bandwidth = search.fit(features[:1000]).best_params_["bandwidth"]
+        predicted = self.model.predict(training.reference.X)
         self.of_class = {
             k: KernelDensity(bandwidth=bandwidth).fit(features[predicted == k])
             for k in np.unique(predicted)
@@ -217,13 +219,13 @@ class Squeezing:
     The largest L1 distance over fewer bits and a median filter (both ART's).
     """
 
-    def __init__(self, model: TorchModel) -> None:
+    def __init__(self, model: TorchModel, network: str) -> None:
         self.model = model
+        self.bit_depth = 1 if network == "mnist" else 5
 
     def fit(self, training):
-        grey = training.clean.X.shape[1] == 1
         self.squeezers = [
-            FeatureSqueezing(clip_values=(0, 1), bit_depth=1 if grey else 5),
+            FeatureSqueezing(clip_values=(0, 1), bit_depth=self.bit_depth),
             SpatialSmoothing(window_size=2, channels_first=True, clip_values=(0, 1)),
         ]
         return self
@@ -241,7 +243,7 @@ class Squeezing:
 
 
 def _of_ood(make):
-    return lambda model: OfPytorchOOD(model, make)
+    return lambda model, _: OfPytorchOOD(model, make)
 
 
 PEERS = {
@@ -251,11 +253,11 @@ PEERS = {
     "pytorch-ood ODIN": _of_ood(lambda m, _: ood.ODIN(m.as_module())),
     "pytorch-ood Mahalanobis": _of_ood(lambda _, e: ood.Mahalanobis(e)),
     "pytorch-ood RMD": _of_ood(lambda _, e: ood.RMD(e)),
-    "pytorch-ood KNN": _of_ood(lambda _, e: ood.KNN(e, k=20)),
+    "pytorch-ood KNN": _of_ood(lambda _, e: ood.KNN(e)),
     "pytorch-ood ViM": _of_ood(_vim),
-    "ART binary, images": lambda model: OfART(model, activations=False),
-    "ART binary, activations": lambda model: OfART(model, activations=True),
-    "LID": LID,
-    "kernel density": Density,
+    "ART binary, images": lambda model, _: OfART(model, activations=False),
+    "ART binary, activations": lambda model, _: OfART(model, activations=True),
+    "LID": lambda model, _: LID(model),
+    "kernel density": lambda model, _: Density(model),
     "feature squeezing": Squeezing,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torchattacks
 
-from curvdetect import GuardedClassifier, TorchModel
+from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
 from curvdetect.attacks import (
     CurvatureScore,
     EvasionAttack,
@@ -23,6 +23,7 @@ from curvdetect.networks import load_lenet, load_resnet20
 BUDGETS = {"mnist": (50,), "fashion-mnist": (16,), "cifar10": (2, 8)}
 #: The last 5,000 training images of the LeNets were not trained on.
 N_DEVELOPMENT = 5000
+N_REFERENCE = 5000
 #: Attacks that know the default detector.
 ADAPTIVE = ("adaptive: neighbourhood margin", "adaptive: orthogonal PGD")
 
@@ -37,13 +38,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A network, and three sets of images that it was not trained on.
+    """A network, images that it was trained on, and three sets of others.
 
-    `fit` is what detectors learn from, clean and attacked; `calibration` sets their
-    thresholds, clean alone; `test` gives the figures and nothing else.
+    `reference` is of the first kind, for detectors of other packages that learn what
+    natural images look like; `fit` is what detectors learn from, clean and attacked;
+    `calibration` sets their thresholds, clean alone; `test` gives the figures and
+    nothing else.
     """
 
+    network: str
     model: TorchModel
+    reference: Split
     fit: Split
     calibration: Split
     test: Split
@@ -52,6 +57,8 @@ class Protocol:
 def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Protocol:
     """Load a network and its images; `scale` shrinks the sets, to try things out."""
     X, y = load_dataset(network, data_dir=data_dir)
+    known = load_dataset(network, data_dir=data_dir, train=True)
+    reference = Split(*(values[:N_REFERENCE] for values in known))
     if network == "cifar10":
         # Only 1,017 test images are at hand, and the network knows all others.
         model = TorchModel(
@@ -63,15 +70,14 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
         parts = [(X, y, 0, 240), (X, y, 240, 240), (X, y, 480, 280)]
     else:
         model = TorchModel(load_lenet(network), input_shape=(1, 28, 28))
-        X_dev, y_dev = load_dataset(network, data_dir=data_dir, train=True)
-        X_dev, y_dev = X_dev[-N_DEVELOPMENT:], y_dev[-N_DEVELOPMENT:]
+        X_dev, y_dev = (values[-N_DEVELOPMENT:] for values in known)
         # The first 1,000 test images served other benchmarks.
         parts = [(X_dev, y_dev, 0, 1200), (X_dev, y_dev, 1200, 800), (X, y, 1000, 600)]
     splits = []
     for images, labels, start, size in parts:
         rows = slice(start, start + max(int(scale * size), 20))
         splits.append(Split(images[rows], labels[rows]))
-    return Protocol(model, *splits)
+    return Protocol(network, model, reference, *splits)
 
 
 def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
@@ -98,10 +104,12 @@ def adaptive_attacks(protocol: Protocol, network: str) -> dict[str, Callable]:
     """Return ADAPTIVE, against the network and a guard with defaults."""
     model, calibration = protocol.model, protocol.calibration
     eps = min(BUDGETS[network]) / 255
-    right = model.predict(calibration.X) == calibration.y
-    guard = GuardedClassifier(model, target_fpr=0.05, random_state=0)
-    guard.fit(calibration.X[right])
-    steps = 10 if network == "cifar10" else 25
+    right = model.predict(protocol.fit.X) == protocol.fit.y
+    learned = CurvatureFeaturizer(model, random_state=0).fit(protocol.fit.X[right])
+    featurizer = CurvatureFeaturizer(model, step=learned.step_, random_state=0)
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.05)
+    guard.fit(calibration.X, calibration.y)
+    steps = 15 if network == "cifar10" else 25
     neighbourhood = NeighbourhoodMarginAttack(
         model, eps=eps, radius=3.0 if eps > 0.01 else 1.0, steps=steps
     )

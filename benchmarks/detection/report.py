@@ -12,14 +12,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from kinds import KINDS, WITHOUT
 
 NETWORKS = {
     "fashion-mnist": "LeNet, Fashion-MNIST",
     "mnist": "LeNet, MNIST",
     "cifar10": "ResNet-20, CIFAR-10",
 }
-WITHOUT = "curvature, learned without "
-#: The row made of the detectors that never saw the family of the attack.
+#: The row made of the detectors that never saw the kind of the attack.
 UNSEEN = "curvature, learned from other attacks"
 
 
@@ -32,9 +32,9 @@ def main() -> None:
     pages = [INTRODUCTION]
     for network, title in NETWORKS.items():
         path = args.results / f"detection-{network}.jsonl"
-        if not path.exists():
+        table = read(path) if path.exists() else {}
+        if "curvature" not in table:
             continue
-        table = read(path)
         picture = args.pictures / f"detection-{network}.png"
         draw(table, title, picture)
         pages.append(page(table, network, title, picture.name))
@@ -50,9 +50,9 @@ def read(path: Path) -> dict[str, dict[str, dict]]:
         table.setdefault(cell["detector"], {})[cell["attack"]] = cell
     unseen = {}
     for detector in [name for name in table if name.startswith(WITHOUT)]:
-        family = detector.removeprefix(WITHOUT)
+        left_out = KINDS[detector.removeprefix(WITHOUT)]
         cells = table.pop(detector)
-        unseen |= {a: c for a, c in cells.items() if a.startswith(family)}
+        unseen |= {a: c for a, c in cells.items() if a.startswith(left_out)}
     ordered = {}
     for detector, cells in table.items():
         ordered[detector] = cells
@@ -133,11 +133,13 @@ def page(table, network: str, title: str, picture: str) -> str:
             line += f" {figure(cell['auroc'])} | {figure(cell['relabelled'])} |"
         details.append(line)
     rates = [f"| {a} |" + rates_of(table, ours, a) for a in attacks]
-    calibration = first["none"]["n_calibration"]
+    clean = first["none"]
     return f"""## {title}
 
 `python benchmarks/detection/run.py {network}`, torch {first["cost"]["torch"]}, \
-{first["cost"]["machine"]}; thresholds from {calibration} other clean images.
+{first["cost"]["machine"]}; learned from {clean["n_fit"]} clean images, noisy ones and
+attacks on them (other packages: {clean["n_reference"]} training images of the network),
+thresholds from {clean["n_calibration"]} others.
 
 ![AUROC of every detector against every attack](images/{picture})
 
@@ -232,14 +234,16 @@ network of their own have its passes not counted.
   curvatures at three scales, distances and laplacians at six; its classes are the
   labels before the attack, and "not attacked", for which it learns clean images and
   noisy ones. It is one model for all attacks.
-- **{UNSEEN}** is the same, where for each attack all of its family (all budgets, all
-  lengths) were left out of what it learned from.
+- **{UNSEEN}** is the same, where for each attack all of its kind (all budgets and
+  lengths) were left out of what it learned from: gradient steps (FGSM, PGD, APGD),
+  short ones (CW, DeepFool, minimal norm), black-box ones (Square).
 - **curvature, learned from PGD**: PGD was the only attack that it learned from.
 - **curvature, outliers**: an isolation forest on the same features of clean and noisy
   images.
-- The others are detectors of pytorch-ood and ART as they come; LID, kernel density
-  and feature squeezing are written after their papers, with scikit-learn, and ART's
-  squeezers. ART's and LID learn from all attacks.
+- The others are detectors of pytorch-ood and ART as they come; LID, kernel density and
+  feature squeezing are written after their papers, with scikit-learn and ART's
+  squeezers (without non-local means). ART's and LID learn from all attacks; those of
+  pytorch-ood and kernel density learn from images that the network was trained on.
 """
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     memory = str(args.cache / f"{args.network}-{args.scale}")
     everything = None
     with args.out.open("a") as out:
-        for name, make in detectors(protocol.model, memory, names).items():
+        for name, make in detectors(protocol.model, args.network, memory).items():
             if args.only is not None and not name.startswith(args.only):
                 continue
             if args.adaptive and "without" in name:
@@ -91,8 +91,9 @@ def prepare(protocol: Protocol, network: str, memory: str, adaptive: bool):
     }
     any_set = next(iter(sets["fit"].values()))
     training = Training(
+        protocol.reference,
         Split(any_set.clean, any_set.clean_label),
-        noisy(sets["fit"]),
+        noisy(sets["fit"], seed=0),
         sets["fit"],
     )
     if not adaptive:
@@ -124,10 +125,10 @@ def evading(
     return make_adversarial_set(protocol.model, attack, X, y, batch_size=32)
 
 
-def noisy(sets: dict[str, AdversarialSet]) -> dict[str, np.ndarray]:
+def noisy(sets: dict[str, AdversarialSet], seed: int) -> dict[str, np.ndarray]:
     """Add noise of the norms of some attacks to the clean images."""
     return {
-        name: same_norm_noise(images.clean, images.control_norms, random_state=0)
+        name: same_norm_noise(images.clean, images.control_norms, random_state=seed)
         for name, images in sets.items()
         if name.startswith(CONTROLS)
     }
@@ -146,15 +147,19 @@ def measure(detector, protocol: Protocol, training: Training, test):
     clean = next(iter(test.values())).clean
     clean_scores = detector.score(clean)
     for name, images in test.items():
+        if not len(images.adversarial):
+            continue
         yield of_attack(detector, name, images, clean_scores, thresholds[0.05])
     if set(test) <= set(ADAPTIVE):
         return
     noise = {
         f"noise as long as {name}": metrics.share(detector.score(X) > thresholds[0.05])
-        for name, X in noisy(test).items()
+        for name, X in noisy(test, seed=1).items()  # other noise than was learned
     }
     yield {
         "attack": "none",
+        "n_reference": len(training.reference.X),
+        "n_fit": len(training.clean.X),
         "n_calibration": int(right.sum()),
         "n_clean": len(clean),
         "flagged_at_1%": metrics.share(clean_scores > thresholds[0.01]),

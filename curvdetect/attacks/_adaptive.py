@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,10 +29,15 @@ __all__ = [
 
 #: The norm of the budget.
 Norm: TypeAlias = Literal["Linf", "L2"]
-#: Steps go from this share of the budget down to a tenth of it.
+#: Steps go from this share of the budget down to a tenth of it, and from more where
+#: there are few: together they are at least so many budgets long.
 _FIRST_STEP = 0.25
-#: Points tried on the way back from a perturbation that evades.
-_N_SHARES = 20
+_PATH = 2.5
+#: Points tried on the way back from a perturbation that evades, and bisections after.
+_N_SHARES = 10
+_N_BISECTIONS = 5
+#: Budgets tried between the last that failed and the first that was enough.
+_N_REFINEMENTS = 2
 
 
 class _ProjectedAscent(ABC):
@@ -84,13 +88,17 @@ class _ProjectedAscent(ABC):
             The best images met, within the bounds and the budget.
         """
         images, labels = images.detach(), labels.to(images.device)
+        if not len(images):
+            return images
         self._generator = torch.Generator().manual_seed(self.seed)
         with self.model.evaluating():
             aim = self._aim(images, labels)
             x, best = images.clone(), images
             best_value = images.new_full((len(images),), -torch.inf)
             best_wrong = torch.zeros_like(best_value, dtype=torch.bool)
-            for k in range(self.steps + 1):
+            shares = 10 ** (-torch.arange(self.steps) / self.steps)
+            shares *= max(_FIRST_STEP, _PATH / float(shares.sum()))
+            for share in [*shares.tolist(), 0.0]:
                 margin, value, way = self._climb(x.requires_grad_(), labels, aim)
                 x = x.detach()
                 wrong = margin > 0
@@ -101,11 +109,11 @@ class _ProjectedAscent(ABC):
                 best = x.where(per_row(better, x), best)
                 best_value = value.where(better, best_value)
                 best_wrong = best_wrong | wrong
-                share = _FIRST_STEP * 10 ** (-k / self.steps)
                 x = self._project(x + share * self.eps * self._unit(way), images)
         return best
 
     def _unit(self, way: Tensor) -> Tensor:
+        way = way.nan_to_num(0, 0, 0)
         if self.norm == "Linf":
             return way.sign()
         length = way.flatten(1).norm(dim=1)
@@ -196,7 +204,7 @@ class NeighbourhoodMarginAttack(_ProjectedAscent):
         neighbours = (x[:, None] + shifts).flatten(0, 1)
         repeated = labels.repeat_interleave(len(shifts))
         margins = _wrong_margin(self.model.logits(neighbours), repeated)
-        margins = margins.reshape(len(x), -1)
+        margins = margins.reshape(len(x), len(shifts))
         value = margins.mean(1)
         (way,) = torch.autograd.grad(value.sum(), x)
         return margins[:, 0].detach(), value.detach(), way
@@ -274,8 +282,9 @@ class EvasionAttack(_ProjectedAscent):
     Where the image is still classified right, a step climbs the margin of the wrong
     classes; where it is wrong but flagged, a step descends the score. Either goes
     along what is orthogonal to the other's gradient, so that what was reached is not
-    lost ("orthogonal PGD"); `orthogonal=False` takes the gradients as they are
-    ("selective PGD"). Where it is wrong and not flagged nothing moves any more.
+    lost ("orthogonal PGD"; with the signs of an L-infinity step only nearly so);
+    `orthogonal=False` takes the gradients as they are ("selective PGD"). Where it is
+    wrong and not flagged nothing moves any more.
 
     Parameters
     ----------
@@ -335,10 +344,17 @@ class EvasionAttack(_ProjectedAscent):
     ) -> tuple[Tensor, Tensor, Tensor]:
         margin = _wrong_margin(self.model.logits(x), labels)
         (to_wrong,) = torch.autograd.grad(margin.sum(), x)
-        score = self.score(x).reshape(len(x), -1)
-        excess = (score - torch.as_tensor(self.threshold).to(score)).relu().sum(1)
-        (to_flag,) = torch.autograd.grad(excess.sum(), x)
-        wrong, flagged = margin > 0, excess > 0
+        score = self.score(x)
+        score = score[:, None] if score.ndim == 1 else score
+        above = score - torch.as_tensor(
+            self.threshold, dtype=score.dtype, device=score.device
+        )
+        largest, excess = above.amax(1), above.relu().sum(1)
+        wrong, flagged = margin > 0, largest > 0
+        # Below the threshold the excess has no gradient, but there is a way to lose it.
+        objective = excess.where(flagged, largest)
+        (to_flag,) = torch.autograd.grad(objective.sum(), x)
+        to_flag = to_flag.nan_to_num(0, 0, 0)
         down = -to_flag
         if self.orthogonal:
             to_wrong, down = _without(to_wrong, down), _without(down, to_wrong)
@@ -372,9 +388,10 @@ def minimal_evasion(
 ) -> MinimalEvasion:
     """Find small perturbations that fool a model and its detector.
 
-    Budgets are tried in increasing order, each on the images that have not evaded yet;
-    then 20 points on the way back to the image are tried, and the nearest that still
-    evades is kept. An upper bound of the smallest perturbation, like every attack.
+    Budgets are tried in increasing order, each on the images that have not evaded yet,
+    then two between the last that failed and the first that was enough. From each
+    success the way back to the image is searched for the nearest point that evades. An
+    upper bound of the smallest perturbation, like every attack.
 
     Parameters
     ----------
@@ -422,19 +439,51 @@ def minimal_evasion(
     for budget in budgets:
         check_positive("budgets", budget)
     best, norms = images.clone(), images.new_full((len(images),), torch.inf)
-    for budget in sorted(budgets):
-        rows = norms.isinf().nonzero().squeeze(1)
-        if not len(rows):
-            break
+    low, high = torch.zeros_like(norms), torch.full_like(norms, torch.inf)
+
+    def improve(budget: float, rows: Tensor) -> None:
+        """Attack some images with a budget, and keep what is shorter than before."""
         x, label = images[rows], labels[rows]
         found = attack(budget)(x, label).detach()
-        for share in np.linspace(1, 1 / _N_SHARES, _N_SHARES):
-            nearer = x + float(share) * (found - x)
-            length = (nearer - x).flatten(1).norm(dim=1)
-            keep = evades(nearer, label) & (length < norms[rows])
-            best[rows] = nearer.where(per_row(keep, x), best[rows])
-            norms[rows] = length.where(keep, norms[rows])
+        shorter = _shortest_share(evades, x, found, label)
+        evaded = shorter.isfinite()
+        high[rows] = torch.where(evaded, budget, high[rows])
+        low[rows] = torch.where(evaded, low[rows], budget)
+        nearer = x + per_row(shorter.nan_to_num(posinf=0), x) * (found - x)
+        length = (nearer - x).flatten(1).norm(dim=1)
+        keep = evaded & (length < norms[rows])
+        best[rows] = nearer.where(per_row(keep, x), best[rows])
+        norms[rows] = length.where(keep, norms[rows])
+
+    for budget in sorted(budgets):
+        rows = high.isinf().nonzero().squeeze(1)
+        if len(rows):
+            improve(budget, rows)
+    for _ in range(_N_REFINEMENTS):
+        between = ((low + high) / 2).where(high.isfinite(), 0)
+        for budget in between[between > 0].unique().tolist():
+            improve(budget, (between == budget).nonzero().squeeze(1))
     return MinimalEvasion(best, norms)
+
+
+def _shortest_share(
+    evades: Callable[[Tensor, Tensor], Tensor], x: Tensor, found: Tensor, label: Tensor
+) -> Tensor:
+    """Return how much of the way from x to what was found it takes to evade.
+
+    The smallest of ten shares that evades, then bisected against the one below it;
+    infinity where none does.
+    """
+    share = x.new_full((len(x),), torch.inf)
+    for k in range(_N_SHARES, 0, -1):
+        tried = k / _N_SHARES
+        share[evades(x + tried * (found - x), label)] = tried
+    low = share - 1 / _N_SHARES
+    for _ in range(_N_BISECTIONS):
+        middle = ((low + share) / 2).nan_to_num(posinf=0)
+        ok = evades(x + per_row(middle, x) * (found - x), label) & share.isfinite()
+        share, low = middle.where(ok, share), low.where(ok, middle)
+    return share
 
 
 def _wrong_margin(logits: Tensor, labels: Tensor) -> Tensor:

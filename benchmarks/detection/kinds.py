@@ -1,0 +1,9 @@
+"""Which attacks are alike: what is learned from one tells much of the others."""
+
+KINDS = {
+    "gradient steps": ("FGSM", "PGD", "APGD"),
+    "short ones": ("CW", "DeepFool", "minimal norm"),
+    "black-box ones": ("Square",),
+}
+#: How detectors are called that learned without a kind.
+WITHOUT = "curvature, learned without "
