@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,10 +74,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n-images", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--cost-only", action="store_true", help="of the default")
+    parser.add_argument("--cost-only", action="store_true", help="no budgets")
+    parser.add_argument("--detectors", nargs="+", help="all by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    started = time.perf_counter()
 
     model, calibration, x, label = load(args)
     of = detectors(model, args.network, calibration)
@@ -90,25 +89,30 @@ def main() -> None:
         "steps": args.steps,
         "torch": torch.__version__,
     }
-    if not args.cost_only:
+    if args.out.exists():  # go on where it was, with the same settings
+        known = json.loads(args.out.read_text())
+        same = all(known.get(key) == value for key, value in results.items())
+        results = known if same else results
+    if not args.cost_only and "budgets" not in results:
         results["budgets"] = within_budgets(
             model, args, of["default"], calibration, x, label
         )
         results["by_steps"] = by_steps(model, args, of["default"], x, label)
+        args.out.write_text(json.dumps(results, indent=2) + "\n")
     with model.evaluating():
         smallest = adversarial_perturbation(
             model.logits, x, label=label, bounds=(0, 1), batch_size=256
         ).norms
     results["median_norm_to_fool"] = float(smallest.median())
-    results["evasion"] = {}
+    results.setdefault("evasion", {})
     for name, detector in of.items():
-        if args.cost_only and name not in ("no detector", "default"):
+        left_out = args.detectors is not None and name not in args.detectors
+        if left_out or name in results["evasion"]:
             continue
         results["evasion"][name] = evasion_cost(
             model, args, detector, x, label, smallest
         )
         print(name, results["evasion"][name], flush=True)
-        results["seconds"] = round(time.perf_counter() - started, 1)
         args.out.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -33,7 +33,7 @@ def main() -> None:
     for network, title in NETWORKS.items():
         path = args.results / f"detection-{network}.jsonl"
         table = read(path) if path.exists() else {}
-        if "curvature" not in table:
+        if "cost" not in table.get("curvature", {}):  # not yet
             continue
         picture = args.pictures / f"detection-{network}.png"
         draw(table, title, picture)

@@ -16,6 +16,7 @@ import json
 import platform
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -48,12 +49,19 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1, help="of the sets of images")
     parser.add_argument("--only", help="detectors whose names begin so")
     parser.add_argument("--adaptive", action="store_true")
+    parser.add_argument(
+        "--limit", type=int, help="clean images of each set that are measured"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
 
     known = args.out.read_text().splitlines() if args.out.exists() else []
     done = {(cell["detector"], cell["attack"]) for cell in map(json.loads, known)}
     protocol = load_protocol(args.network, args.data_dir, args.scale)
+    if args.limit is not None:
+        images = protocol.calibration
+        shorter = Split(images.X[: 2 * args.limit], images.y[: 2 * args.limit])
+        protocol = replace(protocol, calibration=shorter)
     names = list(attacks(protocol.model, args.network))
     memory = str(args.cache / f"{args.network}-{args.scale}")
     everything = None
@@ -67,7 +75,7 @@ def main() -> None:
             if {(name, attack) for attack in wanted} <= done:
                 continue
             if everything is None:
-                everything = prepare(protocol, args.network, memory, args.adaptive)
+                everything = prepare(protocol, args, memory)
             for cell in measure(make(), protocol, *everything):
                 if (name, cell["attack"]) not in done:
                     cell = {"network": args.network, "detector": name, **cell}
@@ -75,8 +83,9 @@ def main() -> None:
             print(f"{time.strftime('%H:%M:%S')} {args.network}: {name}", flush=True)
 
 
-def prepare(protocol: Protocol, network: str, memory: str, adaptive: bool):
+def prepare(protocol: Protocol, args, memory: str):
     """Make, or find again, what detectors learn from and are judged by."""
+    network = args.network
     attack_set, evading_set = (
         joblib.Memory(memory, verbose=0).cache(make, ignore=["protocol", "X", "y"])
         for make in (attacked, evading)
@@ -84,7 +93,10 @@ def prepare(protocol: Protocol, network: str, memory: str, adaptive: bool):
     parts = {"fit": protocol.fit, "test": protocol.test}
     sets: dict[str, dict[str, AdversarialSet]] = {
         part: {
-            name: attack_set(network, part, name, protocol, split.X, split.y)
+            name: first(
+                args.limit,
+                attack_set(network, part, name, protocol, split.X, split.y),
+            )
             for name in attacks(protocol.model, network)
         }
         for part, split in parts.items()
@@ -96,12 +108,26 @@ def prepare(protocol: Protocol, network: str, memory: str, adaptive: bool):
         noisy(sets["fit"], seed=0),
         sets["fit"],
     )
-    if not adaptive:
+    if not args.adaptive:
         return training, sets["test"]
     test = protocol.test
     return training, {
-        name: evading_set(network, name, protocol, test.X, test.y) for name in ADAPTIVE
+        name: first(args.limit, evading_set(network, name, protocol, test.X, test.y))
+        for name in ADAPTIVE
     }
+
+
+def first(limit: int | None, images: AdversarialSet) -> AdversarialSet:
+    """Keep the first clean images, and what was made of them."""
+    rows = images.source < (limit or len(images.clean))
+    return AdversarialSet(
+        clean=images.clean[:limit],
+        clean_label=images.clean_label[:limit],
+        adversarial=images.adversarial[rows],
+        original_label=images.original_label[rows],
+        predicted_label=images.predicted_label[rows],
+        source=images.source[rows],
+    )
 
 
 def attacked(
