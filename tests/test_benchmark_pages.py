@@ -12,8 +12,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def run(script, argv, monkeypatch):
+    path = ROOT / "benchmarks" / script
     monkeypatch.setattr(sys, "argv", [script, *map(str, argv)])
-    runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+    monkeypatch.syspath_prepend(str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")
 
 
 @pytest.mark.parametrize(
