@@ -19,6 +19,8 @@ NETWORKS = {
     "mnist": "LeNet, MNIST",
     "cifar10": "ResNet-20, CIFAR-10",
 }
+#: Options with which the committed results were made.
+OPTIONS = {"cifar10": " --limit 100"}
 #: The row made of the detectors that never saw the kind of the attack.
 UNSEEN = "curvature, learned from other attacks"
 
@@ -136,10 +138,10 @@ def page(table, network: str, title: str, picture: str) -> str:
     clean = first["none"]
     return f"""## {title}
 
-`python benchmarks/detection/run.py {network}`, torch {first["cost"]["torch"]}, \
-{first["cost"]["machine"]}; learned from {clean["n_fit"]} clean images, noisy ones and
-attacks on them (other packages: {clean["n_reference"]} training images of the network),
-thresholds from {clean["n_calibration"]} others.
+`python benchmarks/detection/run.py {network}{OPTIONS.get(network, "")}`, torch
+{first["cost"]["torch"]}, {first["cost"]["machine"]}; learned from {clean["n_fit"]}
+clean images, noisy ones and attacks on them (other packages: {clean["n_reference"]} training
+images of the network), thresholds from {clean["n_calibration"]} others.
 
 ![AUROC of every detector against every attack](images/{picture})
 
