@@ -140,8 +140,8 @@ def page(table, network: str, title: str, picture: str) -> str:
 
 `python benchmarks/detection/run.py {network}{OPTIONS.get(network, "")}`, torch
 {first["cost"]["torch"]}, {first["cost"]["machine"]}; learned from {clean["n_fit"]}
-clean images, noisy ones and attacks on them (other packages: {clean["n_reference"]} training
-images of the network), thresholds from {clean["n_calibration"]} others.
+clean images, noisy ones and attacks on them (other packages: {clean["n_reference"]}
+training images of the network), thresholds from {clean["n_calibration"]} others.
 
 ![AUROC of every detector against every attack](images/{picture})
 
