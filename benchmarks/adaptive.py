@@ -8,7 +8,7 @@ First, attacks within L-infinity budgets: the share of images that are misclassi
 and misclassified without being flagged, at 5 % and at 1 % false positives. Then the
 evasion cost in L2: the median norm of the smallest perturbation found that evades, over
 that of the smallest that fools the network alone; for the default detector and others.
-`--weights` takes a LeNet of your own, such as one trained with CURE.
+`--weights` takes a LeNet of your own, such as one that cure.py trained.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from curvdetect.attacks import (
 from curvdetect.datasets import load_dataset
 from curvdetect.geometry import adversarial_perturbation
 from curvdetect.geometry._nearest_classes import nearest_classes
-from curvdetect.networks import LeNet, load_lenet, load_resnet20
+from curvdetect.networks import trained_model
 
 EPS = {"mnist": 50 / 255, "fashion-mnist": 16 / 255, "cifar10": 2 / 255}
 BUDGETS = (0.5, 1, 2, 4)
@@ -119,20 +119,7 @@ def main() -> None:
 def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
     """Return a network, clean images, and images to attack with their labels."""
     X, y = load_dataset(args.network, data_dir=args.data_dir)
-    if args.network == "cifar10":
-        model = TorchModel(
-            load_resnet20(args.data_dir),
-            input_shape=(3, 32, 32),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-    else:
-        if args.weights is None:
-            module = load_lenet(args.network)
-        else:
-            module = LeNet()
-            module.load_state_dict(torch.load(args.weights, weights_only=True))
-        model = TorchModel(module.eval(), input_shape=(1, 28, 28))
+    model = trained_model(args.network, weights=args.weights, data_dir=args.data_dir)
     right = model.predict(X[:1000]) == y[:1000]
     clean, test = np.flatnonzero(right[:600]), 600 + np.flatnonzero(right[600:])
     test = test[: args.n_images]

@@ -22,11 +22,7 @@ import torch
 from main_job import EPS, N_CALIBRATION, N_TEST, TARGET_FPR, evaluate
 from robustness import rounded
 
-from curvdetect import (
-    CurvatureFeaturizer,
-    CurvatureThresholdDetector,
-    TorchModel,
-)
+from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
 from curvdetect.boundaries import nearest_boundaries
 from curvdetect.datasets import load_dataset
@@ -36,7 +32,7 @@ from curvdetect.geometry import (
     mean_curvature,
     principal_curvatures,
 )
-from curvdetect.networks import LeNet
+from curvdetect.networks import trained_model
 from curvdetect.plotting import ProfileComparisonDisplay
 from curvdetect.training import (
     CURE,
@@ -80,11 +76,11 @@ def main() -> None:
     }
     profiles = {}
     for name, loss in losses.items():
-        module = LeNet()
-        module.load_state_dict(torch.load(args.weights, weights_only=True))
+        model = trained_model(args.dataset, weights=args.weights)
         checkpoint = args.work_dir / f"{args.dataset}-{name.replace(' ', '-')}.pt"
-        train(module, X, y, loss=loss, n_epochs=N_EPOCHS, checkpoint=checkpoint)
-        model = TorchModel(module, input_shape=(1, 28, 28))
+        train(model.module, X, y, loss=loss, n_epochs=N_EPOCHS, checkpoint=checkpoint)
+        weights = checkpoint.with_name(f"{checkpoint.stem}-weights.pt")
+        torch.save(model.module.state_dict(), weights)  # for adaptive.py --weights
         figures, profiles[name] = measure(model, *test, EPS[args.dataset])
         results[name] = {"loss": repr(loss), **figures}
         print(name, json.dumps(rounded(results[name]), indent=1), flush=True)

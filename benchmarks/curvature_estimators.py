@@ -25,7 +25,7 @@ from curvdetect.boundaries import nearest_boundaries
 from curvdetect.datasets import load_dataset
 from curvdetect.geometry import mean_curvature, principal_curvatures
 from curvdetect.geometry._operators import Operator
-from curvdetect.networks import load_lenet
+from curvdetect.networks import trained_model
 
 N_IMAGES, N_DRAWS = 8, 20
 N_PRODUCTS = (8, 16, 32, 64, 128)
@@ -40,9 +40,9 @@ def main() -> None:
     results = []
     for dataset in ("fashion-mnist", "mnist"):
         images = load_dataset(dataset, data_dir=args.data_dir)[0][:N_IMAGES]
-        relu = load_lenet(dataset)
-        for name, module in (("relu", relu), ("softplus", smoothed(relu))):
-            model = TorchModel(module, input_shape=(1, 28, 28))
+        relu = trained_model(dataset)
+        smooth = TorchModel(smoothed(relu.module), input_shape=(1, 28, 28))
+        for name, model in (("relu", relu), ("softplus", smooth)):
             with model.evaluating():
                 results += compare(model, images, exact=name == "softplus")
             for result in results[-len(N_PRODUCTS) :]:

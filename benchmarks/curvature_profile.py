@@ -38,7 +38,7 @@ from curvdetect.geometry import (
     random_subspace,
     shared_subspace,
 )
-from curvdetect.networks import LeNet
+from curvdetect.networks import trained_model
 from curvdetect.plotting import BoundarySectionDisplay, CurvatureProfileDisplay
 
 N_IMAGES = 40
@@ -55,12 +55,10 @@ def main() -> None:
     parser.add_argument("--pictures", required=True)
     args = parser.parse_args()
 
-    module = LeNet()
-    module.load_state_dict(torch.load(args.weights, weights_only=True))
     X, y = load_dataset(args.dataset, data_dir=args.data_dir)
     started = time.perf_counter()
-    relu = TorchModel(module.eval(), input_shape=(1, 28, 28))
-    smooth = TorchModel(smoothed(module), input_shape=(1, 28, 28))
+    relu = trained_model(args.dataset, weights=args.weights)
+    smooth = TorchModel(smoothed(relu.module), input_shape=(1, 28, 28))
     right = np.flatnonzero(relu.predict(X[:200]) == y[:200])
     images, others = X[right[:N_IMAGES]], X[right[N_IMAGES : 2 * N_IMAGES]]
     distance = nearest_boundaries(relu, images).distances.median()
@@ -98,7 +96,7 @@ def main() -> None:
     print(json.dumps(rounded(results), indent=2))
 
 
-def smoothed(module: LeNet) -> LeNet:
+def smoothed(module: nn.Module) -> nn.Module:
     """Return the network in double precision without kinks."""
     module = copy.deepcopy(module)
     for layers in (module.features, module.classifier):

@@ -24,7 +24,6 @@ from curvdetect import (
     CurvatureFeaturizer,
     CurvatureRelabeler,
     CurvatureThresholdDetector,
-    TorchModel,
     metrics,
 )
 from curvdetect.attacks import (
@@ -34,7 +33,7 @@ from curvdetect.attacks import (
     same_norm_noise,
 )
 from curvdetect.datasets import load_dataset
-from curvdetect.networks import LeNet
+from curvdetect.networks import trained_model
 
 EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
 TARGET_FPR = 0.05
@@ -49,9 +48,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
 
-    module = LeNet()
-    module.load_state_dict(torch.load(args.weights, weights_only=True))
-    model = TorchModel(module.eval(), input_shape=(1, 28, 28))
+    model = trained_model(args.dataset, weights=args.weights)
     X, y = load_dataset(args.dataset, data_dir=args.data_dir)
     accuracy = float(np.mean(model.predict(X) == y))
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torchattacks
 
-from curvdetect import TorchModel, metrics
+from curvdetect import metrics
 from curvdetect.datasets import load_dataset
 from curvdetect.geometry import (
     adversarial_perturbation,
@@ -35,7 +35,7 @@ from curvdetect.geometry import (
     smallest_universal_perturbation,
     universal_perturbation,
 )
-from curvdetect.networks import LeNet, load_resnet20
+from curvdetect.networks import trained_model
 from curvdetect.plotting import (
     FoolingRateDisplay,
     RegionPathDisplay,
@@ -50,24 +50,14 @@ SIZES = {"lenet": (200, 1000, 500, 300), "resnet": (30, 300, 150, 40)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", choices=["fashion-mnist", "mnist", "cifar10"])
-    parser.add_argument("--weights", help="of a LeNet")
+    parser.add_argument("--weights", help="of a LeNet; the one shipped by default")
     parser.add_argument("--data-dir")
     parser.add_argument("--out", required=True)
     parser.add_argument("--pictures", required=True)
     args = parser.parse_args()
 
     X, y = load_dataset(args.dataset, data_dir=args.data_dir)
-    if args.dataset == "cifar10":
-        model = TorchModel(
-            load_resnet20(args.data_dir),
-            input_shape=(3, 32, 32),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-    else:
-        module = LeNet()
-        module.load_state_dict(torch.load(args.weights, weights_only=True))
-        model = TorchModel(module.eval(), input_shape=(1, 28, 28))
+    model = trained_model(args.dataset, weights=args.weights, data_dir=args.data_dir)
     n_images, n_learn, n_judge, n_steps = SIZES[
         "resnet" if args.dataset == "cifar10" else "lenet"
     ]

@@ -26,7 +26,7 @@ from curvdetect.attacks import (
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.model import TorchModel
-from curvdetect.networks import LeNet, load_lenet, load_resnet20
+from curvdetect.networks import LeNet, trained_model
 from curvdetect.plotting import (
     ADVERSARIAL,
     CLEAN,
@@ -347,16 +347,7 @@ def _load(
         return TorchModel(module, input_shape=(1, 8, 8), device=device), X, y
     else:
         X, y = datasets.load_dataset(dataset, data_dir=data_dir)
-    if dataset == "cifar10":
-        model = TorchModel(
-            load_resnet20(data_dir),
-            input_shape=(3, 32, 32),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            device=device,
-        )
-        return model, X, y
-    return TorchModel(load_lenet(dataset), input_shape=(1, 28, 28), device=device), X, y
+    return trained_model(dataset, data_dir=data_dir, device=device), X, y
 
 
 def _train_on_digits(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 import curvdetect
@@ -22,7 +22,7 @@ from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.geometry import goldman_curvature
 from curvdetect.model import TorchModel, as_array
-from curvdetect.networks import LeNet, load_lenet
+from curvdetect.networks import LeNet, trained_model
 from curvdetect.plotting import (
     ADVERSARIAL,
     CLEAN,
@@ -59,9 +59,15 @@ class _Method:
     """One way to score and relabel, and what it measured."""
 
     title: str
-    statistic: str
+    statistic: Literal["sum", "max"]
     clean: npt.NDArray[Any]
     adversarial: npt.NDArray[Any]
+
+    def detector(self) -> CurvatureThresholdDetector:
+        """Return the detector whose threshold is the best for what it is fitted to."""
+        return CurvatureThresholdDetector(
+            statistic=self.statistic, criterion="accuracy"
+        )
 
 
 def run_reproduce(
@@ -185,9 +191,8 @@ def _load(
             module = LeNet()
         module.to(device)
         train(module, *learn, n_epochs=15, max_lr=4e-3, random_state=seed)
-    else:
-        module = load_lenet(dataset)
-    return TorchModel(module, input_shape=(1, 28, 28), device=device), X, y
+        return TorchModel(module, input_shape=(1, 28, 28), device=device), X, y
+    return trained_model(dataset, device=device), X, y
 
 
 # Measuring ------------------------------------------------------------------
@@ -201,13 +206,19 @@ def _measure(
 ) -> list[_Method]:
     """Measure all images both ways."""
     featurizer = CurvatureFeaturizer(model, random_state=seed, verbose=1).fit(scale)
-    ways: list[tuple[str, str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = [
-        ("the report's method", "sum", lambda X: _goldman(model, X)),
-        ("curvdetect's default", "max", featurizer.transform),
-    ]
     return [
-        _Method(title, statistic, way(images.clean), way(images.adversarial))
-        for title, statistic, way in ways
+        _Method(
+            "the report's method",
+            "sum",
+            clean=_goldman(model, images.clean),
+            adversarial=_goldman(model, images.adversarial),
+        ),
+        _Method(
+            "curvdetect's default",
+            "max",
+            clean=featurizer.transform(images.clean),
+            adversarial=featurizer.transform(images.adversarial),
+        ),
     ]
 
 
@@ -250,16 +261,11 @@ def _draws(
         X = np.concatenate(
             [method.clean[images.source[natural]], method.adversarial[perturbed]]
         )
-        detector = CurvatureThresholdDetector(
-            statistic=method.statistic,  # type: ignore[arg-type]
-            criterion="accuracy",
-        ).fit(X, truth)
-        scores = detector.score_samples(X)
-        higher = scores[_N_EACH:, None] - scores[None, :_N_EACH]
+        detector = method.detector().fit(X, truth)
         rows.append(
             (
                 detector.score(X, truth),
-                ((higher > 0) + 0.5 * (higher == 0)).mean(),
+                roc_auc_score(truth, detector.score_samples(X)),
                 relabelled[perturbed].mean(),
             )
         )
@@ -311,10 +317,8 @@ def _draw_scores(ax: Any, method: _Method, images: AdversarialSet) -> None:
     """Draw the scores of the first 25 natural and 25 perturbed pictures."""
     source = images.source[:_N_EACH]
     features = method.clean[source], method.adversarial[_N_EACH : 2 * _N_EACH]
-    detector = CurvatureThresholdDetector(
-        statistic=method.statistic,  # type: ignore[arg-type]
-        criterion="accuracy",
-    ).fit(np.concatenate(features), np.repeat([0, 1], _N_EACH))
+    truth = np.repeat([0, 1], _N_EACH)
+    detector = method.detector().fit(np.concatenate(features), truth)
     for values, label, color, marker in (
         (features[0], "clean", CLEAN, "o"),
         (features[1], "adversarial", ADVERSARIAL, "^"),

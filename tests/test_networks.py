@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from curvdetect import TorchModel
 from curvdetect.datasets import load_dataset, load_fashion_mnist_sample
-from curvdetect.networks import LeNet, ResNet20, load_lenet
+from curvdetect.networks import LeNet, ResNet20, load_lenet, trained_model
 
 DATA = os.environ.get("CURVDETECT_DATA")
 
 
 def test_the_shipped_lenet_is_trained():
     X, y = load_fashion_mnist_sample()
-    model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
+    model = trained_model("fashion-mnist")
     assert np.mean(model.predict(X) == y) > 0.88
 
 
@@ -23,7 +22,7 @@ def test_the_shipped_lenet_is_trained():
 )
 def test_accuracy_on_the_test_set(name, accuracy):
     X, y = load_dataset(name)
-    model = TorchModel(load_lenet(name), input_shape=(1, 28, 28))
+    model = trained_model(name)
     assert np.mean(model.predict(X) == y) > accuracy
 
 
@@ -36,6 +35,28 @@ def test_lenet_takes_images_of_its_size(size):
 def test_resnet20_has_the_published_number_of_weights():
     weights = sum(p.numel() for p in ResNet20().parameters())
     assert weights == 269_722  # 0.27 million
+
+
+def test_weights_of_your_own_take_the_place_of_the_shipped(tmp_path):
+    torch.manual_seed(0)
+    own = LeNet().eval()
+    torch.save(own.state_dict(), tmp_path / "own.pt")
+    x = torch.rand(3, 1, 28, 28)
+    with torch.no_grad():
+        expected = own(x).argmax(1).numpy()
+    found = trained_model("mnist", weights=tmp_path / "own.pt").predict(x)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(not DATA, reason="CURVDETECT_DATA is not set")
+def test_the_resnet_is_given_images_as_it_was_trained_on():
+    X, y = load_dataset("cifar10")
+    assert np.mean(trained_model("cifar10").predict(X[:200]) == y[:200]) > 0.88
+
+
+def test_weights_are_of_a_lenet(tmp_path):
+    with pytest.raises(ValueError, match="weights must be None for cifar10"):
+        trained_model("cifar10", weights=tmp_path / "own.pt")
 
 
 def test_unknown_network():

@@ -117,14 +117,13 @@ class Threshold:
 
     def fit(self, training: Training) -> Threshold:
         """Learn the step from clean images; nothing is learned from attacks."""
-        clean = self._curvatures(training.clean.X, fitted=False)
+        self.features.fit(training.clean.X)
+        clean = self._curvatures(training.clean.X)
         self.detector = CurvatureThresholdDetector(target_fpr=0.05).fit(clean)
         self.relabeler = CurvatureRelabeler().fit(clean)
         return self
 
-    def _curvatures(self, X: np.ndarray, fitted: bool = True) -> np.ndarray:
-        if not fitted:
-            self.features.fit(X)
+    def _curvatures(self, X: np.ndarray) -> np.ndarray:
         return self.features.blocks(X)[:, 1]
 
     def score(self, X: np.ndarray) -> np.ndarray:
@@ -141,7 +140,19 @@ class Threshold:
         self.detector.score_samples(default.fit_transform(X))
 
 
-class Learned:
+class OnAllFeatures:
+    """A detector that needs all the shared features."""
+
+    features: Features
+    score: Callable
+
+    def alone(self, X: np.ndarray) -> None:
+        """Score images that were not seen before, for the cost."""
+        with self.features.not_looked_up():
+            self.score(X)
+
+
+class Learned(OnAllFeatures):
     """A classifier of scikit-learn on all features: the label before, or CLEAN.
 
     It learns from the attacks whose names begin with `only`, or not with `without`.
@@ -174,13 +185,8 @@ class Learned:
         proba = self.classifier.predict_proba(self.features.of(X))[:, 1:]
         return self.classifier.classes_[1:][proba.argmax(axis=1)]
 
-    def alone(self, X: np.ndarray) -> None:
-        """Score images that were not seen before, for the cost."""
-        with self.features.not_looked_up():
-            self.score(X)
 
-
-class CleanOnly:
+class CleanOnly(OnAllFeatures):
     """Outliers among the features of clean images and those with noise."""
 
     def __init__(self, features: Features) -> None:
@@ -202,11 +208,6 @@ class CleanOnly:
         blocks = self.features.blocks(X)
         ordered = np.sort(np.where(np.isnan(blocks), -np.inf, blocks), axis=2)[:, :, 1:]
         return np.where(np.isinf(ordered), 0, ordered).reshape(len(X), -1)
-
-    def alone(self, X: np.ndarray) -> None:
-        """Score images that were not seen before, for the cost."""
-        with self.features.not_looked_up():
-            self.score(X)
 
 
 def detectors(

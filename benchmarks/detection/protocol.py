@@ -17,7 +17,7 @@ from curvdetect.attacks import (
     pgd,
 )
 from curvdetect.datasets import load_dataset
-from curvdetect.networks import load_lenet, load_resnet20
+from curvdetect.networks import trained_model
 
 #: L-infinity budgets, times 255: the report's, and two for CIFAR-10.
 BUDGETS = {"mnist": (50,), "fashion-mnist": (16,), "cifar10": (2, 8)}
@@ -58,18 +58,12 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
     """Load a network and its images; `scale` shrinks the sets, to try things out."""
     X, y = load_dataset(network, data_dir=data_dir)
     known = load_dataset(network, data_dir=data_dir, train=True)
+    model = trained_model(network, data_dir=data_dir)
     reference = Split(*(values[:N_REFERENCE] for values in known))
     if network == "cifar10":
         # Only 1,017 test images are at hand, and the network knows all others.
-        model = TorchModel(
-            load_resnet20(data_dir),
-            input_shape=(3, 32, 32),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
         parts = [(X, y, 0, 240), (X, y, 240, 240), (X, y, 480, 280)]
     else:
-        model = TorchModel(load_lenet(network), input_shape=(1, 28, 28))
         X_dev, y_dev = (values[-N_DEVELOPMENT:] for values in known)
         # The first 1,000 test images served other benchmarks.
         parts = [(X_dev, y_dev, 0, 1200), (X_dev, y_dev, 1200, 800), (X, y, 1000, 600)]
@@ -100,15 +94,15 @@ def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
     return found
 
 
-def adaptive_attacks(protocol: Protocol, network: str) -> dict[str, Callable]:
+def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     """Return ADAPTIVE, against the network and a guard with defaults."""
-    model, calibration = protocol.model, protocol.calibration
+    network, model = protocol.network, protocol.model
     eps = min(BUDGETS[network]) / 255
     right = model.predict(protocol.fit.X) == protocol.fit.y
     learned = CurvatureFeaturizer(model, random_state=0).fit(protocol.fit.X[right])
     featurizer = CurvatureFeaturizer(model, step=learned.step_, random_state=0)
     guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.05)
-    guard.fit(calibration.X, calibration.y)
+    guard.fit(protocol.calibration.X, protocol.calibration.y)
     steps = 15 if network == "cifar10" else 25
     neighbourhood = NeighbourhoodMarginAttack(
         model, eps=eps, radius=3.0 if eps > 0.01 else 1.0, steps=steps

@@ -147,7 +147,7 @@ def evading(
     network: str, name: str, protocol: Protocol, X: np.ndarray, y: np.ndarray
 ) -> AdversarialSet:
     """Run one attack that knows the default detector."""
-    attack = adaptive_attacks(protocol, network)[name]
+    attack = adaptive_attacks(protocol)[name]
     return make_adversarial_set(protocol.model, attack, X, y, batch_size=32)
 
 
