@@ -137,6 +137,48 @@ def test_fewer_boundaries_are_the_nearest(model, images):
     assert np.mean(chosen[np.arange(40), nearest]) > 0.9  # first order is not exact
 
 
+def test_curved_boundaries_are_those_of_the_largest_laplacian(model, images):
+    """Relative to the slope at the image, as far as they are not chosen already."""
+    X = images[0]
+    settings = {"random_state": 0, "step": 0.4, "n_directions": 4}
+    everything = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    some = CurvatureFeaturizer(
+        model, n_boundaries=4, n_curved=2, **settings
+    ).fit_transform(X)
+    laplacian = CurvatureFeaturizer(
+        model, features=("laplacian",), **settings
+    ).fit_transform(X)
+    rows = np.arange(40)
+    with model.evaluating():
+        x = torch.from_numpy(X)
+        logits, own = model.logits(x).numpy(), model.predict(X)
+        jacobian = torch.func.vmap(
+            torch.func.jacrev(lambda image: model.logits(image[None])[0])
+        )(x).flatten(2)
+        slope = (jacobian[rows, own][:, None] - jacobian).norm(dim=2).numpy()
+    slope[rows, own] = np.nan
+    distance = (logits.max(axis=1, keepdims=True) - logits) / slope
+    expected = np.zeros((40, 10), dtype=bool)
+    expected[rows[:, None], distance.argsort(axis=1)[:, :2]] = True
+    curved = np.where(expected | np.isnan(distance), -np.inf, laplacian / slope)
+    expected[rows[:, None], curved.argsort(axis=1)[:, -2:]] = True
+    np.testing.assert_array_equal(~np.isnan(some), expected)
+    np.testing.assert_allclose(
+        some[expected], everything[expected], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_smaller_tolerance_gets_nearer(model, images):
+    settings = {"random_state": 0, "step": 0.4, "features": ("distance",)}
+    exact = CurvatureFeaturizer(model, tol=1e-6, **settings).fit_transform(images[0])
+    errors = []
+    for tol in (0.1, 0.01):
+        F = CurvatureFeaturizer(model, tol=tol, **settings).fit_transform(images[0])
+        errors.append(np.nanmean(np.abs(F / exact - 1)))
+    assert errors[1] < errors[0] / 2
+    assert errors[0] < 0.03
+
+
 def test_layout_by_distance_has_no_nan(model, images):
     featurizer = CurvatureFeaturizer(
         model,
@@ -342,6 +384,14 @@ def test_no_images(model, images):
         ({"n_directions": "some"}, "n_directions must be"),
         ({"n_boundaries": 0}, "n_boundaries must be a positive integer or None"),
         ({"n_boundaries": 10}, r"n_boundaries must be less than .* \(10\); got 10"),
+        ({"tol": 0}, "tol must be a positive"),
+        ({"n_curved": -1}, "n_curved must be a positive integer or 0; got -1"),
+        ({"n_curved": 1}, "n_curved must be less than n_boundaries"),
+        ({"n_curved": 2, "n_boundaries": 2}, "n_curved must be less than n_boundaries"),
+        (
+            {"n_curved": 1, "n_boundaries": 2, "features": ("distance",)},
+            'n_curved must be 0 where "curvature" is not among the features; got 1',
+        ),
         ({"features": ()}, "features must be a sequence"),
         ({"features": "curvature"}, "features must be a sequence"),
         ({"features": ("colour",)}, "features must be one of"),

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from curvdetect._checks import check_finite
+from curvdetect._measure import Located, curvatures, locate
 from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.geometry import (
-    PairwiseMargin,
-    find_boundary,
-    margin_value_and_gradient,
-    mean_curvature,
-    random_directions,
-)
+from curvdetect.geometry import PairwiseMargin, random_directions
 from curvdetect.geometry._checks import check_count
 from curvdetect.geometry._derivatives import per_row
 from curvdetect.geometry._directions import project_to_tangent
-from curvdetect.geometry._nearest_classes import nearest_classes
 
 __all__ = ["CurvatureScore"]
 
@@ -116,65 +110,53 @@ class CurvatureScore:
             any, which detectors flag. Cost: that of the featurizer and 2 n_directions +
             1 more for each column, three times that if its gradient is taken.
         """
-        featurizer, model = self.featurizer, self.featurizer.model_
+        model, directions = self.featurizer.model_, self._directions(x)
+        probe = replace(self.featurizer._probe(x), directions=directions)
         if not len(x):
-            n_columns = len(_steps(featurizer)) * min(self.n_largest, self._k())
-            return x.new_empty(0, n_columns)
-        directions = self._directions(x)
+            n_largest = min(self.n_largest, probe.n_boundaries)
+            return x.new_empty(0, len(probe.curvature_steps) * n_largest)
         with model.evaluating():
-            size = model.rows_per_batch(x[:1])
-            start = nearest_classes(
-                model.logits,
-                x.detach(),
-                self._k(),
-                batch_size=size,
-            )
-            check_finite(start.value)
-            k = start.classes.shape[1]
-            margin = model.margin(
-                start.predicted.repeat_interleave(k), start.classes.flatten()
-            )
-            first = x.detach().repeat_interleave(k, dim=0) + start.first_order_step()
-            boundary = find_boundary(margin, first, batch_size=size)
-            at_z = margin_value_and_gradient(margin, boundary.points, batch_size=size)
-            columns = []
-            for step in _steps(featurizer):
-                curvature = mean_curvature(
-                    margin,
-                    boundary.points,
-                    n_directions="all",
-                    directions=directions,
-                    step=step,
-                    start=at_z,
-                    batch_size=size,
+            at = locate(model, x.detach(), probe)
+            columns = [
+                column
+                for step, values in zip(
+                    probe.curvature_steps, curvatures(model, at, probe), strict=True
                 )
-                found = boundary.converged & curvature.isfinite()
-                curvature = curvature.where(found, -torch.inf).reshape(len(x), k)
-                nothing = ~found.reshape(len(x), k).any(1)
-                largest = curvature.topk(min(self.n_largest, k), dim=1)
-                for rank, values in zip(
-                    largest.indices.T, largest.values.T, strict=True
-                ):
-                    # Only where there is one: a gradient through NaN stays NaN.
-                    (good,) = values.isfinite().nonzero(as_tuple=True)
-                    rows = rank[good] + k * good
-                    column = _curvature(
-                        margin.take(rows),
-                        boundary.points[rows],
-                        at_z[1][rows],
-                        x[good],
-                        directions,
-                        step,
-                    )
-                    missing = x.new_full((len(x),), -torch.inf)
-                    missing[nothing] = torch.finfo(x.dtype).max
-                    columns.append(missing.index_put((good,), column))
+                for column in self._largest(x, at, values, directions, step)
+            ]
         return torch.stack(columns, dim=1)
 
-    def _k(self) -> int:
-        return self.featurizer.n_boundaries or self.featurizer.n_classes_ - 1
+    def _largest(
+        self,
+        x: Tensor,
+        at: Located,
+        curvature: Tensor,
+        directions: Tensor,
+        step: float,
+    ) -> Iterator[Tensor]:
+        """Yield the largest curvature of each image, the next, ..., with a graph."""
+        n, k = at.start.classes.shape
+        found = (at.found & curvature.isfinite()).reshape(n, k)
+        curvature = curvature.reshape(n, k).where(found, -torch.inf)
+        largest = curvature.topk(min(self.n_largest, k), dim=1)
+        missing = x.new_full((n,), -torch.inf)
+        missing[~found.any(1)] = torch.finfo(x.dtype).max
+        for rank, values in zip(largest.indices.T, largest.values.T, strict=True):
+            # Only where there is one: a gradient through NaN stays NaN.
+            (good,) = values.isfinite().nonzero(as_tuple=True)
+            rows = rank[good] + k * good
+            column = _curvature(
+                at.margin.take(rows),
+                at.points[rows],
+                at.gradient[rows],
+                x[good],
+                directions,
+                step,
+            )
+            yield missing.index_put((good,), column)
 
     def _directions(self, x: Tensor) -> Tensor:
+        """Return the featurizer's, or others."""
         known = torch.from_numpy(self.featurizer.directions_).to(x)
         if not self.fresh_directions:
             return known
@@ -185,11 +167,6 @@ class CurvatureScore:
             dtype=x.dtype,
             device=x.device,
         )
-
-
-def _steps(featurizer: CurvatureFeaturizer) -> Sequence[float]:
-    step = featurizer.step_
-    return step if isinstance(step, tuple) else (step,)
 
 
 def _curvature(

@@ -13,6 +13,7 @@ from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = [
     "batches",
+    "check_differentiable",
     "hessian_product",
     "margin_gradient",
     "margin_value",
@@ -104,16 +105,21 @@ def margin_value_and_gradient(
         with torch.enable_grad():
             leaf = x[rows].detach().requires_grad_()
             value = take_rows(margin, rows)(leaf)
-            if not value.requires_grad:
-                raise ValueError(
-                    "margin must depend differentiably on its input; expected a result "
-                    "with a gradient, got one without (is the network called under "
-                    "torch.no_grad, or does it leave torch, or round its input?)"
-                )
+            check_differentiable(value)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         values.append(value.detach())
         gradients.append(gradient)
     return torch.cat(values), torch.cat(gradients)
+
+
+def check_differentiable(value: Tensor) -> None:
+    """Refuse what a margin returned if no gradient can be taken of it."""
+    if not value.requires_grad:
+        raise ValueError(
+            "margin must depend differentiably on its input; expected a result with a "
+            "gradient, got one without (is the network called under torch.no_grad, or "
+            "does it leave torch, or round its input?)"
+        )
 
 
 def margin_gradient(
@@ -216,6 +222,7 @@ def mean_decrease(
     directions: Tensor,
     *,
     step: float,
+    start: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Return how much a function falls, on average, one step away from a point.
@@ -236,6 +243,8 @@ def mean_decrease(
         Unit vectors u; -u is used too.
     step : float
         h, an L2 length in input units.
+    start : Tensor, optional
+        f(x), if it is known already.
     batch_size : int, optional
         Rows given to `function` at a time; all at once by default.
 
@@ -254,7 +263,9 @@ def mean_decrease(
     >>> mean_decrease(f, torch.zeros(1, 2), torch.eye(2), step=0.5)
     tensor([[0.2500]])
     """
-    centre = margin_value(function, x, batch_size=batch_size)
+    centre = start
+    if centre is None:
+        centre = margin_value(function, x, batch_size=batch_size)
     total = torch.zeros_like(centre)
     n_directions = len(directions)
     for pairs in batches(len(x) * n_directions, batch_size, x.device):

@@ -9,24 +9,20 @@ import torch
 from torch import Tensor
 
 from curvdetect.geometry._checks import check_labels
-from curvdetect.geometry._derivatives import (
-    margin_value,
-    margin_value_and_gradient,
-    per_row,
-)
-from curvdetect.geometry._margins import PairwiseMargin
+from curvdetect.geometry._derivatives import batches, check_differentiable, per_row
 
-__all__ = ["Start", "nearest_classes"]
+__all__ = ["MIN_CANDIDATES", "Start", "nearest_classes"]
 
 #: At least so many classes are compared by first-order distance before the nearest
 #: are chosen; with very many classes only those of the largest logits are.
-_MIN_CANDIDATES = 10
+MIN_CANDIDATES = 10
 
 
 @dataclass(frozen=True)
 class Start:
-    """Margins of k classes at n images, with their gradients, in n * k rows."""
+    """Logits at n images, and k of their margins with gradients, in n * k rows."""
 
+    logits: Tensor
     predicted: Tensor
     classes: Tensor
     value: Tensor
@@ -34,14 +30,30 @@ class Start:
 
     def first_order_distance(self) -> Tensor:
         """Return F / |g|, (n, k)."""
-        slope = self.gradient.flatten(1).norm(dim=1)
-        return (self.value / slope).reshape(self.classes.shape)
+        return (self.value / self.slope()).reshape(self.classes.shape)
+
+    def slope(self) -> Tensor:
+        """Return |g|, (n * k,)."""
+        return self.gradient.flatten(1).norm(dim=1)
 
     def first_order_step(self) -> Tensor:
         """Return the way to each linearised boundary; 0 where there is none."""
         factor = self.value / self.gradient.flatten(1).square().sum(1)
         factor = factor.nan_to_num(0, posinf=0, neginf=0)
         return -per_row(factor, self.gradient) * self.gradient
+
+    def take(self, columns: Tensor) -> Start:
+        """Keep some of the classes of each image: their positions, (n, fewer)."""
+        n, k = self.classes.shape
+        of_image = k * torch.arange(n, device=columns.device)
+        rows = (columns + of_image[:, None]).flatten()
+        return Start(
+            self.logits,
+            self.predicted,
+            self.classes.gather(1, columns),
+            self.value[rows],
+            self.gradient[rows],
+        )
 
 
 def nearest_classes(
@@ -50,30 +62,52 @@ def nearest_classes(
     k: int,
     *,
     label: Tensor | None = None,
+    n_candidates: int | None = None,
     batch_size: int | None,
 ) -> Start:
     """Choose the k classes whose boundaries are nearest to first order, or all.
 
-    Boundaries are those of the class in `label`, by default the predicted one.
+    Boundaries are those of the class in `label`, by default the predicted one. They are
+    chosen among `n_candidates` classes of the largest logits, by default twice k and at
+    least ten. Cost: one forward pass, and a backward pass for each candidate.
     """
-    f = margin_value(logits, x, batch_size=batch_size)
-    n, n_classes = f.shape
-    if n_classes < 2:
-        raise ValueError(f"logits must be of at least 2 classes; got {n_classes}")
-    predicted = f.argmax(dim=1)
-    if label is not None:
-        predicted = check_labels("label", label, n, n_classes)
-    n_candidates = min(n_classes - 1, max(2 * k, _MIN_CANDIDATES))
-    others = f.scatter(1, predicted[:, None], -torch.inf)
-    classes = others.topk(n_candidates, dim=1).indices
-    margin = PairwiseMargin(
-        logits, predicted.repeat_interleave(n_candidates), classes.flatten()
-    )
-    value, gradient = margin_value_and_gradient(
-        margin, x.repeat_interleave(n_candidates, dim=0), batch_size=batch_size
-    )
-    start = Start(predicted, classes, value, gradient)
+    wanted = n_candidates or max(2 * k, MIN_CANDIDATES)
+    parts = [
+        _candidates(logits, x, rows, wanted, label)
+        for rows in batches(len(x), batch_size, x.device)
+    ]
+    start = Start(*(torch.cat(part) for part in zip(*parts, strict=True)))
     # NaN (no gradient) sorts last.
-    order = start.first_order_distance().argsort(dim=1, stable=True)[:, :k]
-    rows = (order + torch.arange(n, device=x.device)[:, None] * n_candidates).flatten()
-    return Start(predicted, classes.gather(1, order), value[rows], gradient[rows])
+    order = start.first_order_distance().argsort(dim=1, stable=True)
+    return start.take(order[:, :k])
+
+
+def _candidates(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    rows: Tensor,
+    n_candidates: int,
+    label: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Return what makes a Start, of the classes of the largest logits."""
+    with torch.enable_grad():
+        leaf = x[rows].detach().requires_grad_()
+        f = logits(leaf)
+        check_differentiable(f)
+        n_classes = f.shape[1]
+        if n_classes < 2:
+            raise ValueError(f"logits must be of at least 2 classes; got {n_classes}")
+        predicted = f.detach().argmax(dim=1)
+        if label is not None:
+            predicted = check_labels("label", label, len(x), n_classes)[rows]
+        others = f.detach().scatter(1, predicted[:, None], -torch.inf)
+        classes = others.topk(min(n_candidates, n_classes - 1), dim=1).indices
+        margins = f.gather(1, predicted[:, None]) - f.gather(1, classes)
+        # One forward pass serves all. A backward pass for each class, of all images at
+        # once: batched gradients would need a vmap rule for every layer of a network.
+        gradients = [
+            torch.autograd.grad(of_class.sum(), leaf, retain_graph=True)[0]
+            for of_class in margins.T
+        ]
+    gradient = torch.stack(gradients, dim=1).flatten(0, 1)
+    return f.detach(), predicted, classes, margins.detach().flatten(), gradient
