@@ -210,8 +210,8 @@ def _measure(
         _Method(
             "the report's method",
             "sum",
-            clean=_goldman(model, images.clean),
-            adversarial=_goldman(model, images.adversarial),
+            clean=goldman_features(model, images.clean),
+            adversarial=goldman_features(model, images.adversarial),
         ),
         _Method(
             "curvdetect's default",
@@ -222,8 +222,11 @@ def _measure(
     ]
 
 
-def _goldman(model: TorchModel, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Measure every boundary at the image itself, (n, n_classes); NaN for its own."""
+def goldman_features(model: TorchModel, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Measure every boundary the report's way: at the image, along the pixel axes.
+
+    Returns an array of shape (n, n_classes), NaN for the predicted class.
+    """
     features = np.full((len(X), model.n_classes), np.nan)
     k = model.n_classes - 1
     with model.evaluating(), tqdm(total=len(X), unit="image", desc="Goldman") as bar:

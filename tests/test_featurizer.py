@@ -499,6 +499,19 @@ def test_a_broken_network_is_found_before_any_work(images):
         CurvatureFeaturizer(module).fit(images[0])
 
 
+def test_a_step_that_rounding_swallows_warns(model, lenet, images):
+    X = images[0][:3]
+    settings = {"n_boundaries": 1, "random_state": 0}
+    message = "step=0.001 is too small for second differences in float32.*0.003, or"
+    with pytest.warns(UserWarning, match=message):
+        CurvatureFeaturizer(model, step=(0.4, 0.001), **settings).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CurvatureFeaturizer(model, step=0.004, **settings).fit(X)
+        exact = TorchModel(lenet.double(), input_shape=(1, 28, 28))
+        CurvatureFeaturizer(exact, step=0.001, **settings).fit(X)
+
+
 def test_exact_derivatives_of_a_relu_network_warn(model, images):
     featurizer = CurvatureFeaturizer(model, method="autodiff", step=0.4).fit(images[0])
     with pytest.warns(UserWarning, match="piecewise linear"):

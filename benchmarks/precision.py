@@ -1,0 +1,106 @@
+"""What rounding does to average curvature, over the step and the number format.
+
+    python benchmarks/precision.py --out benchmarks/results/precision.json
+
+The same boundary points and directions in every format; the figures are the median
+error over the median size of the curvatures in double precision. With bfloat16 and
+float16 the network runs under autocast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import torch
+
+from curvdetect import TorchModel
+from curvdetect.boundaries import nearest_boundaries
+from curvdetect.datasets import load_dataset
+from curvdetect.geometry import (
+    PairwiseMargin,
+    margin_value_and_gradient,
+    mean_curvature,
+    random_directions,
+)
+from curvdetect.networks import trained_model
+
+STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+DATASETS = ("fashion-mnist", "mnist", "cifar10")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir")
+    parser.add_argument("--n-images", type=int, default=20)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results = []
+    for dataset in DATASETS:
+        model = trained_model(dataset, data_dir=args.data_dir)
+        X, _ = load_dataset(dataset, data_dir=args.data_dir)
+        nearest = nearest_boundaries(model, X[: args.n_images], n_boundaries=3)
+        logits = in_every_format(model)
+        for step in STEPS:
+            of = {name: curvature(*way, nearest, step) for name, way in logits.items()}
+            exact = of.pop("float64")
+            size = float(exact.abs().median())
+            cell = {"dataset": dataset, "step": step, "curvature": size}
+            for name, values in of.items():
+                cell[name] = float((values - exact).abs().median()) / size
+            results.append(cell)
+            print(json.dumps(cell), flush=True)
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def in_every_format(model: TorchModel):
+    """Return logits computed in every format, and the format of their inputs."""
+    exact = TorchModel(
+        copy.deepcopy(model.module).double(),
+        input_shape=model.input_shape,
+        mean=model.mean,
+        std=model.std,
+    )
+
+    channels = (-1, *[1] * (len(model.input_shape) - 1))
+    mean = torch.tensor(model.mean or 0.0).reshape(channels)
+    std = torch.tensor(model.std or 1.0).reshape(channels)
+
+    def autocast(dtype):
+        def logits(x):
+            # Not model.logits, which switches autocast off.
+            with torch.autocast("cpu", dtype=dtype):
+                return model.module((x - mean) / std).float()
+
+        return logits
+
+    return {
+        "float64": (exact.logits, torch.float64),
+        "float32": (model.logits, torch.float32),
+        "bfloat16": (autocast(torch.bfloat16), torch.float32),
+        "float16": (autocast(torch.float16), torch.float32),
+    }
+
+
+def curvature(logits, dtype, nearest, step):
+    z = nearest.points.to(dtype)
+    margin = PairwiseMargin(logits, nearest.margin.predicted, nearest.margin.other)
+    directions = random_directions(
+        16, z.shape[1:], generator=torch.Generator().manual_seed(0), dtype=z.dtype
+    )
+    return mean_curvature(
+        margin,
+        z,
+        n_directions="all",
+        directions=directions,
+        step=step,
+        start=margin_value_and_gradient(margin, z),
+        batch_size=128,
+    ).double()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Features on a cluster (extra "dask"): a block of images is a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+
+from curvdetect._extras import require
+from curvdetect.featurizer import CurvatureFeaturizer
+
+__all__ = ["transform"]
+
+_dask = require("dask", extra="dask")
+_array = require("dask.array", extra="dask")
+
+
+def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
+    """Transform the images of a dask array, lazily.
+
+    Nothing is measured until the result is computed. Images are independent of each
+    other, so the result is that of ``featurizer.transform``, whatever the blocks and
+    the workers, and a block whose worker dies is measured again on another. The
+    featurizer is one task: each worker receives it, with the network, once.
+
+    Parameters
+    ----------
+    featurizer : CurvatureFeaturizer
+        Fitted. The class of the network must be importable on the workers.
+    X : dask.array.Array of shape (n_samples, *input_shape) or (n_samples, d)
+        Images; blocks of some hundred are a good size. A folder of files becomes such
+        an array by ``dask.array.from_npy_stack`` or ``dask.array.image.imread``.
+
+    Returns
+    -------
+    dask.array.Array of shape (n_samples, n_columns)
+        In blocks of the same rows.
+
+    Raises
+    ------
+    TypeError
+        If X is not a dask array.
+    ValueError
+        If the number of rows of a block is unknown.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from curvdetect import CurvatureFeaturizer
+    >>> from curvdetect.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.integrations.dask import transform
+    >>> from curvdetect.networks import trained_model
+    >>> X, y = load_fashion_mnist_sample()
+    >>> model = trained_model("fashion-mnist")
+    >>> featurizer = CurvatureFeaturizer(model, n_boundaries=1, random_state=0)
+    >>> featurizer = featurizer.fit(X[:50])
+    >>> features = transform(featurizer, da.from_array(X[:60], chunks=(20, -1, -1, -1)))
+    >>> features.shape, features.chunks[0]
+    ((60, 10), (20, 20, 20))
+    >>> features.compute(scheduler="synchronous").shape
+    (60, 10)
+    """
+    check_is_fitted(featurizer)
+    if not isinstance(X, _array.Array):
+        raise TypeError(
+            "X must be a dask array, such as dask.array.from_array(X, chunks=(500, -1, "
+            f"-1, -1)); got {type(X).__name__}"
+        )
+    if any(np.isnan(n) for n in X.chunks[0]):
+        raise ValueError(
+            "X must have blocks of known numbers of rows; call X.compute_chunk_sizes()"
+        )
+    X = X.rechunk({axis: -1 for axis in range(1, X.ndim)})
+    n_columns = len(featurizer.get_feature_names_out())
+    dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    sent = _dask.delayed(featurizer, pure=True)
+    blocks = [
+        _array.from_delayed(
+            _dask.delayed(_transform_block)(sent, block), (n_rows, n_columns), dtype
+        )
+        for n_rows, block in zip(X.chunks[0], X.to_delayed().ravel(), strict=True)
+    ]
+    return _array.concatenate(blocks)
+
+
+def _transform_block(
+    featurizer: CurvatureFeaturizer, images: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    return np.asarray(featurizer.transform(images))

@@ -1,0 +1,88 @@
+"""On a cluster of two processes: the same features, also when a worker dies."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+da = pytest.importorskip("dask.array")
+distributed = pytest.importorskip("distributed")
+
+from joblib import parallel_config  # noqa: E402
+from sklearn.model_selection import GridSearchCV  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+
+from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector  # noqa: E402
+from curvdetect.integrations.dask import transform  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def fitted(model, images):
+    featurizer = CurvatureFeaturizer(model, step=0.4, random_state=0)
+    return featurizer.fit(images[0])
+
+
+def test_the_same_features(client, fitted, images):
+    X = da.from_array(images[0], chunks=(7, 1, 14, 28))
+    features = transform(fitted, X)
+    assert features.shape == (40, 10)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(
+        features.compute(), fitted.transform(images[0]), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_worker_that_dies_is_made_up_for(client, fitted, images):
+    X = da.from_array(np.tile(images[0], (15, 1, 1, 1)), chunks=(20, -1, -1, -1))
+    future = client.compute(transform(fitted, X))
+    while not any(client.who_has().values()):  # in the middle of the run
+        time.sleep(0.01)
+    assert not future.done()
+    os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
+    expected = np.tile(fitted.transform(images[0]), (15, 1))
+    np.testing.assert_allclose(
+        future.result(timeout=120), expected, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_grid_search_on_the_cluster(client, model, images):
+    X = np.concatenate([images[0], np.clip(images[0] + 0.3, 0, 1)])
+    pipeline = make_pipeline(
+        CurvatureFeaturizer(model, step=0.4, n_boundaries=2, random_state=0),
+        CurvatureThresholdDetector(),
+    )
+    search = GridSearchCV(
+        pipeline,
+        {"curvaturethresholddetector__statistic": ["max", "mean"]},
+        cv=2,
+        scoring="roc_auc",
+    )
+    y = np.repeat([0, 1], 40)
+    alone = search.fit(X, y).cv_results_["mean_test_score"]
+    with parallel_config(backend="dask"):
+        on_cluster = search.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(on_cluster, alone, atol=0.01)
+
+
+def test_what_is_no_dask_array(fitted, images):
+    with pytest.raises(TypeError, match="X must be a dask array.*got ndarray"):
+        transform(fitted, images[0])
+
+
+def test_blocks_of_unknown_size(fitted, images):
+    X = da.from_array(images[0].reshape(40, -1), chunks=(10, -1))
+    with pytest.raises(ValueError, match="known numbers of rows"):
+        transform(fitted, X[X[:, 0] >= 0])

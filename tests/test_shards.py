@@ -1,0 +1,92 @@
+"""Features kept on disk: what is finished stays, what is other is refused."""
+
+import numpy as np
+import pytest
+
+from curvdetect import CurvatureFeaturizer, metrics
+from curvdetect.networks import LeNet
+from curvdetect.shards import transform_in_shards
+
+
+@pytest.fixture
+def fitted(model, images):
+    featurizer = CurvatureFeaturizer(model, n_boundaries=2, step=0.4, random_state=0)
+    return featurizer.fit(images[0])
+
+
+def test_the_same_as_at_once(fitted, images, tmp_path):
+    F = transform_in_shards(fitted, images[0], tmp_path / "new", shard_size=15)
+    assert len(list((tmp_path / "new").glob("features-*.npz"))) == 3
+    expected = fitted.transform(images[0])
+    np.testing.assert_allclose(F, expected, rtol=1e-3, atol=1e-4)
+    assert F.dtype == expected.dtype
+
+
+def test_only_what_is_missing_is_measured(fitted, images, tmp_path, monkeypatch):
+    def interrupt(images):
+        if len(list(tmp_path.glob("features-*"))) == 2:
+            raise KeyboardInterrupt
+        return transform(images)
+
+    transform = fitted.transform
+    monkeypatch.setattr(fitted, "transform", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob(".*"))  # nothing half written
+    with metrics.count_passes(fitted.model_.module) as passes:
+        F = transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+    with metrics.count_passes(fitted.model_.module) as of_ten:
+        fitted.transform(images[0][30:])
+    assert passes.forward_equivalents == of_ten.forward_equivalents
+    np.testing.assert_allclose(F, fitted.transform(images[0]), rtol=1e-3, atol=1e-4)
+
+
+def test_a_memory_mapped_array(fitted, images, tmp_path):
+    np.save(tmp_path / "X.npy", images[0])
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    F = transform_in_shards(fitted, X, tmp_path / "features", shard_size=25)
+    assert F.shape == (40, 10)
+
+
+def test_progress_is_shown(fitted, images, tmp_path, capsys):
+    transform_in_shards(fitted, images[0][:4], tmp_path, verbose=1)
+    assert "4/4" in capsys.readouterr().err
+    transform_in_shards(fitted, images[0][:4], tmp_path, verbose=0)
+    assert capsys.readouterr().err == ""
+
+
+def others(fitted, images):
+    network = CurvatureFeaturizer(LeNet().eval(), n_boundaries=2, step=0.4)
+    return {
+        "network": (network.fit(images), images, 15, "another network or other"),
+        "step": (
+            CurvatureFeaturizer(
+                fitted.model, n_boundaries=2, step=0.5, random_state=0
+            ).fit(images),
+            images,
+            15,
+            "another network or other settings",
+        ),
+        "images": (fitted, 1 - images, 15, "those from number 0 on are others"),
+        "number": (fitted, images[:30], 15, "n_images=40, not 30"),
+        "shard_size": (fitted, images, 10, "shard_size=15, not 10"),
+        "zero": (fitted, images, 0, "shard_size must be a positive integer; got 0"),
+        "none": (fitted, images[:0], 15, "X must hold at least one image; got none"),
+    }
+
+
+@pytest.mark.parametrize(
+    "what", ["network", "step", "images", "number", "shard_size", "zero", "none"]
+)
+def test_what_is_other_is_refused(fitted, images, tmp_path, what):
+    transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+    featurizer, X, shard_size, message = others(fitted, images[0])[what]
+    with pytest.raises(ValueError, match=message):
+        transform_in_shards(featurizer, X, tmp_path, shard_size=shard_size)
+
+
+def test_a_folder_of_a_later_version(fitted, images, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"version": 99}')
+    with pytest.raises(ValueError, match="another version of curvdetect"):
+        transform_in_shards(fitted, images[0], tmp_path)
