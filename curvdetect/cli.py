@@ -1,4 +1,4 @@
-"""The command line: ``curvdetect demo`` and ``curvdetect reproduce``."""
+"""The command line: ``curvdetect demo``, ``reproduce``, ``fit`` and ``score``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ examples:
   curvdetect demo --n-images 200 --out /tmp/demo
   curvdetect demo --dataset mnist --data-dir ~/data
   curvdetect reproduce --dataset mnist --data-dir ~/data
+
+a network of your own, in net.py a function make() without arguments:
+  curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images calibration/ --target-fpr 0.01 --out guard.skops
+  curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
 """
 
 
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        _run(args)
+        args.run(args)
     except KeyboardInterrupt:
         print("curvdetect: interrupted", file=sys.stderr)
         return 130
@@ -49,23 +54,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace) -> None:
-    common: dict[str, Any] = {
-        "out": args.out,
-        "seed": args.seed,
-        "n_images": args.n_images,
-        "device": args.device,
-        "data_dir": args.data_dir,
-    }
-    # Slow to import: not for --help.
-    if args.command == "demo":
-        from curvdetect.demo import run_demo
+# Slow to import: not for --help.
 
-        run_demo(args.dataset, **common)
-    else:
-        from curvdetect.reproduce import run_reproduce
 
-        run_reproduce(args.dataset, train_anew=args.train, **common)
+def _demo(args: argparse.Namespace) -> None:
+    from curvdetect.demo import run_demo
+
+    run_demo(args.dataset, **_common(args))
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from curvdetect.reproduce import run_reproduce
+
+    run_reproduce(args.dataset, train_anew=args.train, **_common(args))
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from curvdetect.own_model import run_fit
+
+    run_fit(
+        args.model,
+        args.images,
+        out=args.out,
+        input_shape=args.input_shape,
+        weights=args.weights,
+        mean=args.mean,
+        std=args.std,
+        target_fpr=args.target_fpr,
+        n_boundaries=args.n_boundaries,
+        resize=args.resize,
+        device=args.device,
+        seed=args.seed,
+    )
+
+
+def _score(args: argparse.Namespace) -> None:
+    from curvdetect.own_model import run_score
+
+    run_score(
+        args.model,
+        args.guard,
+        args.images,
+        out=args.out,
+        resize=args.resize,
+        device=args.device,
+    )
+
+
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("out", "seed", "n_images", "device", "data_dir")
+    return {name: getattr(args, name) for name in names}
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    shape = tuple(int(part) for part in text.split(","))
+    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+        raise ValueError
+    return shape
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    demo.set_defaults(run=_demo)
     demo.add_argument(
         "--dataset",
         choices=["fashion-mnist", "mnist", "digits", "cifar10"],
@@ -106,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    reproduce.set_defaults(run=_reproduce)
     reproduce.add_argument(
         "--dataset",
         choices=["fashion-mnist", "mnist"],
@@ -118,7 +169,91 @@ def _parser() -> argparse.ArgumentParser:
         help="train a LeNet instead of loading the one that is shipped",
     )
     _add_common(reproduce, out="curvdetect-reproduce", n_images=300)
+    _add_fit(commands)
+    _add_score(commands)
     return parser
+
+
+def _add_fit(commands: Any) -> None:
+    fit = commands.add_parser(
+        "fit",
+        help="calibrate a guard for a network of your own",
+        description=(
+            "Calibrate a guard on clean images that the network was not trained on and "
+            "gets right, and save it. Says on standard error which images were refused."
+        ),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fit.set_defaults(run=_fit)
+    _add_model(fit)
+    fit.add_argument("--weights", type=Path, help="state dict of the network")
+    fit.add_argument(
+        "--input-shape",
+        type=_shape,
+        required=True,
+        metavar="C,H,W",
+        help="channels (1 or 3), height and width",
+    )
+    fit.add_argument("--mean", type=_numbers, help="of the normalisation: m or m,m,m")
+    fit.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
+    fit.add_argument(
+        "--target-fpr",
+        type=float,
+        default=0.01,
+        help="share of clean images that may be flagged (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--n-boundaries", type=int, help="only the nearest so many (default: all)"
+    )
+    fit.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    fit.add_argument("--out", type=Path, required=True, help="file of the guard")
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score images with such a guard",
+        description=(
+            "Score images with a guard: a line for each, with the guard's label, the "
+            "network's, the recovered one, whether the image is flagged, and the score."
+        ),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.set_defaults(run=_score)
+    _add_model(score)
+    score.add_argument("--guard", type=Path, required=True, help="file of the guard")
+    score.add_argument(
+        "--out",
+        default="-",
+        help="a .csv or .json file, or - for standard output (default)",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a network of one's own."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="a function without arguments that returns the network, or the network",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="folder of pictures, a picture, or a .npy or .npz file",
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="resize pictures of another size instead of refusing them",
+    )
+    parser.add_argument("--device", help="torch device, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser, *, out: str, n_images: int) -> None:

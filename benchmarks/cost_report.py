@@ -1,0 +1,155 @@
+"""Write the page of cost, precision and scale from their results.
+
+python benchmarks/cost_report.py --results benchmarks/results --out docs/cost.md
+
+The results are those of `cost.py`, `precision.py` and `scale.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+INTRODUCTION = """# What it costs
+
+Made by `benchmarks/cost_report.py` from `benchmarks/results/`.
+
+## Against other ways to the number
+
+`python benchmarks/cost.py`: the average curvature of every boundary around an image,
+nine for ten classes, on the same images, network and machine, one thread each, every
+way in a process of its own. **FE** are forward-equivalents an image: a forward pass
+counts as one, a backward pass as two; for exact second derivatives, whose passes cannot
+be told apart, floating-point operations over those of a forward pass. *Time* is over
+that of a forward pass of one image at the best batch size, and over ours. *Memory* is
+the peak above what the network and forward passes took. The AUROC is that of the
+largest curvature, PGD (L-infinity, 16/255 for the LeNet on Fashion-MNIST, 2/255 for
+ResNet-20 on CIFAR-10) against clean images, with a 95 % interval.
+
+- *3 boundaries*: `n_boundaries=3, n_curved=1, n_directions=3`.
+- *256 directions*: the reference, with `tol=1e-4`.
+- *The report's five steps*: Goldman's formula along all pixel axes, step 0.1, at the
+  image itself.
+- *Double backward*: six random tangents, exact second derivatives, at the image.
+- *curvlinops*: its Hutchinson trace of the Hessian, six products, at the image.
+- *torch.func.hessian*: all second derivatives, then Goldman's formula, at the image.
+
+Exact second derivatives of these ReLU networks are zero, so the last three, cheap or
+not, tell nothing (AUROC 0.5). At the image itself, strong attacks such as PGD are told
+apart as well as at the boundary, short ones are not (the detection benchmark has both).
+The network of ImageNet's size is EfficientNet-Lite0, 224 x 224 pixels and 1,000
+classes; where curvature is taken of three or five of its boundaries, the cost depends
+neither on the number of pixels nor on that of the classes.
+
+"""
+
+PRECISION = """
+## Precision
+
+`python benchmarks/precision.py`: median error of the average curvature at boundary
+points against double precision, over its median size, for steps h. Rounding grows with
+1 / h^2: single precision is good from h = 0.01 on, and `CurvatureFeaturizer` warns
+below 0.0035. Half precision is not good enough at the steps that matter, so autocast is
+switched off while the network is measured, and a network with weights in half precision
+is warned of.
+
+"""
+
+SCALE = """
+## Many images
+
+`python benchmarks/scale.py`. `curvdetect.shards.transform_in_shards` keeps features on
+disk, and goes on where it was interrupted; its peak memory, above that before it began,
+on Fashion-MNIST images in a memory-mapped array:
+
+"""
+
+WORKERS = """
+`curvdetect.integrations.dask.transform` on processes of one machine of two cores, one
+thread each, default features:
+
+"""
+
+SIZING = """
+To size a cluster: an image takes about FE times the time of a forward pass at the best
+batch size (the table above says how far that holds), images are independent, and every
+worker holds the network and one block of images. So N images of FE each, on W workers
+that make P forward passes a second, take N x FE / (W x P) seconds: a million images
+with the default features (some 200 FE) on 10 workers of 30,000 LeNet passes a second,
+11 minutes.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    cost, precision, scale = (
+        json.loads((args.results / f"{name}.json").read_text())
+        for name in ("cost", "precision", "scale")
+    )
+    page = INTRODUCTION + cost_table(cost) + PRECISION + precision_table(precision)
+    page += SCALE + table(
+        ["images", "peak memory, MiB"],
+        [[f"{c['n_images']:,}", f"{c['peak_mib']:.0f}"] for c in scale["memory"]],
+    )
+    page += WORKERS + table(
+        ["workers", "images a second"],
+        [[c["n_workers"], f"{c['images_per_second']:.0f}"] for c in scale["workers"]],
+    )
+    args.out.write_text(page + SIZING)
+
+
+def cost_table(cells: list[dict]) -> str:
+    """Return one table; ratios are to our way with as many boundaries."""
+    rows = []
+    for cell in cells:
+        ours = next(c for c in cells if c["network"] == cell["network"])
+        auroc = cell.get("auroc")
+        rows.append(
+            [
+                cell["network"],
+                cell["way"],
+                cell["n_images"],
+                f"{cell['fe']:,.0f}",
+                f"{cell['in_forwards']:,.0f}",
+                f"{cell['in_forwards'] / ours['in_forwards']:,.1f}",
+                f"{cell['peak_mib']:,.0f}",
+                "{:.3f} ({:.3f}-{:.3f})".format(*auroc) if auroc else "",
+            ]
+        )
+    return table(
+        [
+            "network",
+            "way",
+            "images",
+            "FE",
+            "time, forward passes",
+            "time, ours",
+            "memory, MiB",
+            "AUROC, PGD",
+        ],
+        rows,
+    )
+
+
+def precision_table(cells: list[dict]) -> str:
+    return table(
+        ["network of", "h", "median curvature", "float32", "bfloat16", "float16"],
+        [
+            [cell["dataset"], f"{cell['step']:g}", f"{cell['curvature']:.2f}"]
+            + [f"{cell[name]:.1e}" for name in ("float32", "bfloat16", "float16")]
+            for cell in cells
+        ],
+    )
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Read images from files, for the command line: what cannot be read is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from curvdetect._extras import require
+
+__all__ = ["Batch", "read_images"]
+
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB"}
+
+
+class Batch(NamedTuple):
+    """Some images, and what was refused among them.
+
+    Attributes
+    ----------
+    names : list of str
+        File names relative to the folder, or positions in the array.
+    X : ndarray of shape (n, *input_shape), float32
+        Images in [0, 1].
+    refused : dict of str to str
+        Why, by name.
+    """
+
+    names: list[str]
+    X: npt.NDArray[np.float32]
+    refused: dict[str, str]
+
+
+def read_images(
+    source: str | Path,
+    input_shape: tuple[int, int, int],
+    *,
+    resize: bool = False,
+    batch_size: int = 256,
+) -> Iterator[Batch]:
+    """Read a folder of pictures, or an array file, a batch at a time.
+
+    Grey pictures become colour and the other way round, as the network takes them;
+    transparent ones are laid on white.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder (with subfolders), a picture, or a .npy or .npz file with an array of
+        shape (n, *input_shape): floats in [0, 1], or bytes, which are divided by 255.
+        Of several arrays in a .npz the one called "X" or "images" is taken.
+    input_shape : (int, int, int)
+        Channels, height and width.
+    resize : bool, default=False
+        Whether pictures of another size are resized (bilinearly, to cover the input,
+        and cropped in the middle) instead of refused.
+    batch_size : int, default=256
+        Pictures held at a time.
+
+    Yields
+    ------
+    Batch
+        Images, names, and what was refused.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` does not exist.
+    ValueError
+        If it holds nothing that could be an image, or an array of another shape.
+    ImportError
+        If Pillow is missing.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"images: there is no {source}")
+    if source.suffix in (".npy", ".npz"):
+        yield from _of_array(_array(source), input_shape, batch_size)
+        return
+    paths = _pictures(source)
+    pillow = require("PIL.Image", extra="vision")
+    root = source if source.is_dir() else source.parent
+    for start in range(0, len(paths), batch_size):
+        names, images, refused = [], [], {}
+        for path in paths[start : start + batch_size]:
+            name = str(path.relative_to(root))
+            try:
+                images.append(_picture(pillow, path, input_shape, resize))
+                names.append(name)
+            except (OSError, ValueError, pillow.DecompressionBombError) as error:
+                refused[name] = str(error)
+        empty = np.empty((0, *input_shape), dtype=np.float32)
+        yield Batch(names, np.stack(images) if images else empty, refused)
+
+
+def _pictures(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    files = (path for path in source.rglob("*") if path.is_file())
+    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise ValueError(
+            f"images must hold pictures ({', '.join(_SUFFIXES)}); {source} holds none"
+        )
+    return paths
+
+
+def _picture(
+    pillow: Any, path: Path, input_shape: tuple[int, int, int], resize: bool
+) -> npt.NDArray[np.float32]:
+    channels, height, width = input_shape
+    with pillow.open(path) as opened:
+        picture = opened.convert("RGBA")
+    white = pillow.new("RGBA", picture.size, "white")
+    picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
+    if picture.size != (width, height):
+        if not resize:
+            raise ValueError(
+                f"it has {picture.size[0]} x {picture.size[1]} pixels, not {width} x "
+                f"{height}"
+            )
+        picture = _fitted(pillow, picture, width, height)
+    values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
+    values /= 255
+    return values.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:
+    """Shrink or enlarge a picture to cover the input, and cut out its middle."""
+    factor = max(width / picture.size[0], height / picture.size[1])
+    size = [max(round(factor * side), 1) for side in picture.size]
+    picture = picture.resize(size, pillow.Resampling.BILINEAR)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _array(source: Path) -> npt.NDArray[Any]:
+    try:
+        loaded = np.load(source, mmap_mode="r")  # refuses pickles
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        for name in ("X", "images", *loaded.files[: len(loaded.files) == 1]):
+            if name in loaded.files:
+                return np.asarray(loaded[name])
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"images: {source} cannot be read: {error}") from error
+    raise ValueError(
+        f'images: {source} must hold an array called "X" or "images"; it holds '
+        f"{loaded.files}"
+    )
+
+
+def _of_array(
+    array: npt.NDArray[Any], input_shape: tuple[int, int, int], batch_size: int
+) -> Iterator[Batch]:
+    if array.shape[1:] != input_shape or not len(array):
+        raise ValueError(
+            f"images must have shape (n, {', '.join(map(str, input_shape))}); got "
+            f"{array.shape}"
+        )
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise ValueError(
+            f"images must be floats in [0, 1] or bytes; got an array of {array.dtype}"
+        )
+    for start in range(0, len(array), batch_size):
+        X: npt.NDArray[np.float32]
+        X = np.asarray(array[start : start + batch_size], dtype=np.float32)
+        if array.dtype == np.uint8:
+            X /= 255
+        names, refused, good = [], {}, []
+        for position, image in enumerate(X, start):
+            if np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
+                names.append(str(position))
+                good.append(position - start)
+            else:
+                refused[str(position)] = "it has values outside [0, 1]"
+        yield Batch(names, X[good], refused)
