@@ -81,7 +81,8 @@ def draw(full: list[dict], path: Path) -> None:
 def costs(found: list[dict]) -> str:
     rows = []
     for results in found:
-        weights = Path(results["weights"]).stem.removeprefix(results["network"] + "-")
+        weights = Path(results["weights"]).stem.removesuffix("-weights")
+        weights = weights.removeprefix(results["network"] + "-")
         for detector, cost in results["evasion"].items():
             by = cost["evasion_cost_by_attack"]
             rows.append(

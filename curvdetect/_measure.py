@@ -201,8 +201,10 @@ def _chosen(model: TorchModel, x: Tensor, probe: Probe) -> Start:
     (decrease,) = _laplacians(model, x, start, probe, probe.curvature_steps[:1])
     curvature = decrease / start.slope().reshape(n, n_candidates)
     nearest = torch.arange(k - n_curved, device=x.device).expand(n, -1)
-    # What is near is chosen already; what has no gradient, last.
-    curvature = curvature.nan_to_num(-torch.inf).scatter(1, nearest, -torch.inf)
+    # What has no gradient is chosen last; what is near was chosen already.
+    last = torch.finfo(curvature.dtype).min
+    curvature = curvature.nan_to_num(last, posinf=last, neginf=last)
+    curvature = curvature.scatter(1, nearest, -torch.inf)
     curved = curvature.topk(n_curved, dim=1).indices
     return start.take(torch.cat([nearest, curved], dim=1))
 

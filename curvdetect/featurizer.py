@@ -86,9 +86,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         default's and tell both apart nearly as well.
     tol : float, default=0.1
         How near to a boundary its search gets before the last step: the linearised
-        boundary is within `tol` times the distance from the image. What the last step
-        leaves is of second order; 1e-3 costs some 50 forward passes more for ten
-        classes.
+        boundary is within `tol` times the distance from the image, less than 1. What
+        the last step leaves is of second order, where it crosses no kink. A margin that
+        comes so close to zero without crossing it counts as a boundary. 1e-3 costs
+        some 50 forward passes more for ten classes.
     features : sequence of {"curvature", "distance", "laplacian"}, \
             default=("curvature",)
         - "curvature": average curvature of each boundary, in 1 / input units;
@@ -337,6 +338,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     def _check_search(self) -> None:
         check_positive("tol", self.tol)
+        if self.tol >= 1:
+            raise ValueError(f"tol must be less than 1; got {self.tol!r}")
         if self.n_curved == 0:
             return
         check_count("n_curved", self.n_curved, alternative=" or 0")

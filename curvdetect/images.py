@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +116,11 @@ def _picture(
 ) -> npt.NDArray[np.float32]:
     channels, height, width = input_shape
     with pillow.open(path) as opened:
+        if opened.mode == "F" or opened.mode.startswith("I"):
+            raise ValueError(
+                f"its values have 16 or more bits (mode {opened.mode}), not 8: "
+                "convert it, or give a .npy file"
+            )
         picture = opened.convert("RGBA")
     white = pillow.new("RGBA", picture.size, "white")
     picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
@@ -140,17 +147,17 @@ def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:
 
 def _array(source: Path) -> npt.NDArray[Any]:
     try:
-        loaded = np.load(source, mmap_mode="r")  # refuses pickles
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        for name in ("X", "images", *loaded.files[: len(loaded.files) == 1]):
-            if name in loaded.files:
-                return np.asarray(loaded[name])
-    except (OSError, ValueError, EOFError) as error:
+        if source.suffix == ".npy":
+            return np.load(source, mmap_mode="r")  # refuses pickles
+        with source.open("rb") as file, np.load(file) as arrays:
+            names = arrays.files
+            for name in ("X", "images", *names[: len(names) == 1]):
+                if name in names:
+                    return np.asarray(arrays[name])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"images: {source} cannot be read: {error}") from error
     raise ValueError(
-        f'images: {source} must hold an array called "X" or "images"; it holds '
-        f"{loaded.files}"
+        f'images: {source} must hold an array called "X" or "images"; it holds {names}'
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib
+import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,13 +57,13 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
     if not package or not name:
         raise ValueError(f"model must be package.module:factory; got {factory!r}")
     if "" not in sys.path:
-        sys.path.insert(0, "")
+        sys.path.append("")  # last: nothing in the current folder hides a package
     try:
         made = getattr(importlib.import_module(package), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"model: cannot find {factory} ({error})") from error
     if not isinstance(made, nn.Module):
-        made = made()
+        made = _called(made, factory)
     if not isinstance(made, nn.Module):
         raise ValueError(
             f"model must give a torch.nn.Module; {factory} gave {type(made).__name__}"
@@ -71,13 +73,24 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
     return made.eval()
 
 
+def _called(make: Any, factory: str) -> Any:
+    if not callable(make):
+        raise ValueError(f"model: {factory} is neither a network nor a function")
+    try:
+        return make()
+    except TypeError as error:
+        raise ValueError(
+            f"model: {factory} cannot be called without arguments ({error})"
+        ) from error
+
+
 def _load_weights(module: nn.Module, path: str | Path) -> None:
     try:
         known = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever a broken file makes of torch's reader
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(f"weights: {path} cannot be read: {reason}") from error
     for name in ("state_dict", "model"):
         if isinstance(known, dict) and isinstance(known.get(name), dict):
@@ -140,6 +153,12 @@ def run_fit(
         If anything is not what it must be.
     """
     require("skops.io", extra="skops")  # before any long work
+    if not 0 < target_fpr < 1:
+        raise ValueError(
+            f"target_fpr must be strictly between 0 and 1; got {target_fpr}"
+        )
+    if not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"out: there is no folder {Path(out).parent}")
     model = TorchModel(
         load_module(factory, weights),
         input_shape=input_shape,
@@ -151,6 +170,11 @@ def run_fit(
     X = np.concatenate([batch.X for batch in batches])
     if not len(X):
         raise ValueError(f"images: none of those in {images} could be used")
+    if len(X) < 1 / target_fpr - 1:
+        raise ValueError(
+            f"images: target_fpr={target_fpr:g} needs at least "
+            f"{math.ceil(1 / target_fpr - 1e-9) - 1} clean images; got {len(X)}"
+        )
     featurizer = CurvatureFeaturizer(
         model, n_boundaries=n_boundaries, random_state=seed, verbose=1
     )
@@ -213,9 +237,17 @@ def run_score(
         )
     n_scored = n_flagged = 0
     shape: Any = loaded.featurizer_.input_shape_
+    bounds = loaded.featurizer_.model_.bounds
+    if bounds != (0, 1) or len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            "guard must be for pictures in [0, 1] of shape (1 or 3, height, width); "
+            f"got one for bounds {bounds} and shape {shape}"
+        )
+    batches = _reported(read_images(images, shape, resize=resize))
+    first = next(batches)  # before an older result is overwritten
     with _opened(out) as file:
         writer = _Writer(file, as_json=Path(out).suffix == ".json")
-        for batch in _reported(read_images(images, shape, resize=resize)):
+        for batch in itertools.chain([first], batches):
             if not len(batch.X):
                 continue
             found = loaded.assess(batch.X)
@@ -258,7 +290,9 @@ def _opened(out: str | Path) -> Iterator[IO[str]]:
     if str(out) == "-":
         yield sys.stdout
         return
-    with Path(out).open("w", newline="") as file:
+    with Path(out).open(
+        "w", newline="", encoding="utf-8", errors="backslashreplace"
+    ) as file:
         yield file
 
 

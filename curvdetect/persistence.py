@@ -47,6 +47,8 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     network, but not its code. (Pickle and joblib keep everything, and execute whatever
     is in a file when it is loaded: use them for files of your own only.)
 
+    Caches (`memory`) are left out: what they hold is pickled.
+
     Parameters
     ----------
     estimator : estimator
@@ -89,7 +91,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
         modules[id(module)] = module
         return _SavedModel(_settings(held))
 
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "estimator": _changed(estimator, stand_in),
         "weights": {
@@ -102,6 +104,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
         raise ValueError(
             f"estimator must hold one network; got {len(modules)} different ones"
         )
+    content["has_network"] = bool(modules)
     skops.dump(content, path)
 
 
@@ -145,7 +148,7 @@ def load(
     allowed = {*_OURS, *trusted}
     try:
         others = set(skops.get_untrusted_types(file=path)) - allowed
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (AttributeError, LookupError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{_NOT_OURS}; got {path} ({error})") from error
     if others:
         raise ValueError(
@@ -154,13 +157,17 @@ def load(
         )
     content = skops.load(path, trusted=sorted(allowed))
     version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or version < 1:
         raise ValueError(f"{_NOT_OURS}; got {path}")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {version}; this curvdetect reads up to "
             f"{FORMAT_VERSION}. Install a newer one"
         )
+    if not {"estimator", "weights", "has_network"} <= content.keys():
+        raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
+    if not content["has_network"]:
+        return _changed(content["estimator"], lambda held: held)
     return _with_network(content["estimator"], content["weights"], module)
 
 
@@ -168,15 +175,13 @@ def _with_network(
     estimator: Any, weights: dict[str, npt.NDArray[Any]], module: nn.Module | None
 ) -> Any:
     """Put the network where it was."""
-    if not weights:
-        return estimator
     if module is None:
         raise ValueError(
             "module must be a network of the architecture that was saved; got None"
         )
     try:
         module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"module must have the architecture that was saved; got {error}"
         ) from error
@@ -201,6 +206,8 @@ def _changed(holder: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(holder, BaseEstimator):
         copied: Any = object.__new__(type(holder))
         vars(copied).update(_changed(vars(holder), change))
+        if "memory" in vars(copied):
+            copied.memory = None  # joblib would unpickle what a stranger put there
         return copied
     if isinstance(holder, dict):
         return {key: _changed(value, change) for key, value in holder.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,8 @@ def transform_in_shards(
     Parameters
     ----------
     featurizer : CurvatureFeaturizer
-        Fitted.
+        Fitted, with a `random_state`: without one, a script that is started again draws
+        other directions, which is refused.
     X : array of shape (n_samples, *input_shape) or (n_samples, d)
         Images; a memory-mapped array is read a shard at a time.
     folder : str or Path
@@ -89,12 +91,13 @@ def transform_in_shards(
     folder.mkdir(parents=True, exist_ok=True)
     _check_manifest(folder, featurizer, len(X), shard_size)
     parts = []
+    settings = _fingerprint(featurizer)
     with tqdm(
         total=len(X), unit="image", desc="features", disable=not verbose
     ) as progress:
         for start in range(0, len(X), shard_size):
             images = np.asarray(X[start : start + shard_size])
-            parts.append(_shard(featurizer, images, folder, start))
+            parts.append(_shard(featurizer, images, folder, start, settings))
             progress.update(len(images))
     return np.concatenate(parts)
 
@@ -105,7 +108,7 @@ def _check_manifest(
     """Write down what is measured; refuse a folder where it is something else."""
     manifest = {
         "version": _VERSION,
-        "features": joblib.hash(featurizer._settings()),
+        "features": _fingerprint(featurizer),
         "n_images": n_images,
         "shard_size": shard_size,
     }
@@ -127,24 +130,49 @@ def _check_manifest(
             )
 
 
+def _fingerprint(featurizer: CurvatureFeaturizer) -> str:
+    """Return a name of all that the features depend on, besides the images."""
+    settings = featurizer._settings()
+    return str(joblib.hash({**settings, "features": tuple(settings["features"])}))
+
+
 def _shard(
-    featurizer: CurvatureFeaturizer, images: npt.NDArray[Any], folder: Path, start: int
+    featurizer: CurvatureFeaturizer,
+    images: npt.NDArray[Any],
+    folder: Path,
+    start: int,
+    settings: str,
 ) -> npt.NDArray[Any]:
     """Read the features of a shard, or measure them and write them down."""
     path = folder / f"features-{start:09d}.npz"
-    fingerprint = joblib.hash(images)
-    if path.exists():
-        with np.load(path) as known:  # arrays alone: NumPy refuses pickles
-            if str(known["images"]) == fingerprint:
-                return known["features"]
+    of_images = str(joblib.hash(np.ascontiguousarray(images)))
+    known = _read(path)
+    if known is None:
+        features = featurizer.transform(images)
+        with _at_once(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, features=features, images=of_images, settings=settings)
+        return features
+    if str(known["settings"]) != settings:  # two processes began at once
+        raise ValueError(
+            f"folder must hold the features of one network and one featurizer; {path} "
+            "is of another. Give another folder, or delete this one"
+        )
+    if str(known["images"]) != of_images:
         raise ValueError(
             f"X must hold the images that {folder} was made from; those from number "
             f"{start} on are others. Give another folder, or delete this one"
         )
-    features = featurizer.transform(images)
-    with _at_once(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features, images=np.asarray(fingerprint))
-    return features
+    return known["features"]
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Return the arrays of a shard; None if it is missing or was cut short."""
+    try:
+        # Arrays alone: NumPy refuses pickles.
+        with path.open("rb") as file, np.load(file) as known:
+            return {name: known[name] for name in ("features", "images", "settings")}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 @contextmanager
@@ -154,6 +182,8 @@ def _at_once(path: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        with Path(name).open("rb") as file:
+            os.fsync(file.fileno())  # before the name: a power cut leaves all or none
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

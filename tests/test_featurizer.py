@@ -168,6 +168,28 @@ def test_curved_boundaries_are_those_of_the_largest_laplacian(model, images):
     )
 
 
+def test_classes_without_gradient_are_chosen_last():
+    """Class 1 is near; 2 and 3 have the same gradient as 0, and no boundary to it."""
+    module = Returns(
+        lambda x: torch.stack(
+            [x[:, 0], 0 * x[:, 0], x[:, 0] - 1, x[:, 0] - 2, -x[:, 1] - 3], dim=1
+        )
+    )
+    model = TorchModel(module, input_shape=(2,), bounds=None)
+    X = np.array([[0.5, 0.1], [0.8, 0.3]])
+    featurizer = CurvatureFeaturizer(
+        model, step=0.1, n_boundaries=2, n_curved=1, random_state=0
+    )
+    F = featurizer.fit_transform(X)
+    np.testing.assert_array_equal(~np.isnan(F), [[False, True, False, False, True]] * 2)
+    # With more wanted than there are: none is taken twice.
+    few = CurvatureFeaturizer(
+        model, step=0.1, n_boundaries=4, n_curved=2, random_state=0
+    )
+    with pytest.warns(UserWarning, match="no boundary was found for 4 of 8"):
+        assert (~np.isnan(few.fit_transform(X))).sum() == 4
+
+
 def test_a_smaller_tolerance_gets_nearer(model, images):
     settings = {"random_state": 0, "step": 0.4, "features": ("distance",)}
     exact = CurvatureFeaturizer(model, tol=1e-6, **settings).fit_transform(images[0])
@@ -385,6 +407,7 @@ def test_no_images(model, images):
         ({"n_boundaries": 0}, "n_boundaries must be a positive integer or None"),
         ({"n_boundaries": 10}, r"n_boundaries must be less than .* \(10\); got 10"),
         ({"tol": 0}, "tol must be a positive"),
+        ({"tol": 1}, "tol must be less than 1; got 1"),
         ({"n_curved": -1}, "n_curved must be a positive integer or 0; got -1"),
         ({"n_curved": 1}, "n_curved must be less than n_boundaries"),
         ({"n_curved": 2, "n_boundaries": 2}, "n_curved must be less than n_boundaries"),

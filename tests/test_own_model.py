@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from curvdetect import cli
+from curvdetect import GuardedClassifier, TorchModel, cli
 from curvdetect.images import read_images
 from curvdetect.networks import LeNet, load_lenet
-from curvdetect.persistence import load
+from curvdetect.persistence import load, save
 
 MODEL = "curvdetect.networks:LeNet"
 SHAPE = ["--input-shape", "1,28,28"]
@@ -21,6 +21,13 @@ SHAPE = ["--input-shape", "1,28,28"]
 
 def not_a_network():
     return "a string"
+
+
+def needs_arguments(width):
+    return LeNet(width)
+
+
+a_string = "no function"
 
 
 @pytest.fixture
@@ -41,6 +48,8 @@ def folder(tmp_path, images):
     grey.convert("RGBA").save(folder / "more" / "transparent.png")
     grey.resize((32, 40)).save(folder / "more" / "large.png")
     (folder / "broken.png").write_bytes(b"\x89PNG nonsense")
+    deep = np.uint16(np.arange(28 * 28).reshape(28, 28) * 80)
+    Image.fromarray(deep).save(folder / "more" / "sixteen.png")
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -62,7 +71,8 @@ def test_fit_then_score(weights, folder, tmp_path, capsys, images):
     said = capsys.readouterr().err
     assert "refused broken.png: cannot identify image file" in said
     assert "refused more/large.png: it has 32 x 40 pixels, not 28 x 28" in said
-    assert "2 images were refused" in said
+    assert "refused more/sixteen.png: its values have 16 or more bits" in said
+    assert "3 images were refused" in said
     assert "42 images; step" in said
 
     argv = ["score", "--model", MODEL, "--guard", str(guard), "--images", str(folder)]
@@ -100,7 +110,7 @@ def test_pictures_of_another_size_are_resized_if_asked(folder):
     assert batch.X.shape == (43, 3, 28, 28)
     assert batch.X.min() >= 0
     assert batch.X.max() <= 1
-    assert list(batch.refused) == ["broken.png"]
+    assert list(batch.refused) == ["broken.png", "more/sixteen.png"]
 
 
 def test_transparent_pictures_are_laid_on_white(tmp_path):
@@ -123,6 +133,10 @@ BAD_FIT = {
         ["--model", "test_own_model:not_a_network"],
         "must give a torch.nn.Module; test_own_model:not_a_network gave str",
     ),
+    "no call": (["--model", "test_own_model:a_string"], "neither a network nor a func"),
+    "arguments": (["--model", "test_own_model:needs_arguments"], "cannot be called"),
+    "relative": (["--model", ".net:make"], "model: cannot find .net:make"),
+    "no folder": (["--out", "nowhere/guard.skops"], "out: there is no folder nowhere"),
     "no weights": (["--weights", "nowhere.pt"], "nowhere.pt"),
     "no images": (["--images", "nowhere"], "images: there is no nowhere"),
     "few images": (["--target-fpr", "0.001"], "needs at least 999 clean images"),
@@ -139,6 +153,7 @@ def test_bad_fit_is_one_line(what, weights, folder, tmp_path, capsys, monkeypatc
     monkeypatch.syspath_prepend(__file__.rpartition("/")[0])
     options, message = BAD_FIT[what]
     argv = ["fit", "--model", MODEL, *SHAPE, "--images", str(folder)]
+    argv += ["--target-fpr", "0.1"]
     argv += ["--out", str(tmp_path / "guard.skops"), *options]
     assert cli.main(argv) == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -151,6 +166,7 @@ def test_bad_fit_is_one_line(what, weights, folder, tmp_path, capsys, monkeypatc
     ("content", "message"),
     [
         (b"nonsense", "weights: .* cannot be read"),
+        (b"", "weights: .* cannot be read"),
         ({"a": torch.zeros(1)}, "weights do not fit the network"),
         ([1, 2], "weights do not fit the network"),
     ],
@@ -177,6 +193,9 @@ def bad_images(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     np.savez(tmp_path / "names.npz", a=np.zeros(1), b=np.zeros(1))
     (tmp_path / "broken.npz").write_bytes(b"PK nonsense")
+    np.savez(tmp_path / "whole.npz", X=np.zeros((2, 1, 28, 28), np.float32))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
     np.save(tmp_path / "range.npy", np.full((2, 1, 28, 28), 7.0))
 
 
@@ -188,6 +207,7 @@ BAD_IMAGES = {
     "objects.npy": "cannot be read",
     "names.npz": 'must hold an array called "X" or "images"',
     "broken.npz": "cannot be read",
+    "short.npz": "cannot be read",
     "range.npy": "none of those in",
 }
 
@@ -200,6 +220,25 @@ def test_bad_images(source, tmp_path, capsys):
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("curvdetect: error: images")
     assert BAD_IMAGES[source] in last
+
+
+def test_an_old_result_stays_where_nothing_is_scored(guard, tmp_path):
+    old = tmp_path / "old.csv"
+    old.write_text("what was there")
+    argv = ["score", "--model", MODEL, "--guard", str(guard), "--out", str(old)]
+    assert cli.main([*argv, "--images", str(tmp_path / "nowhere")]) == 1
+    assert old.read_text() == "what was there"
+
+
+def test_a_guard_for_other_inputs_is_refused(folder, tmp_path, images, capsys):
+    model = TorchModel(
+        load_lenet("fashion-mnist"), input_shape=(1, 28, 28), bounds=None
+    )
+    guard = GuardedClassifier(model, target_fpr=0.1).fit(*images)
+    save(guard, tmp_path / "guard.skops")
+    argv = ["score", "--model", MODEL, "--guard", str(tmp_path / "guard.skops")]
+    assert cli.main([*argv, "--images", str(folder)]) == 1
+    assert "for pictures in [0, 1]" in capsys.readouterr().err
 
 
 def test_bad_score(guard, folder, tmp_path, capsys):

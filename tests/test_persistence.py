@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from curvdetect import (
     CurvatureFeaturizer,
@@ -103,6 +104,65 @@ def test_settings_of_the_model_are_kept(lenet, images, path):
     loaded = load(path, LeNet()).model
     for name in ("input_shape", "mean", "std", "bounds", "batch_size"):
         assert getattr(loaded, name) == getattr(model, name)
+
+
+class Doubles(nn.Module):
+    """A network without weights."""
+
+    def forward(self, x):
+        return torch.stack([2 * x[:, 0], x[:, 1]], dim=1)
+
+
+def test_a_network_without_weights(path):
+    X = np.random.default_rng(0).random((5, 2))
+    featurizer = CurvatureFeaturizer(Doubles().eval(), step=0.1, random_state=0).fit(X)
+    save(featurizer, path)
+    np.testing.assert_array_equal(
+        load(path, Doubles()).transform(X), featurizer.transform(X)
+    )
+    with pytest.raises(ValueError, match="got None"):
+        load(path)
+
+
+def test_no_cache_comes_out_of_a_file(model, images, path, tmp_path, monkeypatch):
+    """A cache is pickled: one beside a stranger's file would be executed."""
+    settings = {"step": 0.4, "n_boundaries": 1, "memory": str(tmp_path / "cache")}
+    guard = GuardedClassifier(
+        model,
+        featurizer=CurvatureFeaturizer(model, **settings),
+        target_fpr=0.1,
+    ).fit(*images)
+    save(make_pipeline(guard, memory=str(tmp_path / "cache")), path)
+    # A file that was written to hold one all the same.
+    monkeypatch.setattr(
+        persistence, "_changed", without_forgetting(persistence._changed)
+    )
+    save(make_pipeline(guard, memory=str(tmp_path / "cache")), tmp_path / "evil.skops")
+    monkeypatch.undo()
+    for file in (path, tmp_path / "evil.skops"):
+        loaded = load(file, LeNet())
+        assert loaded.memory is None
+        assert loaded[0].featurizer.memory is None
+        assert loaded[0].featurizer_.memory is None
+
+
+def without_forgetting(changed):
+    def keeps(holder, change):
+        copied = changed(holder, change)
+        if isinstance(holder, BaseEstimator) and "memory" in vars(holder):
+            copied.memory = holder.memory
+        return copied
+
+    return keeps
+
+
+@pytest.mark.parametrize(
+    "content", [{"format": 1}, {"format": True}, {"format": "1"}, {}, [1]]
+)
+def test_other_contents_are_refused(content, path):
+    skops.io.dump(content, path)
+    with pytest.raises(ValueError, match="a file that curvdetect.persistence.save"):
+        load(path)
 
 
 class Mine(BaseEstimator):

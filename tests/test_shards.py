@@ -23,13 +23,15 @@ def test_the_same_as_at_once(fitted, images, tmp_path):
 
 
 def test_only_what_is_missing_is_measured(fitted, images, tmp_path, monkeypatch):
-    def interrupt(images):
+    def interrupt(file, **arrays):
+        file.write(b"half of it")
         if len(list(tmp_path.glob("features-*"))) == 2:
             raise KeyboardInterrupt
-        return transform(images)
+        file.seek(0)
+        savez(file, **arrays)
 
-    transform = fitted.transform
-    monkeypatch.setattr(fitted, "transform", interrupt)
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", interrupt)
     with pytest.raises(KeyboardInterrupt):
         transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
     monkeypatch.undo()
@@ -40,6 +42,32 @@ def test_only_what_is_missing_is_measured(fitted, images, tmp_path, monkeypatch)
         fitted.transform(images[0][30:])
     assert passes.forward_equivalents == of_ten.forward_equivalents
     np.testing.assert_allclose(F, fitted.transform(images[0]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_shard_that_was_cut_short_is_measured_again(fitted, images, tmp_path, left):
+    expected = transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+    shard = sorted(tmp_path.glob("features-*"))[1]
+    shard.write_bytes(shard.read_bytes()[:left])
+    again = transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+    np.testing.assert_array_equal(again, expected)
+    assert len(shard.read_bytes()) > 100
+
+
+def test_a_shard_of_another_process_with_other_settings(
+    fitted, model, images, tmp_path
+):
+    other = CurvatureFeaturizer(model, n_boundaries=2, step=0.5, random_state=0)
+    transform_in_shards(other.fit(images[0]), images[0], tmp_path, shard_size=15)
+    (tmp_path / "manifest.json").unlink()  # both began when there was none
+    with pytest.raises(ValueError, match="one network and one featurizer"):
+        transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
+
+
+def test_the_same_images_in_another_order_of_memory(fitted, images, tmp_path):
+    transform_in_shards(fitted, images[0], tmp_path)
+    X = np.asfortranarray(images[0])
+    assert transform_in_shards(fitted, X, tmp_path).shape == (40, 10)
 
 
 def test_a_memory_mapped_array(fitted, images, tmp_path):

@@ -40,8 +40,10 @@ def step_to_boundary(
 
     Until the linearised boundary is within `tol` of the distance,
     \|F(z)\| / \|g\| <= tol \|z - x\|; then one step more, without a new gradient, which
-    leaves an error of second order in `tol`, unless it is as small already. Rows that
-    do not get there go to :func:`find_boundary`. Cost: a forward and a backward pass
+    leaves an error of second order in `tol` (of first order where a kink is crossed),
+    unless it is as small already. Rows that do not get there go to
+    :func:`find_boundary`. Where F comes that close to 0 without crossing it, that
+    counts as a boundary. Cost: a forward and a backward pass
     for each Newton step, on trained networks some two of them for tol = 0.1, and a
     forward pass for the last.
     """

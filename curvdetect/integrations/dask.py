@@ -30,8 +30,8 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
     featurizer : CurvatureFeaturizer
         Fitted. The class of the network must be importable on the workers.
     X : dask.array.Array of shape (n_samples, *input_shape) or (n_samples, d)
-        Images; blocks of some hundred are a good size. A folder of files becomes such
-        an array by ``dask.array.from_npy_stack`` or ``dask.array.image.imread``.
+        Images; blocks of some hundred are a good size. A folder of .npy files becomes
+        such an array by ``dask.array.from_npy_stack``.
 
     Returns
     -------

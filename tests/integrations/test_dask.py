@@ -48,7 +48,9 @@ def test_the_same_features(client, fitted, images):
 def test_a_worker_that_dies_is_made_up_for(client, fitted, images):
     X = da.from_array(np.tile(images[0], (15, 1, 1, 1)), chunks=(20, -1, -1, -1))
     future = client.compute(transform(fitted, X))
+    deadline = time.monotonic() + 60
     while not any(client.who_has().values()):  # in the middle of the run
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert not future.done()
     os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
