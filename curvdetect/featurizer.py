@@ -38,8 +38,8 @@ _N_SCALE_IMAGES = 256
 #: Images with which fit tries the module.
 _N_CHECK_IMAGES = 4
 #: Times the root of the precision, relative to the range of inputs: in float32 0.0035.
-#: Rounding is 3 to 6 % of the median curvature of two LeNets there and 0.6 % of that of
-#: a ResNet-20 (benchmarks/precision.py); it grows with 1 / step^2.
+#: Rounding is 5 and 6 % of the median curvature of two LeNets there and 0.6 % of that
+#: of a ResNet-20 (benchmarks/precision.py); it grows with 1 / step^2.
 _SMALLEST_STEP = 10
 #: Missing boundaries up to this share are a matter of course: NaN says enough.
 _MISSING_SHARE = 0.05

@@ -23,14 +23,23 @@ def run(script, argv, monkeypatch):
     [
         ("detection/report.py", "detection.md", "--pictures"),
         ("adaptive_report.py", "adaptive.md", "--picture"),
+        ("cost_report.py", "cost.md", None),
     ],
 )
 def test_page(script, page, option, tmp_path, monkeypatch):
     picture = tmp_path / "adaptive.png" if option == "--picture" else tmp_path
-    argv = ["--results", RESULTS, "--out", tmp_path / page, option, picture]
+    argv = ["--results", RESULTS, "--out", tmp_path / page]
+    argv += [option, picture] if option else []
     run(script, argv, monkeypatch)
     made = (tmp_path / page).read_text()
     assert made == (ROOT / "docs" / page).read_text()
     for name in re.findall(r"!\[.*?\]\(images/(.*?)\)", made):
         assert (tmp_path / name).exists()
         assert (ROOT / "docs" / "images" / name).exists()
+
+
+def test_the_readmes_table_of_cost_is_that_of_the_page():
+    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "cost.md").read_text()
+    table = page[page.index("| network | way |") :].partition("\n\n")[0]
+    assert table.strip() in readme
