@@ -7,7 +7,7 @@ from PIL import Image
 
 from curvdetect import cli, datasets
 from curvdetect.geometry import goldman_curvature
-from curvdetect.reproduce import _goldman
+from curvdetect.reproduce import goldman_features
 
 
 def test_reproduce_on_the_embedded_sample(tmp_path, capsys):
@@ -28,9 +28,9 @@ def test_reproduce_on_the_embedded_sample(tmp_path, capsys):
         assert pixels.std() > 10, k  # something is drawn
 
 
-def test_the_reports_measure_is_goldmans(model, images):
+def test_the_reports_measure_isgoldman_featuress(model, images):
     X = images[0][:2]
-    features = _goldman(model, X)
+    features = goldman_features(model, X)
     predicted = model.predict(X)
     assert np.isnan(features[np.arange(2), predicted]).all()
     other = (predicted + 3) % 10
