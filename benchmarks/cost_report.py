@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def cost_table(cells: list[dict]) -> str:
-    """Return one table; ratios are to our way with as many boundaries."""
+    """Return one table; ratios are to our first way of each network."""
     rows = []
     for cell in cells:
         ours = next(c for c in cells if c["network"] == cell["network"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +15,7 @@ from curvdetect.geometry import (
     mean_curvature,
     mean_decrease,
 )
-from curvdetect.geometry._nearest_classes import (
-    MIN_CANDIDATES,
-    Start,
-    nearest_classes,
-)
+from curvdetect.geometry._nearest_classes import Start, candidate_classes
 from curvdetect.geometry._newton import step_to_boundary
 from curvdetect.model import TorchModel
 
@@ -144,11 +140,17 @@ def locate(model: TorchModel, x: Tensor, probe: Probe) -> Located:
     margin = model.margin(start.predicted.repeat_interleave(k), start.classes.flatten())
     images = x.repeat_interleave(k, dim=0)
     distance = start.first_order_distance().flatten()
+    at = Located(
+        start=start,
+        margin=margin,
+        points=images,
+        value=start.value,
+        gradient=start.gradient,
+        distance=distance,
+        found=distance.isfinite(),
+    )
     if not probe.search:
-        found = distance.isfinite()
-        return Located(
-            start, margin, images, start.value, start.gradient, distance, found
-        )
+        return at
     # Near the first-order point, not the nearest to the image. On the development
     # images of five LeNets this raised relabelling after PGD by 0.03 to 0.06 (AUROC:
     # from 0.004 lower to 0.03 higher); for perturbations some 10 % longer than the
@@ -162,12 +164,10 @@ def locate(model: TorchModel, x: Tensor, probe: Probe) -> Located:
         batch_size=model.rows_per_batch(x[:1]),
     )
     distance = (near.points - images).flatten(1).norm(dim=1)
+    at = replace(at, distance=distance, found=near.converged)
     if not probe.at_boundary:
-        return Located(
-            start, margin, images, start.value, start.gradient, distance, near.converged
-        )
-    points, value, gradient, found = near
-    return Located(start, margin, points, value, gradient, distance, found)
+        return at
+    return replace(at, points=near.points, value=near.value, gradient=near.gradient)
 
 
 def curvatures(model: TorchModel, at: Located, probe: Probe) -> list[Tensor]:
@@ -189,23 +189,21 @@ def curvatures(model: TorchModel, at: Located, probe: Probe) -> list[Tensor]:
 
 def _chosen(model: TorchModel, x: Tensor, probe: Probe) -> Start:
     """Choose classes by distance and, if that is asked for, by curvature."""
-    k, n_curved = probe.n_boundaries, probe.n_curved
-    size = model.rows_per_batch(x[:1])
-    if not n_curved:
-        return nearest_classes(model.logits, x, k, batch_size=size)
-    n_candidates = max(2 * k, MIN_CANDIDATES)
-    start = nearest_classes(
-        model.logits, x, n_candidates, n_candidates=n_candidates, batch_size=size
+    n_near = probe.n_boundaries - probe.n_curved
+    start = candidate_classes(
+        model.logits, x, probe.n_boundaries, batch_size=model.rows_per_batch(x[:1])
     )
     n, n_candidates = start.classes.shape
+    nearest = torch.arange(n_near, device=x.device).expand(n, -1)
+    if not probe.n_curved:
+        return start.take(nearest)
     (decrease,) = _laplacians(model, x, start, probe, probe.curvature_steps[:1])
     curvature = decrease / start.slope().reshape(n, n_candidates)
-    nearest = torch.arange(k - n_curved, device=x.device).expand(n, -1)
     # What has no gradient is chosen last; what is near was chosen already.
     last = torch.finfo(curvature.dtype).min
     curvature = curvature.nan_to_num(last, posinf=last, neginf=last)
     curvature = curvature.scatter(1, nearest, -torch.inf)
-    curved = curvature.topk(n_curved, dim=1).indices
+    curved = curvature.topk(probe.n_curved, dim=1).indices
     return start.take(torch.cat([nearest, curved], dim=1))
 
 

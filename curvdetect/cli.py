@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
+    demo = _add_command(
+        commands,
         "demo",
+        _demo,
         help="attack a trained network, detect and relabel the images",
         description=(
             "Attack a trained network with PGD; detect the adversarial images and "
             "recover their labels. Prints a table, writes pictures and results.json."
         ),
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.set_defaults(run=_demo)
     demo.add_argument(
         "--dataset",
         choices=["fashion-mnist", "mnist", "digits", "cifar10"],
@@ -145,18 +144,17 @@ def _parser() -> argparse.ArgumentParser:
         help="fashion-mnist (default) and digits need no download",
     )
     _add_common(demo, out="curvdetect-demo", n_images=800)
-    reproduce = commands.add_parser(
+    reproduce = _add_command(
+        commands,
         "reproduce",
+        _reproduce,
         help="run the report's experiment, and the same with the defaults",
         description=(
             "Run the report's experiment on a LeNet: PGD, 25 natural and 25 perturbed "
             "pictures, the best threshold, over 1,000 draws. Prints a table, writes "
             "a page with Figures 2 to 6 and results.json. Some 5 minutes on 2 cores."
         ),
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    reproduce.set_defaults(run=_reproduce)
     reproduce.add_argument(
         "--dataset",
         choices=["fashion-mnist", "mnist"],
@@ -174,18 +172,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], **texts: str
+) -> argparse.ArgumentParser:
+    """Add a command, with the examples at the end of its help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **texts,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
 def _add_fit(commands: Any) -> None:
-    fit = commands.add_parser(
+    fit = _add_command(
+        commands,
         "fit",
+        _fit,
         help="calibrate a guard for a network of your own",
         description=(
             "Calibrate a guard on clean images that the network was not trained on and "
             "gets right, and save it. Says on standard error which images were refused."
         ),
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    fit.set_defaults(run=_fit)
     _add_model(fit)
     fit.add_argument("--weights", type=Path, help="state dict of the network")
     fit.add_argument(
@@ -211,17 +222,16 @@ def _add_fit(commands: Any) -> None:
 
 
 def _add_score(commands: Any) -> None:
-    score = commands.add_parser(
+    score = _add_command(
+        commands,
         "score",
+        _score,
         help="score images with such a guard",
         description=(
             "Score images with a guard: a line for each, with the guard's label, the "
             "network's, the recovered one, whether the image is flagged, and the score."
         ),
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.set_defaults(run=_score)
     _add_model(score)
     score.add_argument("--guard", type=Path, required=True, help="file of the guard")
     score.add_argument(

@@ -283,17 +283,25 @@ def _two_classes(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.
     return classes, indices == 1
 
 
-def _conformal_threshold(clean_scores: npt.NDArray[np.float64], fpr: float) -> float:
-    """Return the score above which at most a share `fpr` of new clean images lie."""
-    n = len(clean_scores)
-    # How many of the n + 1 exchangeable scores may lie above; the tiny term undoes
-    # rounding in fpr * (n + 1), as in 0.29 * 100.
+def n_allowed_above(n: int, fpr: float) -> int:
+    """Return how many of n clean scores may lie above a threshold for `fpr`.
+
+    That is of n + 1 exchangeable ones. Refuses an n for which there would be none.
+    """
+    # The tiny term undoes rounding in fpr * (n + 1), as in 0.29 * 100.
     n_above = math.floor(fpr * (n + 1) * (1 + 1e-12))
     if n_above < 1:
         raise ValueError(
             f"target_fpr={fpr:g} needs at least {math.ceil(1 / fpr - 1e-9) - 1} clean "
             f"images to fit; got {n}"
         )
+    return n_above
+
+
+def _conformal_threshold(clean_scores: npt.NDArray[np.float64], fpr: float) -> float:
+    """Return the score above which at most a share `fpr` of new clean images lie."""
+    n = len(clean_scores)
+    n_above = n_allowed_above(n, fpr)
     threshold = float(clean_scores[n - n_above])
     if threshold == _NO_BOUNDARY:
         raise ValueError(

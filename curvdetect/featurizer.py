@@ -439,6 +439,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             "directions": self.directions_,
             "step": self.step_,
             **{name: getattr(self, name) for name in _MEASURED},
+            "features": tuple(self.features),
         }
 
     def _measure_batches(self, images: Tensor) -> Iterator[tuple[Any, int]]:
@@ -547,7 +548,6 @@ _MEASURED = (
     "n_boundaries",
     "n_curved",
     "tol",
-    "features",
     "layout",
     "laplacian_step",
 )

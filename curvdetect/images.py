@@ -174,15 +174,13 @@ def _of_array(
             f"images must be floats in [0, 1] or bytes; got an array of {array.dtype}"
         )
     for start in range(0, len(array), batch_size):
-        X: npt.NDArray[np.float32]
-        X = np.asarray(array[start : start + batch_size], dtype=np.float32)
+        X = array[start : start + batch_size].astype(np.float32)
         if array.dtype == np.uint8:
             X /= 255
-        names, refused, good = [], {}, []
-        for position, image in enumerate(X, start):
-            if np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
-                names.append(str(position))
-                good.append(position - start)
-            else:
-                refused[str(position)] = "it has values outside [0, 1]"
+        good = ((X >= 0) & (X <= 1)).all(axis=(1, 2, 3))  # NaN is neither
+        names = [str(start + position) for position in np.flatnonzero(good)]
+        refused = {
+            str(start + position): "it has values outside [0, 1]"
+            for position in np.flatnonzero(~good)
+        }
         yield Batch(names, X[good], refused)

@@ -6,7 +6,6 @@ import csv
 import importlib
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ from torch import nn
 
 from curvdetect import persistence
 from curvdetect._extras import require
+from curvdetect.detector import n_allowed_above
 from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.geometry._checks import check_share
 from curvdetect.guard import GuardedClassifier
 from curvdetect.images import Batch, read_images
 from curvdetect.model import TorchModel
@@ -153,10 +154,7 @@ def run_fit(
         If anything is not what it must be.
     """
     require("skops.io", extra="skops")  # before any long work
-    if not 0 < target_fpr < 1:
-        raise ValueError(
-            f"target_fpr must be strictly between 0 and 1; got {target_fpr}"
-        )
+    check_share("target_fpr", target_fpr)
     if not Path(out).absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {Path(out).parent}")
     model = TorchModel(
@@ -170,11 +168,7 @@ def run_fit(
     X = np.concatenate([batch.X for batch in batches])
     if not len(X):
         raise ValueError(f"images: none of those in {images} could be used")
-    if len(X) < 1 / target_fpr - 1:
-        raise ValueError(
-            f"images: target_fpr={target_fpr:g} needs at least "
-            f"{math.ceil(1 / target_fpr - 1e-9) - 1} clean images; got {len(X)}"
-        )
+    n_allowed_above(len(X), target_fpr)
     featurizer = CurvatureFeaturizer(
         model, n_boundaries=n_boundaries, random_state=seed, verbose=1
     )

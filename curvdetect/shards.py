@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from curvdetect._files import written_at_once
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.geometry._checks import check_count
 
@@ -70,7 +67,7 @@ def transform_in_shards(
     Examples
     --------
     >>> import tempfile
-    >>> from curvdetect import CurvatureFeaturizer, TorchModel
+    >>> from curvdetect import CurvatureFeaturizer
     >>> from curvdetect.datasets import load_fashion_mnist_sample
     >>> from curvdetect.networks import trained_model
     >>> from curvdetect.shards import transform_in_shards
@@ -89,9 +86,9 @@ def transform_in_shards(
         raise ValueError("X must hold at least one image; got none")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_manifest(folder, featurizer, len(X), shard_size)
+    settings = str(joblib.hash(featurizer._settings()))
+    _check_manifest(folder, settings, len(X), shard_size)
     parts = []
-    settings = _fingerprint(featurizer)
     with tqdm(
         total=len(X), unit="image", desc="features", disable=not verbose
     ) as progress:
@@ -103,18 +100,18 @@ def transform_in_shards(
 
 
 def _check_manifest(
-    folder: Path, featurizer: CurvatureFeaturizer, n_images: int, shard_size: int
+    folder: Path, settings: str, n_images: int, shard_size: int
 ) -> None:
     """Write down what is measured; refuse a folder where it is something else."""
     manifest = {
         "version": _VERSION,
-        "features": _fingerprint(featurizer),
+        "features": settings,
         "n_images": n_images,
         "shard_size": shard_size,
     }
     path = folder / _MANIFEST
     if not path.exists():
-        with _at_once(path) as temporary:
+        with written_at_once(path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2) + "\n")
         return
     known = json.loads(path.read_text())
@@ -130,12 +127,6 @@ def _check_manifest(
             )
 
 
-def _fingerprint(featurizer: CurvatureFeaturizer) -> str:
-    """Return a name of all that the features depend on, besides the images."""
-    settings = featurizer._settings()
-    return str(joblib.hash({**settings, "features": tuple(settings["features"])}))
-
-
 def _shard(
     featurizer: CurvatureFeaturizer,
     images: npt.NDArray[Any],
@@ -149,7 +140,7 @@ def _shard(
     known = _read(path)
     if known is None:
         features = featurizer.transform(images)
-        with _at_once(path) as temporary, temporary.open("wb") as file:
+        with written_at_once(path) as temporary, temporary.open("wb") as file:
             np.savez(file, features=features, images=of_images, settings=settings)
         return features
     if str(known["settings"]) != settings:  # two processes began at once
@@ -173,17 +164,3 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]] | None:
             return {name: known[name] for name in ("features", "images", "settings")}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-
-
-@contextmanager
-def _at_once(path: Path) -> Iterator[Path]:
-    """Give a file to write to that takes the place of `path` when it is complete."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        yield Path(name)
-        with Path(name).open("rb") as file:
-            os.fsync(file.fileno())  # before the name: a power cut leaves all or none
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

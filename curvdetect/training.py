@@ -22,6 +22,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from curvdetect._extras import require
+from curvdetect._files import written_at_once
 from curvdetect.geometry._checks import check_count, check_positive
 from curvdetect.geometry._derivatives import per_row
 
@@ -435,6 +436,5 @@ def _save(
         return
     saved = {name: part.state_dict() for name, part in state.items()}
     whole = {**saved, "settings": json.dumps(settings), "n_epochs_done": done}
-    partial = Path(f"{path}.partial")
-    torch.save(whole, partial)
-    partial.replace(path)
+    with written_at_once(Path(path)) as partial:
+        torch.save(whole, partial)

@@ -16,7 +16,7 @@ from curvdetect.geometry._derivatives import (
 )
 from curvdetect.geometry._margins import Margin, take_rows
 
-__all__ = ["Boundary", "find_boundary"]
+__all__ = ["Boundary", "find_boundary", "reach"]
 
 #: A Newton step is lengthened by this part, so that it ends across the boundary.
 _OVERSHOOT = 0.02
@@ -130,10 +130,8 @@ def find_boundary(
     if start is None:
         start = margin_value_and_gradient(margin, x, batch_size=batch_size)
     z, start = _approach(margin, x, n_projections, bounds, start, batch_size)
-    # Closer than rounding allows, the sign may never change.
-    rounding = 4 * torch.finfo(x.dtype).eps * z.flatten(1).norm(dim=1)
-    reach = torch.maximum(tol * (z - x).flatten(1).norm(dim=1), rounding)
-    near, far, reached = _cross(margin, z, reach, max_steps, bounds, start, batch_size)
+    within = reach(x, z, tol)
+    near, far, reached = _cross(margin, z, within, max_steps, bounds, start, batch_size)
     points = near.point
     rows = (near.value * far.value < 0).nonzero().squeeze(1)
     if len(rows):
@@ -142,6 +140,16 @@ def find_boundary(
         )
     distances = (points - x).flatten(1).norm(dim=1)
     return Boundary(points, distances, reached)
+
+
+def reach(x: Tensor, z: Tensor, tol: float) -> Tensor:
+    """Return how far from z a boundary may be that counts as reached.
+
+    A part of the distance from x, but no less than rounding allows: nearer than that,
+    the sign may never change.
+    """
+    rounding = 4 * torch.finfo(x.dtype).eps * z.flatten(1).norm(dim=1)
+    return torch.maximum(tol * (z - x).flatten(1).norm(dim=1), rounding)
 
 
 class _End(NamedTuple):
@@ -211,20 +219,20 @@ def _multiplier(
 def _cross(
     margin: Margin,
     z: Tensor,
-    reach: Tensor,
+    within: Tensor,
     max_steps: int,
     bounds: tuple[float, float] | None,
     start: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> tuple[_End, _End, Tensor]:
-    """Take Newton steps until the sign changes, or the boundary is within `reach`.
+    """Take Newton steps until the sign changes, or the boundary is that near.
 
     Returns the two ends of each row's last step, the same point twice where none was
     needed, and a mask of the rows that came to an end.
     """
     value, gradient = start
     near, far = _End(z.clone(), value.clone()), _End(z.clone(), value.clone())
-    reached = value.abs() <= reach * _square(gradient).sqrt()
+    reached = value.abs() <= within * _square(gradient).sqrt()
     rows = (~reached).nonzero().squeeze(1)
     gradient = gradient[rows]
     for _ in range(max_steps):
@@ -237,7 +245,7 @@ def _cross(
             take_rows(margin, rows), point, batch_size=batch_size
         )
         across = value * near.value[rows] <= 0
-        close = value.abs() <= reach[rows] * _square(gradient).sqrt()
+        close = value.abs() <= within[rows] * _square(gradient).sqrt()
         far.put(rows, point, value)
         near.put(rows[close | ~across], point[close | ~across], value[close | ~across])
         reached[rows[close | across]] = True

@@ -14,6 +14,7 @@ __all__ = [
     "check_count",
     "check_labels",
     "check_positive",
+    "check_share",
     "check_vectors",
 ]
 
@@ -44,6 +45,13 @@ def check_count(
     raise ValueError(
         f"{name} must be a positive integer{limit}{alternative}; got {value!r}"
     )
+
+
+def check_share(name: str, value: object) -> None:
+    """Refuse what is not a number strictly between 0 and 1."""
+    if isinstance(value, Real) and 0 < float(value) < 1:
+        return
+    raise ValueError(f"{name} must be strictly between 0 and 1; got {value!r}")
 
 
 def check_bounds(bounds: tuple[float, float] | None) -> None:

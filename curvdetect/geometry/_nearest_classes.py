@@ -11,11 +11,11 @@ from torch import Tensor
 from curvdetect.geometry._checks import check_labels
 from curvdetect.geometry._derivatives import batches, check_differentiable, per_row
 
-__all__ = ["MIN_CANDIDATES", "Start", "nearest_classes"]
+__all__ = ["Start", "candidate_classes", "nearest_classes"]
 
 #: At least so many classes are compared by first-order distance before the nearest
 #: are chosen; with very many classes only those of the largest logits are.
-MIN_CANDIDATES = 10
+_MIN_CANDIDATES = 10
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,40 @@ def nearest_classes(
     k: int,
     *,
     label: Tensor | None = None,
-    n_candidates: int | None = None,
     batch_size: int | None,
 ) -> Start:
     """Choose the k classes whose boundaries are nearest to first order, or all.
 
-    Boundaries are those of the class in `label`, by default the predicted one. They are
-    chosen among `n_candidates` classes of the largest logits, by default twice k and at
-    least ten. Cost: one forward pass, and a backward pass for each candidate.
+    Boundaries are those of the class in `label`, by default the predicted one. Cost:
+    that of :func:`candidate_classes`.
     """
-    wanted = n_candidates or max(2 * k, MIN_CANDIDATES)
+    start = candidate_classes(logits, x, k, label=label, batch_size=batch_size)
+    n, n_candidates = start.classes.shape
+    nearest = torch.arange(min(k, n_candidates), device=x.device)
+    return start.take(nearest.expand(n, -1))
+
+
+def candidate_classes(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    k: int,
+    *,
+    label: Tensor | None = None,
+    batch_size: int | None,
+) -> Start:
+    """Compare the classes of the largest logits: twice k, at least ten, or all.
+
+    The one whose boundary is nearest to first order comes first. Cost: one forward
+    pass, and a backward pass for each class.
+    """
+    n_candidates = max(2 * k, _MIN_CANDIDATES)
     parts = [
-        _candidates(logits, x, rows, wanted, label)
+        _candidates(logits, x, rows, n_candidates, label)
         for rows in batches(len(x), batch_size, x.device)
     ]
     start = Start(*(torch.cat(part) for part in zip(*parts, strict=True)))
     # NaN (no gradient) sorts last.
-    order = start.first_order_distance().argsort(dim=1, stable=True)
-    return start.take(order[:, :k])
+    return start.take(start.first_order_distance().argsort(dim=1, stable=True))
 
 
 def _candidates(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._boundary import find_boundary
+from curvdetect.geometry._boundary import find_boundary, reach
 from curvdetect.geometry._derivatives import (
     margin_value,
     margin_value_and_gradient,
@@ -85,17 +85,14 @@ def _newton(
     """Return the last points whose gradients are known."""
     z = z.clone()
     value, gradient = margin_value_and_gradient(margin, z, batch_size=batch_size)
-    # Closer than rounding allows, no step helps.
-    rounding = 4 * torch.finfo(z.dtype).eps * z.flatten(1).norm(dim=1)
     converged = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     rows = torch.arange(len(z), device=z.device)
     for n_steps in range(_MAX_STEPS + 1):
         slope = gradient[rows].flatten(1).norm(dim=1)
-        distance = (z[rows] - x[rows]).flatten(1).norm(dim=1)
-        reach = torch.maximum(tol * distance, rounding[rows])
-        near = (value[rows].abs() <= reach * slope) & (slope > 0)
-        converged[rows[near]] = True
-        rows, slope = rows[~near & (slope > 0)], slope[~near & (slope > 0)]
+        near = value[rows].abs() <= reach(x[rows], z[rows], tol) * slope
+        converged[rows[near & (slope > 0)]] = True
+        ahead = ~near & (slope > 0)
+        rows, slope = rows[ahead], slope[ahead]
         if not len(rows) or n_steps == _MAX_STEPS:
             break
         z[rows] -= per_row(value[rows] / slope**2, z) * gradient[rows]

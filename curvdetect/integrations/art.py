@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 from curvdetect._extras import require
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.geometry._checks import check_share
 from curvdetect.model import TorchModel
 
 __all__ = ["CurvatureEvasionDetector", "model_from_art"]
@@ -228,7 +228,4 @@ class CurvatureEvasionDetector(EvasionDetector):
         return report, flagged
 
     def _check_params(self) -> None:
-        if not (isinstance(self.target_fpr, Real) and 0 < float(self.target_fpr) < 1):
-            raise ValueError(
-                f"target_fpr must be strictly between 0 and 1; got {self.target_fpr!r}"
-            )
+        check_share("target_fpr", self.target_fpr)
