@@ -66,7 +66,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     method : {"forward", "gradient", "autodiff"}, default="forward"
         How second derivatives are taken; see
         :func:`curvdetect.geometry.mean_curvature`.
-    n_directions : int or "all", default=6
+    n_directions : int or "all", default=7
         Random directions averaged over. "all" takes an orthonormal basis, d - 1
         directions close to the pixel axes: no sampling error, at d / 6 times the
         cost. For networks with kinks the two differ at a finite step, because a
@@ -143,7 +143,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     :func:`curvdetect.geometry.mean_curvature`.
 
     Cost per image with L classes, counted in forward passes (a backward pass is
-    two): about (L - 1) (2 n_directions + 10), less than 200 for ten classes; each
+    two): about (L - 1) (2 n_directions + 10), less than 220 for ten classes; each
     further step adds 2 n_directions (L - 1). With n_boundaries=k it is about
     k (2 n_directions + 8) + 2 max(2 k, 10), whatever L. `fit` with step="auto" searches
     one boundary for at most 256 images.
@@ -166,7 +166,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         *,
         at: Literal["boundary", "input"] = "boundary",
         method: CurvatureMethod = "forward",
-        n_directions: int | Literal["all"] = 6,
+        n_directions: int | Literal["all"] = 7,
         step: float | Sequence[float] | Literal["auto"] = "auto",
         n_boundaries: int | None = None,
         n_curved: int = 0,

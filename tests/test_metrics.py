@@ -77,9 +77,9 @@ def test_passes_are_counted_where_they_go_through(model, images):
     [
         ({}, 220),  # about (L - 1) (2 n_directions + 10), it says
         ({"n_boundaries": 3, "n_curved": 1, "n_directions": 3}, 64),
-        ({"n_boundaries": 5}, 120),
-        ({"at": "input"}, 1 + 9 * (2 + 12)),
-        ({"features": ("laplacian",)}, 1 + 9 * 2 + 12),
+        ({"n_boundaries": 5}, 130),
+        ({"at": "input"}, 1 + 9 * (2 + 14)),
+        ({"features": ("laplacian",)}, 1 + 9 * 2 + 14),
     ],
 )
 def test_the_featurizer_costs_what_it_says(model, images, settings, limit):

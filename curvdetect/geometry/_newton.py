@@ -19,6 +19,11 @@ __all__ = ["NearBoundary", "step_to_boundary"]
 
 #: Newton's method has come as near as it ever will by then, or circles around kinks.
 _MAX_STEPS = 5
+#: In parts of `tol` times the distance: how far the last step may lead along the
+#: linearised boundary, and how far from the boundary it may end. Chosen on development
+#: images of six LeNets, where AUROC after PGD rose by 0.004 and relabelling by 0.012
+#: against plain Newton steps.
+_SIDEWAYS, _LEFT = 2.0, 0.3
 
 
 class NearBoundary(NamedTuple):
@@ -39,16 +44,16 @@ def step_to_boundary(
     r"""Take Newton steps from `z` onto the boundary near `x`.
 
     Until the linearised boundary is within `tol` of the distance,
-    \|F(z)\| / \|g\| <= tol \|z - x\|; then one step more, without a new gradient, which
-    leaves an error of second order in `tol` (of first order where a kink is crossed),
-    unless it is as small already. Rows that do not get there go to
-    :func:`find_boundary`. Where F comes that close to 0 without crossing it, that
-    counts as a boundary. Cost: a forward and a backward pass
-    for each Newton step, on trained networks some two of them for tol = 0.1, and a
-    forward pass for the last.
+    \|F(z)\| / \|g\| <= tol \|z - x\|; then one step more, without a new gradient, to
+    the foot of the perpendicular from where the steps began. What is left is of second
+    order in `tol` and in the way along the boundary to the foot (of first order where
+    a kink is crossed). Rows that do not get there go to :func:`find_boundary`. Where F
+    comes that close to 0 without crossing it, that counts as a boundary. Cost: a
+    forward and a backward pass for each Newton step, on trained networks some two of
+    them for tol = 0.1, and a forward pass for the last.
     """
     near = _newton(margin, x, z, tol, batch_size)
-    _step_once_more(margin, x, near, tol**2, batch_size)
+    _step_once_more(margin, x, z, near, tol, batch_size)
     rows = (~near.converged).nonzero().squeeze(1)
     if len(rows):
         of_rows = take_rows(margin, rows)
@@ -61,20 +66,32 @@ def step_to_boundary(
 
 
 def _step_once_more(
-    margin: Margin, x: Tensor, near: NearBoundary, tol: float, batch_size: int | None
+    margin: Margin,
+    x: Tensor,
+    z: Tensor,
+    near: NearBoundary,
+    tol: float,
+    batch_size: int | None,
 ) -> None:
-    """Take the last step, in place, where more than `tol` of the distance is left."""
-    square = near.gradient.flatten(1).square().sum(1)
-    distance = (near.points - x).flatten(1).norm(dim=1)
-    far = near.value.abs() > tol * distance * square.sqrt()
+    """Take the last step, in place, where more than tol^2 of the distance is left."""
+    slope = near.gradient.flatten(1).norm(dim=1)
+    within = tol * (near.points - x).flatten(1).norm(dim=1)
+    far = near.value.abs() > tol * within * slope
     rows = (near.converged & far).nonzero().squeeze(1)
     if not len(rows):
         return
-    value = near.value[rows]
-    points = near.points[rows] - per_row(value / square[rows], x) * near.gradient[rows]
+    before, value, gradient = near.points[rows], near.value[rows], near.gradient[rows]
+    square, within = slope[rows] ** 2, within[rows]
+    newton = before - per_row(value / square, x) * gradient
+    # The point of the linearised boundary that is nearest to z.
+    along = (gradient * (before - z[rows])).flatten(1).sum(1)
+    foot = z[rows] + per_row((along - value) / square, x) * gradient
+    sideways = (foot - newton).flatten(1).norm(dim=1)
+    points = torch.where(per_row(sideways <= _SIDEWAYS * within, x), foot, newton)
     at_points = margin_value(take_rows(margin, rows), points, batch_size=batch_size)
     # A step across a kink may lead away.
-    better = at_points.abs() < value.abs()
+    left = at_points.abs()
+    better = (left < value.abs()) | (left <= _LEFT * within * slope[rows])
     near.points[rows[better]] = points[better]
     near.value[rows[better]] = at_points[better]
 

@@ -69,8 +69,11 @@ def test_as_near_as_the_safe_way_on_a_network(model, images):
     assert near.converged.all()
     apart = (near.points - safe.points).flatten(1).norm(dim=1)
     distance = (safe.points - x).flatten(1).norm(dim=1)
-    assert (apart / distance).median() < 0.01
+    assert (apart / distance).median() < 0.02
     assert (apart / distance).quantile(0.9) < 0.1
+    # The last step leads to the foot of the perpendicular: nearer to where it began.
+    way, safe_way = (p.points.sub(z).flatten(1).norm(dim=1) for p in (near, safe))
+    assert way.mean() < safe_way.mean()
 
 
 def test_gradients_of_all_margins_from_one_forward_pass(model, images):
