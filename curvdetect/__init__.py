@@ -2,7 +2,8 @@
 
 `CurvatureFeaturizer` measures the curvature of the boundaries around an image,
 `CurvatureThresholdDetector` flags adversarial images and `CurvatureRelabeler`
-recovers the label they had; `GuardedClassifier` is all three in one.
+recovers the label they had; `GuardedClassifier` is all three in one, and
+`CurvatureGuard` that as a torch module, for serving.
 :mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
 """
 
@@ -11,11 +12,13 @@ from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.guard import GuardedClassifier
 from curvdetect.model import TorchModel
 from curvdetect.relabeler import CurvatureRelabeler
+from curvdetect.serving import CurvatureGuard
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CurvatureFeaturizer",
+    "CurvatureGuard",
     "CurvatureRelabeler",
     "CurvatureThresholdDetector",
     "GuardedClassifier",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PortableModule"]
+__all__ = ["PortableModule", "portable"]
 
 
 class PortableModule:
@@ -30,6 +31,18 @@ class PortableModule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _thaw, (_freeze(self.module),)
+
+
+_IN_USE: WeakValueDictionary[int, PortableModule] = WeakValueDictionary()
+
+
+def portable(module: nn.Module) -> PortableModule:
+    """Return what stands for a module in a pickle.
+
+    The same for all who hold the module: it is pickled once, and they hold one copy
+    afterwards.
+    """
+    return _IN_USE.setdefault(id(module), PortableModule(module))
 
 
 class _FrozenTensor:

@@ -7,7 +7,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from curvdetect._portable import PortableModule
+from curvdetect._portable import portable
 
 __all__ = ["SharedNetworkMixin"]
 
@@ -32,7 +32,7 @@ class SharedNetworkMixin:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
         if isinstance(self.model, nn.Module):
-            state["model"] = PortableModule(self.model)
+            state["model"] = portable(self.model)
         return state
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -156,11 +157,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
-        featurizer = (
-            CurvatureFeaturizer(self.model, random_state=self.random_state)
-            if self.featurizer is None
-            else clone(self.featurizer).set_params(model=self.model)
-        )
+        featurizer, detector, relabeler = self._parts()
         featurizer = featurizer.fit(images)
         names = featurizer.get_feature_names_out()
         if (
@@ -176,14 +173,6 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         if y is not None:
             images = self._right(featurizer.model_, images, np.asarray(y))
         features = featurizer.transform(images)
-        detector = (
-            CurvatureThresholdDetector(target_fpr=self.target_fpr)
-            if self.detector is None
-            else clone(self.detector)
-        )
-        relabeler = (
-            CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
-        )
         detector = detector.fit(features)
         for name in ("classes_", "decision_function"):
             if not hasattr(detector, name):
@@ -197,6 +186,19 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         self.relabeler_ = relabeler.fit(features)
         self.classes_ = np.arange(featurizer.n_classes_)
         return self
+
+    def _parts(self) -> tuple[CurvatureFeaturizer, Any, CurvatureRelabeler]:
+        """Return what is to be fitted."""
+        featurizer, detector, relabeler = self.featurizer, self.detector, self.relabeler
+        return (
+            CurvatureFeaturizer(self.model, random_state=self.random_state)
+            if featurizer is None
+            else clone(featurizer).set_params(model=self.model),
+            CurvatureThresholdDetector(target_fpr=self.target_fpr)
+            if detector is None
+            else clone(detector),
+            CurvatureRelabeler() if relabeler is None else clone(relabeler),
+        )
 
     def _check_parameters(self) -> None:
         check_choice("on_flag", self.on_flag, get_args(OnFlag))
@@ -287,6 +289,38 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             Labels.
         """
         return self.assess(X).label
+
+    def predict_proba(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return probabilities of the labels, the softmax of the logits.
+
+        For a flagged image, `on_flag` says what becomes of them: "relabel" exchanges
+        those of the network's and the recovered label, so that the largest is that of
+        :meth:`predict`; "reject" makes them equal, for nothing is known; "label" keeps
+        them.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Each row sums to 1. As well calibrated as the network is.
+        """
+        found = self.assess(X)
+        logits = self.featurizer_.model_.predict_logits(as_flat_array(X)[0])
+        out = softmax(logits.astype(np.float64), axis=1)
+        flagged = np.flatnonzero(found.flagged)
+        if self.on_flag == "relabel":
+            own, recovered = found.model_label[flagged], found.recovered_label[flagged]
+            out[flagged, own], out[flagged, recovered] = (
+                out[flagged, recovered],
+                out[flagged, own],
+            )
+        elif self.on_flag == "reject":
+            out[flagged] = 1 / out.shape[1]
+        return out
 
     def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Return how adversarial images look: positive where they are flagged.

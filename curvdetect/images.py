@@ -6,14 +6,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from curvdetect._extras import require
 
-__all__ = ["Batch", "read_images"]
+__all__ = ["Batch", "read_images", "read_picture"]
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _MODES = {1: "L", 3: "RGB"}
@@ -84,38 +84,57 @@ def read_images(
         yield from _of_array(_array(source), input_shape, batch_size)
         return
     paths = _pictures(source)
-    pillow = require("PIL.Image", extra="vision")
+    require("PIL.Image", extra="vision")
     root = source if source.is_dir() else source.parent
     for start in range(0, len(paths), batch_size):
         names, images, refused = [], [], {}
         for path in paths[start : start + batch_size]:
             name = str(path.relative_to(root))
             try:
-                images.append(_picture(pillow, path, input_shape, resize))
+                images.append(read_picture(path, input_shape, resize=resize))
                 names.append(name)
-            except (OSError, ValueError, pillow.DecompressionBombError) as error:
+            except (OSError, ValueError) as error:
                 refused[name] = str(error)
         empty = np.empty((0, *input_shape), dtype=np.float32)
         yield Batch(names, np.stack(images) if images else empty, refused)
 
 
-def _pictures(source: Path) -> list[Path]:
-    if not source.is_dir():
-        return [source]
-    files = (path for path in source.rglob("*") if path.is_file())
-    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise ValueError(
-            f"images must hold pictures ({', '.join(_SUFFIXES)}); {source} holds none"
-        )
-    return paths
-
-
-def _picture(
-    pillow: Any, path: Path, input_shape: tuple[int, int, int], resize: bool
+def read_picture(
+    file: str | Path | BinaryIO,
+    input_shape: tuple[int, int, int],
+    *,
+    resize: bool = False,
 ) -> npt.NDArray[np.float32]:
+    """Read one picture.
+
+    Parameters
+    ----------
+    file : str, Path or binary file
+        The picture, in a format that Pillow knows.
+    input_shape, resize
+        As in :func:`read_images`.
+
+    Returns
+    -------
+    ndarray of shape (*input_shape,), float32
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If it has another size, too many pixels, or more than 8 bits.
+    OSError
+        If it is broken, or no picture.
+    ImportError
+        If Pillow is missing.
+    """
+    pillow = require("PIL.Image", extra="vision")
     channels, height, width = input_shape
-    with pillow.open(path) as opened:
+    try:
+        opened = pillow.open(file)
+    except pillow.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    with opened:
         if opened.mode == "F" or opened.mode.startswith("I"):
             raise ValueError(
                 f"its values have 16 or more bits (mode {opened.mode}), not 8: "
@@ -134,6 +153,18 @@ def _picture(
     values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
     values /= 255
     return values.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _pictures(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    files = (path for path in source.rglob("*") if path.is_file())
+    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise ValueError(
+            f"images must hold pictures ({', '.join(_SUFFIXES)}); {source} holds none"
+        )
+    return paths
 
 
 def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:

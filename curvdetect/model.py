@@ -28,7 +28,7 @@ from curvdetect._checks import (
     warn_if_imprecise,
     warn_if_probabilities,
 )
-from curvdetect._portable import PortableModule
+from curvdetect._portable import portable
 from curvdetect.geometry import ClassLoss, PairwiseMargin
 
 __all__ = ["TorchModel", "as_array", "as_flat_array"]
@@ -136,7 +136,7 @@ class TorchModel:
     # Copies ----------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "module": PortableModule(self.module), "_known": {}}
+        return {**vars(self), "module": portable(self.module), "_known": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -374,12 +374,13 @@ class TorchModel:
         """
         if self.batch_size is not None:
             return self.batch_size
-        if "batch_size" not in self._known:
-            kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
+        kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
+        known = f"batch_size on {kind}"  # the module may be moved
+        if known not in self._known:
             fitting = _ACTIVATION_BYTES[kind] // max(self._activation_bytes(x), 1)
             smallest, largest = _BATCH_SIZE_RANGE[kind]
-            self._known["batch_size"] = min(max(fitting, smallest), largest)
-        return self._known["batch_size"]
+            self._known[known] = min(max(fitting, smallest), largest)
+        return self._known[known]
 
     def _activation_bytes(self, x: Tensor) -> int:
         """Measure what the leaves of the module put out for one input."""

@@ -16,6 +16,8 @@ def test_example(path, capsys):
         pytest.importorskip("art")
     if "ood" in path.stem:
         pytest.importorskip("pytorch_ood")
+    if "http" in path.stem:
+        pytest.importorskip("fastapi")  # asked in integrations/test_http.py
     runpy.run_path(str(path))
     printed = capsys.readouterr().out
     if path.stem == "art_detector":

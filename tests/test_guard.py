@@ -50,6 +50,26 @@ def test_it_is_featurizer_detector_and_relabeler(guard, model, data):
     np.testing.assert_allclose(guard.p_values(X[120:150]), detector.p_values(features))
 
 
+@pytest.mark.parametrize("on_flag", ["relabel", "reject", "label"])
+def test_probabilities_agree_with_the_labels(guard, data, on_flag):
+    X = data[0][120:160]
+    guard.detector_.threshold_ += np.median(guard.decision_function(X))  # flags half
+    guard.set_params(on_flag=on_flag)
+    found, proba = guard.assess(X), guard.predict_proba(X)
+    assert 10 < found.flagged.sum() < 30
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    if on_flag == "reject":
+        np.testing.assert_allclose(proba[found.flagged], 0.1)
+        proba, found = proba[~found.flagged], found.label[~found.flagged]
+        np.testing.assert_array_equal(proba.argmax(axis=1), found)
+    else:
+        np.testing.assert_array_equal(proba.argmax(axis=1), found.label)
+    logits = guard.featurizer_.model_.predict_logits(X)
+    own = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if on_flag == "label":
+        np.testing.assert_allclose(proba, own, rtol=1e-4)
+
+
 def test_it_recovers_what_an_attack_took(guard, model, data):
     attacked = make_adversarial_set(
         model, MinimalNormAttack(model), data[0][200:240], data[1][200:240]

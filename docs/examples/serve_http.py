@@ -1,0 +1,84 @@
+"""Serve a guarded network over HTTP.
+
+    pip install 'curvdetect[serve]'
+    python docs/examples/serve_http.py
+
+    curl --data-binary @shirt.png http://127.0.0.1:8000/classify
+
+answers {"label": ..., "flagged": ..., "score": ..., ...}. Requests are taken in turns;
+to answer more at once, start more processes. There is no limit on how often a client
+may ask, and each answer tells an attacker something: put one in front of it.
+"""
+
+import io
+
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from curvdetect import CurvatureGuard, GuardedClassifier
+from curvdetect.datasets import load_fashion_mnist_sample
+from curvdetect.images import read_picture
+from curvdetect.networks import load_lenet
+
+MAX_BYTES = 2**20
+
+
+class Verdict(BaseModel):
+    """What the guard makes of an image."""
+
+    label: int
+    model_label: int
+    recovered_label: int
+    flagged: bool
+    score: float
+
+
+def make_app(guard: CurvatureGuard) -> FastAPI:
+    """Return an application that answers for a calibrated guard."""
+    app = FastAPI(title="curvdetect")
+    input_shape = guard.guard.featurizer_.input_shape_
+
+    @app.post("/classify")
+    async def classify(request: Request) -> Verdict:
+        """Take one picture as the body of a request."""
+        body = await read_body(request)
+        try:
+            image = read_picture(io.BytesIO(body), input_shape)
+        except (ValueError, OSError) as error:
+            raise HTTPException(422, f"the body is no such picture: {error}") from error
+        # Elsewhere, so that other requests are heard meanwhile.
+        found = await run_in_threadpool(guard, torch.from_numpy(image)[None])
+        return Verdict(
+            label=int(found.label),
+            model_label=int(found.logits.argmax()),
+            recovered_label=int(found.recovered_label),
+            flagged=bool(found.flagged),
+            score=float(found.score),
+        )
+
+    return app
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a body, but no more than is allowed."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise HTTPException(413, f"the body has more than {MAX_BYTES} bytes")
+    return body
+
+
+def calibrated_guard() -> CurvatureGuard:
+    """Return the guard to serve; load the state dict of one of yours here."""
+    X, y = load_fashion_mnist_sample()
+    network = load_lenet("fashion-mnist")
+    guard = CurvatureGuard(GuardedClassifier(network, target_fpr=0.05))
+    return guard.calibrate(X, y)
+
+
+if __name__ == "__main__":
+    uvicorn.run(make_app(calibrated_guard()), host="127.0.0.1", port=8000)

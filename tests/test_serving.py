@@ -1,0 +1,170 @@
+"""`CurvatureGuard`: the guard as a torch module."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureGuard,
+    CurvatureThresholdDetector,
+    GuardedClassifier,
+    TorchModel,
+)
+from curvdetect.datasets import load_fashion_mnist_sample
+from curvdetect.networks import LeNet, load_lenet
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_fashion_mnist_sample()
+
+
+@pytest.fixture
+def guard(data):
+    classifier = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    return CurvatureGuard(classifier).calibrate(data[0][:60], data[1][:60])
+
+
+@pytest.fixture
+def x(data):
+    return torch.from_numpy(data[0][60:80])
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_it_says_what_the_classifier_says(guard, x):
+    found = guard(x)
+    expected = guard.guard.assess(x)
+    torch.testing.assert_close(found.logits, guard.module(x).detach())
+    np.testing.assert_array_equal(found.label, expected.label)
+    np.testing.assert_array_equal(found.recovered_label, expected.recovered_label)
+    np.testing.assert_array_equal(found.flagged, expected.flagged)
+    np.testing.assert_array_equal(found.score, expected.score)
+    assert found.flagged.dtype == torch.bool
+    assert found.label.dtype == torch.int64
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_serving_modes(guard, x, mode):
+    expected = guard(x)
+    with mode():
+        assert same(guard(x), expected)
+        assert same(guard(x.clone()), expected)  # an inference tensor
+    assert same(guard.train()(x), expected)  # always as in eval mode
+    assert guard.module.training
+    assert all(p.requires_grad and p.grad is None for p in guard.parameters())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_state_dict_holds_weights_and_calibration(data, x, wrapped):
+    def classifier(network):
+        if wrapped:
+            network = TorchModel(network, input_shape=(1, 28, 28), mean=0.1, std=1.1)
+        return GuardedClassifier(network, target_fpr=0.05)
+
+    guard = CurvatureGuard(classifier(load_lenet("fashion-mnist")))
+    guard.calibrate(data[0][:60], torch.from_numpy(data[1][:60]))
+    file = io.BytesIO()
+    torch.save(guard.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    served = CurvatureGuard(classifier(LeNet().eval()))
+    assert str(served.load_state_dict(state)) == "<All keys matched successfully>"
+    assert same(served(x), guard(x))
+    np.testing.assert_array_equal(served.guard.p_values(x), guard.guard.p_values(x))
+    again = served.state_dict()
+    assert again.keys() == state.keys()
+
+
+def test_before_calibration(data):
+    guard = CurvatureGuard(GuardedClassifier(load_lenet("fashion-mnist")))
+    with pytest.raises(RuntimeError, match="calibrate\\(images, labels\\)"):
+        guard(torch.zeros(1, 1, 28, 28))
+    CurvatureGuard(GuardedClassifier(LeNet().eval())).load_state_dict(
+        guard.state_dict()
+    )
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda g: pickle.loads(pickle.dumps(g))]
+)
+def test_a_copy_has_one_network_of_its_own(guard, x, duplicate):
+    expected = guard(x)
+    copied = duplicate(guard)
+    assert copied.module is copied.guard.featurizer_.model_.module
+    assert copied.module is not guard.module
+    assert same(copied(x), expected)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+    assert same(guard(x), expected)
+
+
+def test_it_moves(guard):
+    assert guard.to("meta") is guard
+    model = guard.guard.featurizer_.model_
+    assert next(model.module.parameters()).device.type == "meta"
+    assert guard.module is model.module
+
+
+def test_double_precision(guard, x):
+    expected = guard(x)
+    found = guard.double()(x.double())
+    assert found.logits.dtype == torch.float64
+    torch.testing.assert_close(found.score, expected.score, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"target_fpr": 0.1}, "detector__target_fpr"),
+        (
+            {"detector": CurvatureThresholdDetector(statistic="sum", target_fpr=0.05)},
+            "detector__statistic",
+        ),
+        (
+            {"featurizer": CurvatureFeaturizer(None, n_boundaries=3)},
+            "featurizer__n_boundaries",
+        ),
+        (
+            {"model": TorchModel(LeNet().eval(), input_shape=(1, 28, 28))},
+            "model__bounds",
+        ),
+    ],
+)
+def test_another_guard_refuses_the_state(guard, other, name):
+    parameters = {"model": LeNet().eval(), "target_fpr": 0.05, **other}
+    stranger = CurvatureGuard(GuardedClassifier(**parameters))
+    weights = {k: v.clone() for k, v in stranger.module.state_dict().items()}
+    with pytest.raises(ValueError, match=f"other parameters.*{name}"):
+        stranger.load_state_dict(guard.state_dict())
+    for key, value in stranger.module.state_dict().items():
+        assert torch.equal(value, weights[key])
+
+
+def test_a_state_of_a_later_version(guard):
+    state = guard.state_dict()
+    state["_extra_state"]["format"] = 99
+    with pytest.raises(ValueError, match="format 99; this curvdetect reads up to 1"):
+        guard.load_state_dict(state)
+
+
+def test_what_it_refuses(guard, lenet, model):
+    with pytest.raises(TypeError, match="guard must be a GuardedClassifier; got LeNet"):
+        CurvatureGuard(lenet)
+    with pytest.raises(TypeError, match="must be a TorchModel or a torch.nn.Module"):
+        CurvatureGuard(GuardedClassifier("resnet"))
+    bound = TorchModel(lenet, input_shape=(1, 28, 28), device="cpu")
+    with pytest.raises(ValueError, match="leave device out of TorchModel"):
+        CurvatureGuard(GuardedClassifier(bound))
+    with pytest.raises(TypeError, match="x must be a Tensor; got ndarray"):
+        guard(np.zeros((1, 1, 28, 28)))
+    with pytest.raises(ValueError, match="must lie within the model"):
+        guard(torch.full((1, 1, 28, 28), 2.0))
