@@ -19,10 +19,12 @@ examples:
   curvdetect demo --dataset mnist --data-dir ~/data
   curvdetect reproduce --dataset mnist --data-dir ~/data
 
-a network of your own, in net.py a function make() without arguments:
+a network of your own, in net.py a function make() without arguments (or net.pt2):
   curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images calibration/ --target-fpr 0.01 --out guard.skops
   curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
+  curvdetect profile --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images new/ --out profile
 """
 
 
@@ -85,6 +87,25 @@ def _fit(args: argparse.Namespace) -> None:
         resize=args.resize,
         device=args.device,
         seed=args.seed,
+    )
+
+
+def _profile(args: argparse.Namespace) -> None:
+    from curvdetect.profile import run_profile
+
+    run_profile(
+        args.model,
+        args.images,
+        out=args.out,
+        input_shape=args.input_shape,
+        weights=args.weights,
+        mean=args.mean,
+        std=args.std,
+        n_images=args.n_images,
+        n_boundaries=args.n_boundaries,
+        step=args.step,
+        resize=args.resize,
+        device=args.device,
     )
 
 
@@ -169,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(reproduce, out="curvdetect-reproduce", n_images=300)
     _add_fit(commands)
     _add_score(commands)
+    _add_profile(commands)
     return parser
 
 
@@ -198,16 +220,7 @@ def _add_fit(commands: Any) -> None:
         ),
     )
     _add_model(fit)
-    fit.add_argument("--weights", type=Path, help="state dict of the network")
-    fit.add_argument(
-        "--input-shape",
-        type=_shape,
-        required=True,
-        metavar="C,H,W",
-        help="channels (1 or 3), height and width",
-    )
-    fit.add_argument("--mean", type=_numbers, help="of the normalisation: m or m,m,m")
-    fit.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
+    _add_weights(fit)
     fit.add_argument(
         "--target-fpr",
         type=float,
@@ -237,8 +250,57 @@ def _add_score(commands: Any) -> None:
     score.add_argument(
         "--out",
         default="-",
-        help="a .csv or .json file, or - for standard output (default)",
+        help="a .csv, .json or .parquet file, or - for standard output (default)",
     )
+
+
+def _add_profile(commands: Any) -> None:
+    profile = _add_command(
+        commands,
+        "profile",
+        _profile,
+        help="show how the boundaries around some images are curved",
+        description=(
+            "Measure the principal curvatures of the boundaries near some images. "
+            "Prints a table, writes profile.json and profile.png."
+        ),
+    )
+    _add_model(profile)
+    _add_weights(profile)
+    profile.add_argument(
+        "--n-images", type=int, default=5, help="the first (default: %(default)s)"
+    )
+    profile.add_argument(
+        "--n-boundaries", type=int, default=3, help="nearest (default: %(default)s)"
+    )
+    profile.add_argument(
+        "--step",
+        type=float,
+        default=0.1,
+        help="of the differences, an L2 length (default: %(default)s)",
+    )
+    profile.add_argument(
+        "--out",
+        type=Path,
+        default=Path("curvdetect-profile"),
+        help="folder (default: %(default)s)",
+    )
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add what a network needs that comes without a guard."""
+    parser.add_argument("--weights", type=Path, help="state dict of the network")
+    parser.add_argument(
+        "--input-shape",
+        type=_shape,
+        required=True,
+        metavar="C,H,W",
+        help="channels (1 or 3), height and width",
+    )
+    parser.add_argument(
+        "--mean", type=_numbers, help="of the normalisation: m or m,m,m"
+    )
+    parser.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -247,7 +309,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="PACKAGE.MODULE:FACTORY",
-        help="a function without arguments that returns the network, or the network",
+        help="a function without arguments that returns the network, or the network; "
+        "or a .pt2 file of torch.export",
     )
     parser.add_argument(
         "--images",

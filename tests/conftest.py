@@ -1,4 +1,11 @@
+import json
 import os
+import runpy
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 # Before SciPy is imported: lets scikit-learn run its array API check too.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -44,3 +51,36 @@ def rng():
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def http():
+    """The HTTP example, served on the loopback: how to ask it, and its guard."""
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
+    examples = Path(__file__).parents[1] / "docs" / "examples"
+    example = runpy.run_path(str(examples / "serve_http.py"))
+    guard = example["calibrated_guard"]()
+    config = uvicorn.Config(example["make_app"](guard), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy
+
+    def ask(body, *, method="POST", path="/classify"):
+        url = f"http://127.0.0.1:{port}{path}"
+        request = urllib.request.Request(url, data=body, method=method)
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    yield ask, guard
+    server.should_exit = True
+    thread.join(timeout=10)

@@ -159,34 +159,3 @@ def test_number_of_clean_images_needed(fpr, needed):
         match=f"needs at least {needed} clean images to fit; got {needed - 1}",
     ):
         detector.fit(column(range(needed - 1)))
-
-
-# Errors -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"statistic": "median"}, "statistic must be one of"),
-        ({"criterion": "taste"}, "criterion must be one of"),
-        ({"target_fpr": 0}, "target_fpr must be a number between 0 and 1"),
-        ({"target_fpr": 1.5}, "target_fpr must be"),
-        ({"target_fpr": "low"}, "target_fpr must be"),
-    ],
-)
-def test_bad_parameters(settings, message):
-    with pytest.raises(ValueError, match=message):
-        CurvatureThresholdDetector(**settings).fit(*labelled([0, 1], [2, 3]))
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        ([0, 0, 0, 0], "y must hold two classes"),
-        ([0, 1, 2, 0], "Only binary classification"),
-        (None, "requires y"),
-    ],
-)
-def test_bad_labels(y, message):
-    with pytest.raises(ValueError, match=message):
-        CurvatureThresholdDetector().fit(column(range(4)), y)

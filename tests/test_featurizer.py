@@ -392,66 +392,6 @@ def test_no_images(model, images):
 # Errors -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"at": "home"}, r"at must be one of \('boundary', 'input'\); got 'home'"),
-        ({"method": "magic"}, "method must be one of"),
-        ({"layout": "flat"}, "layout must be one of"),
-        (
-            {"n_directions": 0},
-            'n_directions must be a positive integer or "all"; got 0',
-        ),
-        ({"n_directions": 2.5}, "n_directions must be"),
-        ({"n_directions": "some"}, "n_directions must be"),
-        ({"n_boundaries": 0}, "n_boundaries must be a positive integer or None"),
-        ({"n_boundaries": 10}, r"n_boundaries must be less than .* \(10\); got 10"),
-        ({"tol": 0}, "tol must be a positive"),
-        ({"tol": 1}, "tol must be less than 1; got 1"),
-        ({"n_curved": -1}, "n_curved must be a positive integer or 0; got -1"),
-        ({"n_curved": 1}, "n_curved must be less than n_boundaries"),
-        ({"n_curved": 2, "n_boundaries": 2}, "n_curved must be less than n_boundaries"),
-        (
-            {"n_curved": 1, "n_boundaries": 2, "features": ("distance",)},
-            'n_curved must be 0 where "curvature" is not among the features; got 1',
-        ),
-        ({"features": ()}, "features must be a sequence"),
-        ({"features": "curvature"}, "features must be a sequence"),
-        ({"features": ("colour",)}, "features must be one of"),
-        ({"features": ("distance", "distance")}, "features must not repeat"),
-        ({"step": 0}, "step must be"),
-        ({"step": "small"}, "step must be"),
-        ({"step": (0.1, 0.1)}, "step must be"),
-        ({"step": ()}, "step must be"),
-        ({"step": np.inf}, "step must be"),
-        ({"laplacian_step": -1}, "laplacian_step must be None, "),
-    ],
-)
-def test_bad_parameters(model, images, settings, message):
-    with pytest.raises(ValueError, match=message):
-        CurvatureFeaturizer(model, **settings).fit(images[0][:2])
-
-
-def test_bad_model(images):
-    with pytest.raises(TypeError, match="model must be a TorchModel or a torch.nn"):
-        CurvatureFeaturizer("resnet").fit(images[0][:2])
-
-
-def test_flat_images_of_a_bare_module_say_how_to_wrap_it(lenet, images):
-    with pytest.raises(ValueError, match=r"wrap it: TorchModel\(module, input_shape="):
-        CurvatureFeaturizer(lenet).fit(images[0].reshape(40, -1))
-
-
-def test_bad_images_are_refused_at_transform_too(model, images):
-    featurizer = CurvatureFeaturizer(model, step=0.4).fit(images[0])
-    with pytest.raises(ValueError, match="Divide by 255"):
-        featurizer.transform((255 * images[0][:2]).astype(np.uint8))
-    with pytest.raises(ValueError, match="NaN"):
-        featurizer.transform(np.full((2, 784), np.nan))
-    with pytest.raises(ValueError, match="expecting 784 features"):
-        featurizer.transform(np.zeros((2, 1, 32, 32)))
-
-
 def test_images_with_the_channels_last_are_refused():
     module = Returns(lambda x: x.mean(dim=(2, 3)) * 10)
     model = TorchModel(module, input_shape=(3, 8, 8))

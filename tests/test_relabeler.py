@@ -69,17 +69,3 @@ def test_scorers(name):
 def test_labels_and_columns_that_do_not_match_warn():
     with pytest.warns(UserWarning, match="y holds 3 labels, but X has 4 columns"):
         CurvatureRelabeler().fit(X, ["a", "b", "c"])
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [([0, 1], "one label per row"), ([0, 1, 7], r"labels out of .*; got \[7\]")],
-)
-def test_rank_errors(y, message):
-    with pytest.raises(ValueError, match=message):
-        CurvatureRelabeler().fit(X).rank(X, y)
-
-
-def test_one_column():
-    with pytest.raises(ValueError, match="one class"):
-        CurvatureRelabeler().fit(np.zeros((3, 1)))
