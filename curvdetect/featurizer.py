@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Real
@@ -31,6 +32,8 @@ from curvdetect.geometry._checks import check_choice, check_count, check_positiv
 from curvdetect.model import TorchModel, as_array, as_flat_array
 
 __all__ = ["CurvatureFeaturizer"]
+
+_LOG = logging.getLogger(__name__)
 
 _FEATURES = ("curvature", "distance", "laplacian")
 #: Images from which step="auto" learns the typical distance to the boundary.
@@ -134,9 +137,11 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    The boundary point is where Newton's method leads from the first-order estimate of
-    it, x - F(x) g / |g|^2: somewhat farther from the image than the nearest point, and
-    better at telling strong attacks apart. "distance" is the way from the image to it.
+    The boundary point is sought near the first-order estimate of it, x - F(x) g /
+    |g|^2: Newton's method leads onto the boundary, a last step towards the foot of the
+    perpendicular from the estimate. It is somewhat farther from the image than the
+    nearest point, and better at telling strong attacks apart. "distance" is the way
+    from the image to it.
 
     Directions are drawn once, at `fit`, and shared by all images: the result for an
     image depends on no other image. Their sampling error is described at
@@ -235,6 +240,9 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         self.directions_ = self._draw_directions(random_state, values.dtype)
         self.step_ = self._learn_step(images, random_state)
         self._warn_of_rounding(next(self.model_.split(images, 1)).dtype)
+        _LOG.info(
+            "%d images, %d classes, step %s", len(images), self.n_classes_, self.step_
+        )
         return self
 
     def transform(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
@@ -23,6 +24,7 @@ from curvdetect.relabeler import CurvatureRelabeler
 
 __all__ = ["Assessment", "GuardedClassifier"]
 
+_LOG = logging.getLogger(__name__)
 OnFlag = Literal["relabel", "reject", "label"]
 
 
@@ -222,6 +224,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                 f"{model.n_classes - 1}; got dtype {y.dtype}"
             )
         right = model.predict(images) == y
+        _LOG.info("the network gets %d of %d images right", right.sum(), len(right))
         if right.any():
             return np.asarray(images[right])
         warnings.warn(

@@ -20,7 +20,7 @@ from curvdetect.attacks import (
     pgd,
 )
 from curvdetect.attacks._adaptive import _without
-from tests.modules import Returns
+from modules import Returns
 
 
 @pytest.fixture

@@ -152,6 +152,14 @@ def test_an_image_without_boundaries_keeps_its_label():
     assert set(found.label) == set(found.recovered_label) == {2}
 
 
+def test_what_fit_learned_is_logged(model, data, caplog):
+    with caplog.at_level("INFO", logger="curvdetect"):
+        guard = GuardedClassifier(model, target_fpr=0.2).fit(data[0][:30], data[1][:30])
+    n_right = (model.predict(data[0][:30]) == data[1][:30]).sum()
+    assert f"30 images, 10 classes, step {guard.featurizer_.step_}" in caplog.text
+    assert f"the network gets {n_right} of 30 images right" in caplog.text
+
+
 def test_labels_that_cannot_be_right(model, data):
     X, y = data[0][:30], data[1][:30]
     with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):

@@ -1,8 +1,15 @@
 """Against pytorch-ood itself."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.utils.estimator_checks import check_estimator
 from torch.utils.data import DataLoader, TensorDataset
 
 from curvdetect import CurvatureFeaturizer, TorchModel
@@ -10,13 +17,14 @@ from curvdetect import CurvatureFeaturizer, TorchModel
 pytest.importorskip("pytorch_ood")
 
 from pytorch_ood.api import Detector, RequiresFittingException
+from pytorch_ood.detector import EnergyBased
 from pytorch_ood.metrics import OODMetrics
 
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.integrations.pytorch_ood import CurvatureDetector
+from curvdetect.integrations.pytorch_ood import CurvatureDetector, DetectorScores
 from curvdetect.networks import load_lenet
-from modules import Returns
+from modules import AnyWidth, Returns
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +100,49 @@ def test_an_image_without_boundaries_has_the_largest_score():
     with pytest.warns(UserWarning, match="bound"):
         scores = detector(X)
     assert bool((scores == 1e6).all())
+
+
+def test_their_scores_beside_our_features(setting):
+    """One pipeline learns from both, and clones share the network."""
+    model, _, X, found = setting
+    energy = EnergyBased(model.as_module())
+    features = make_union(
+        CurvatureFeaturizer(model, layout="nearest", n_boundaries=1, random_state=0),
+        DetectorScores(energy),
+    )
+    data = found.labelled()
+    F = clone(features).fit(data.X).transform(data.X)
+    np.testing.assert_allclose(
+        F[:, 1], energy.predict(torch.from_numpy(data.X)).detach(), rtol=1e-5
+    )
+    names = features.fit(data.X).get_feature_names_out()
+    assert names.tolist()[1] == "detectorscores__energybased_score"
+    learned = make_pipeline(features, LogisticRegression())
+    scores = cross_val_score(
+        learned, data.X, data.y, groups=data.groups, cv=GroupKFold(3), scoring="roc_auc"
+    )
+    assert scores.mean() > 0.9
+    assert clone(features).transformer_list[1][1].detector is energy
+
+
+def test_scores_pass_the_checks_of_scikit_learn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(
+            DetectorScores(EnergyBased(AnyWidth().eval())), on_fail=None, on_skip=None
+        )
+    assert not [r for r in results if r["status"] != "passed"]
+    assert len(results) >= 41
+
+
+def test_scores_of_flat_images(setting):
+    model, _, X, _ = setting
+    scores = DetectorScores(EnergyBased(model.as_module()), batch_size=7)
+    expected = scores.fit(X[:20]).transform(X[:20])
+    scores = DetectorScores(EnergyBased(model.as_module()), input_shape=(1, 28, 28))
+    flat = X[:20].reshape(20, -1)
+    np.testing.assert_allclose(scores.fit(flat).transform(flat), expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="X must have shape"):
+        scores.fit(X[:20]).transform(np.zeros((2, 784, 1, 1)))
+    with pytest.raises(TypeError, match="must be one of pytorch-ood; got str"):
+        DetectorScores("energy").fit(X)
