@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from curvdetect import TorchModel
+from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.geometry import margin_gradient
 from curvdetect.networks import LeNet, load_lenet
 from modules import AnyWidth, Returns, SmoothNet
@@ -304,6 +304,21 @@ def test_unusual_tensors_survive_a_pickle():
     assert other.scale.item() == 2.0
     assert other.tied is other.weight
     assert other.weight.requires_grad
+
+
+def test_a_compiled_module_gives_the_same_features(lenet, images, monkeypatch):
+    """And its copies the same hash; the compiler itself is left out."""
+    # Without this, torch refuses more than one backward pass, and says so.
+    monkeypatch.setattr("torch._functorch.config.donated_buffer", False)
+    found = []
+    for module in (lenet, torch.compile(lenet, backend="aot_eager", dynamic=True)):
+        model = TorchModel(module, input_shape=(1, 28, 28))
+        featurizer = CurvatureFeaturizer(model, step=0.4, random_state=0)
+        found.append(featurizer.fit(images[0][:5]).transform(images[0][:5]))
+        assert joblib.hash(featurizer) == joblib.hash(
+            pickle.loads(pickle.dumps(featurizer))
+        )
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4)
 
 
 # Errors -------------------------------------------------------------
