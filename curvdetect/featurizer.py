@@ -93,8 +93,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         the last step leaves is of second order, where it crosses no kink. A margin that
         comes so close to zero without crossing it counts as a boundary. 1e-3 costs
         some 50 forward passes more for ten classes.
-    features : sequence of {"curvature", "distance", "laplacian"}, \
-            default=("curvature",)
+    features : sequence of str, default=("curvature",)
         - "curvature": average curvature of each boundary, in 1 / input units;
         - "distance": L2 distance to the point found on each boundary, in input units;
         - "laplacian": F(x) - mean of F(x + h u) over random unit steps u, for each

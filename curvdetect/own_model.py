@@ -58,9 +58,9 @@ def run_fit(
     target_fpr : float, default=0.01
         Share of clean images that may be flagged.
     n_boundaries : int, optional
-        As in :class:`CurvatureFeaturizer`; all by default.
+        As in :class:`~curvdetect.CurvatureFeaturizer`; all by default.
     resize : bool, default=False
-        As in :func:`read_images`.
+        As in :func:`~curvdetect.images.read_images`.
     device : str, optional
         torch device.
     seed : int, default=0
@@ -125,12 +125,12 @@ def run_score(
     guard : str or Path
         What :func:`run_fit` saved.
     images : str or Path
-        As in :func:`read_images`.
+        As in :func:`~curvdetect.images.read_images`.
     out : str or Path, default="-"
         A .csv, .json or .parquet file; "-" is standard output, as CSV. Written as
         images are scored.
     resize : bool, default=False
-        As in :func:`read_images`.
+        As in :func:`~curvdetect.images.read_images`.
     device : str, optional
         torch device.
 

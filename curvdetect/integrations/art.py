@@ -109,8 +109,8 @@ class CurvatureEvasionDetector(EvasionDetector):
         Used instead of one with its defaults; a copy is fitted.
     detector : scikit-learn classifier, optional
         With ``decision_function``; used on the features instead of
-        :class:`CurvatureThresholdDetector`; a copy is fitted. ``target_fpr`` is not
-        used then.
+        :class:`~curvdetect.CurvatureThresholdDetector`; a copy is fitted.
+        ``target_fpr`` is not used then.
     random_state : int, default=0
         Of the default featurizer.
 

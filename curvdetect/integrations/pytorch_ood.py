@@ -39,8 +39,8 @@ class CurvatureDetector(Detector):
     model : TorchModel or torch.nn.Module
         The network.
     **parameters
-        Of :class:`CurvatureFeaturizer`: ``at``, ``step``, ``random_state`` and others.
-        The features are curvatures, one for each class.
+        Of :class:`~curvdetect.CurvatureFeaturizer`: ``at``, ``step``,
+        ``random_state`` and others. The features are curvatures, one for each class.
 
     Examples
     --------
