@@ -67,7 +67,11 @@ def escape(app, what, name, obj, options, lines):
 def _escaped(text):
     parts = re.split(r"(``.*?``|`.*?`)", text)
     parts[::2] = [
-        re.sub(r"(?<![\\\w*])([*|])(?=\w)|(?<=[\w)])(\||_(?=[,)]))", r"\\\1\2", part)
+        re.sub(
+            r"(?<![\\\w*])(\*(?=\w+[,)])|\|(?=\w))|(?<=[\w)])(\||_(?=[,)]))",
+            r"\\\1\2",
+            part,
+        )
         for part in parts[::2]
     ]
     return "".join(parts)

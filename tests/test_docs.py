@@ -1,0 +1,34 @@
+"""The examples in the pages of the documentation run, and give what they say."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [
+    path
+    for path in sorted(DOCS.rglob("*.md"))
+    if "_build" not in path.parts and "```pycon" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_page(path):
+    # All else becomes empty lines, so that failures name the line of the page.
+    parts = re.split(r"(?<=```pycon\n)(.*?)(?=```)", path.read_text(), flags=re.DOTALL)
+    parts[::2] = ["\n" * text.count("\n") for text in parts[::2]]
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    test = doctest.DocTestParser().get_doctest(
+        "".join(parts), {}, path.stem, str(path), 0
+    )
+    assert test.examples
+    report = []
+    doctest.DocTestRunner(optionflags=flags).run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_every_page_of_the_guide_is_tested():
+    guide = set((DOCS / "guide").glob("*.md")) - {DOCS / "guide" / "index.md"}
+    assert guide <= set(PAGES)
