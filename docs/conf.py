@@ -27,6 +27,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "myst_parser",
     "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # formulas can be read without a network
 ]
 exclude_patterns = ["_build", "examples", "gallery"]
 templates_path = ["_templates"]
@@ -67,7 +68,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "api/generated/backreferences",
     "inspect_global_variables": False,
     "remove_config_comments": True,
-    "capture_repr": ("_repr_html_", "__repr__"),
+    "capture_repr": (),  # what is worth showing is printed
     "min_reported_time": 1,
 }
 
@@ -80,7 +81,12 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "navigation_with_keys": False,
-    "secondary_sidebar_items": ["page-toc"],
+    # None beside the gallery: its lines of code are long.
+    "secondary_sidebar_items": {
+        "[!a]**": ["page-toc"],
+        "adaptive": ["page-toc"],
+        "api/**": ["page-toc"],
+    },
     "show_toc_level": 2,
     "show_prev_next": True,
     "footer_start": ["copyright"],

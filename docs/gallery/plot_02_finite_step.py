@@ -38,6 +38,15 @@ def disc(x):
     return 1 - x.norm(dim=1)
 
 
+def evenly(points):
+    """Return as many points of a closed line, at equal distances along it."""
+    closed = torch.cat([points, points[:1]]).numpy()
+    length = np.append(0, np.linalg.norm(np.diff(closed, axis=0), axis=1).cumsum())
+    at = np.linspace(0, length[-1], len(points), endpoint=False)
+    columns = [np.interp(at, length, column) for column in closed.T]
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
 around = 2 * torch.pi * (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
 circle = torch.stack([around.cos(), around.sin()], dim=1)
 steps = np.geomspace(0.01, 2, 40)
@@ -45,7 +54,7 @@ shapes = {"disc": disc} | {f"{k} sides": polygon(k) for k in (32, 8)}
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
 for (name, margin), style in zip(shapes.items(), ("-", "--", ":"), strict=True):
-    z = circle / (1 - margin(circle))[:, None]  # margins are 1 - something homogeneous
+    z = evenly(circle / (1 - margin(circle))[:, None])  # all are 1 - a homogeneous one
     left.plot(*torch.cat([z, z[:1]]).T, style, label=name)
     kappa = torch.stack(
         [mean_curvature(margin, z, n_directions="all", step=h) for h in steps]

@@ -9,32 +9,37 @@ the normal and of the tangent which leads towards the image.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 
+from curvdetect import CurvatureFeaturizer
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.networks import trained_model
-from curvdetect.plotting import BoundarySectionDisplay
+from curvdetect.plotting import ADVERSARIAL, CLEAN, BoundarySectionDisplay
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
-attacked = make_adversarial_set(
-    model, MinimalNormAttack(model, factor=1.5), X[:20], y[:20]
-)
+attack = MinimalNormAttack(model, factor=1.5)
+attacked = make_adversarial_set(model, attack, X[:100], y[:100])
 
 # %%
-# On the left an image x, and the point z of the boundary that the search found. The
-# predicted region is blue and above; the boundary bends away from the image, so its
-# osculating circle is below and the curvature negative. On the right the same image
-# after the attack, which went across the boundary and 1.5 times as far as it had to; y
-# is the clean image. What is now the predicted region bulges out: the curvature is
-# positive.
+# On the left an image x, and the point z that the search found on its boundary with the
+# class which the attack led to. The predicted region is blue and above. The boundary
+# bends away from the image: its osculating circle is below, the curvature negative. On
+# the right the same image after the attack, which went across the boundary and 1.5
+# times as far as it had to, and the boundary back to the original class; y is the clean
+# image. What is now the predicted region bulges out, and the curvature is positive.
+# (This is an image on which it is easy to see.)
 
+k = 10
 step = 0.4  # about the median distance to the boundary
-image, adversarial = attacked.clean[attacked.source[2]], attacked.adversarial[2]
-original = int(attacked.original_label[2])
+image, adversarial = attacked.clean[attacked.source[k]], attacked.adversarial[k]
+original, predicted = attacked.original_label[k], attacked.predicted_label[k]
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 5.2))
-BoundarySectionDisplay.from_estimator(model, image, step=step, ax=axes[0])
+BoundarySectionDisplay.from_estimator(
+    model, image, other=predicted, step=step, ax=axes[0]
+)
 axes[0].set_title("around a clean image")
 BoundarySectionDisplay.from_estimator(
     model, adversarial, y=image, other=original, step=step, ax=axes[1]
@@ -43,6 +48,23 @@ axes[1].set_title("around what the attack made of it")
 plt.show()
 
 # %%
-# One tangent is not all of them: the score of a detector is the average over tangents,
-# and the largest of these averages over all boundaries. :ref:`theory-at-the-boundary`
-# says why the sign changes.
+# One tangent of one image says little. The average over tangents, of the boundary
+# between the same two classes, for all images that were attacked: negative before,
+# positive after. :ref:`theory-at-the-boundary` says why the sign changes.
+
+featurizer = CurvatureFeaturizer(model, step=step, random_state=0).fit(X[:100])
+rows = np.arange(len(attacked.source))
+before = featurizer.transform(attacked.clean[attacked.source])
+before = before[rows, attacked.predicted_label]
+after = featurizer.transform(attacked.adversarial)[rows, attacked.original_label]
+print(f"positive before: {(before > 0).mean():.0%}, after: {(after > 0).mean():.0%}")
+
+figure, ax = plt.subplots(figsize=(5.2, 4.4))
+ax.axhline(0, color="0.4", lw=0.8)
+ax.plot([0, 1], [before, after], color="0.7", lw=0.6)
+ax.plot(np.zeros(len(before)), before, "o", color=CLEAN, ms=4)
+ax.plot(np.ones(len(after)), after, "s", color=ADVERSARIAL, ms=4)
+ax.set_xticks([0, 1], ["seen from the\nclean image", "seen from the\nattacked image"])
+ax.set_xlim(-0.3, 1.3)
+ax.set_ylabel("average curvature (1 / input units)")
+plt.show()

@@ -142,7 +142,7 @@ axes[0].set_ylabel("share of images with a larger score")
 axes[0].set_title("default")
 axes[1].set_xlabel("probability of an attack")
 axes[1].set_title("learned")
-axes[1].legend(frameon=False, loc="center")
+axes[0].legend(frameon=False, loc="upper right")
 plt.show()
 
 # %%
