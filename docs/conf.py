@@ -46,7 +46,7 @@ autodoc_typehints = "none"
 # It brings torchvision, for which the rest of this environment has no use.
 autodoc_mock_imports = ["pytorch_ood"]
 _page = Path(__file__).parent / "api" / "index.md"
-autosummary_context = {"public": public_names(_page.read_text(), autodoc_mock_imports)}
+autosummary_context = public_names(_page.read_text(), autodoc_mock_imports)
 numpydoc_show_class_members = False  # the template lists them
 numpydoc_class_members_toctree = False
 
@@ -77,15 +77,16 @@ html_title = "curvdetect"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+# No empty navigation beside pages that have no others below them.
+html_sidebars = {page: [] for page in ("start", "theory", "contributing", "changelog")}
 html_theme_options = {
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "navigation_with_keys": False,
-    # None beside the gallery: its lines of code are long.
+    # None beside the gallery and the tables of results: their lines are long.
     "secondary_sidebar_items": {
-        "[!a]**": ["page-toc"],
-        "adaptive": ["page-toc"],
-        "api/**": ["page-toc"],
+        page: ["page-toc"]
+        for page in ("start", "guide/*", "theory", "results", "api/**", "contributing")
     },
     "show_toc_level": 2,
     "show_prev_next": True,

@@ -10,10 +10,34 @@ from sphinx.ext.autodoc.mock import mock
 
 
 def public_names(page, mocked):
-    """Return classes, functions and others of each module that a page names."""
+    """Return what the templates list, of each module that a page names."""
     modules = re.findall(r"^   (curvdetect[\w.]*)$", page, flags=re.MULTILINE)
     with mock(mocked):
-        return {name: _by_kind(importlib.import_module(name)) for name in modules}
+        public = {name: _by_kind(importlib.import_module(name)) for name in modules}
+        return {"public": public, "members_of": _classes(public)}
+
+
+def _classes(public):
+    """Return properties and methods that the public classes have from this package."""
+    return {
+        f"{module}.{name}": _members(getattr(importlib.import_module(module), name))
+        for module, names in public.items()
+        for name in names["classes"]
+    }
+
+
+def _members(cls):
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("curvdetect")]
+    found = {"properties": [], "methods": []}
+    for name in dict.fromkeys(name for base in reversed(ours) for name in vars(base)):
+        value = inspect.getattr_static(cls, name)
+        if (name.startswith("_") and name != "__call__") or not value.__doc__:
+            continue
+        if isinstance(value, property):
+            found["properties"].append(name)
+        elif isinstance(value, classmethod | staticmethod) or inspect.isfunction(value):
+            found["methods"].append(name)
+    return found
 
 
 def _by_kind(module):
