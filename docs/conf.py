@@ -65,7 +65,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery_style.reset"),
     "doc_module": ("curvdetect",),
     "reference_url": {"curvdetect": None},
-    "backreferences_dir": "api/generated/backreferences",
+    "backreferences_dir": "auto_gallery/backreferences",
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "capture_repr": (),  # what is worth showing is printed

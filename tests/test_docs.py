@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import curvdetect
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [
     path
@@ -32,3 +34,20 @@ def test_page(path):
 def test_every_page_of_the_guide_is_tested():
     guide = set((DOCS / "guide").glob("*.md")) - {DOCS / "guide" / "index.md"}
     assert guide <= set(PAGES)
+
+
+def test_every_public_module_is_in_the_reference():
+    package = Path(curvdetect.__file__).parent
+    modules = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if not any(part.startswith("_") for part in path.relative_to(package).parts)
+    } | {f"curvdetect.{path.parent.name}" for path in package.glob("*/__init__.py")}
+    listed = re.findall(
+        r"^   (curvdetect\S*)$", (DOCS / "api/index.md").read_text(), re.M
+    )
+    # What curvdetect itself exports, the command line, and a folder of others.
+    elsewhere = {"detector", "featurizer", "guard", "model", "relabeler"}
+    elsewhere |= {"cli", "demo", "reproduce", "integrations", "assets"}
+    missing = modules - {f"curvdetect.{name}" for name in elsewhere} - set(listed)
+    assert not missing

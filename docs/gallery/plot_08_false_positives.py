@@ -56,7 +56,7 @@ for n, rates in zip(sizes, flagged, strict=True):
     print(f"n = {n}: {np.mean(rates):.3f} flagged on average, at most {max(rates):.3f}")
 
 # %%
-# The average stays below the target for every n; how far a single draw is from it
+# The average stays at or below the target for every n; how far a single draw is from it
 # depends on n. In theory the rate of one draw follows a beta distribution, whose middle
 # 90 % are marked beside the boxes. Those, with whiskers from 5 to 95 % of the draws,
 # are a little longer where few images are left to judge by.
