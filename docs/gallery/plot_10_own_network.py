@@ -110,9 +110,8 @@ for factor in (1.02, 1.5, 2):
     attacked = made_by(factor, known)
     noisy = same_norm_noise(attacked.clean, attacked.control_norms, random_state=1)
     pieces += [attacked.clean, noisy, attacked.adversarial]
-    answers += [0] * (len(attacked.clean) + len(noisy)) + [1] * len(
-        attacked.adversarial
-    )
+    answers += [0] * len(attacked.clean) + [0] * len(noisy)
+    answers += [1] * len(attacked.adversarial)
 
 learned = make_pipeline(
     CurvatureFeaturizer(
