@@ -9,18 +9,20 @@ recovers the label they had; `GuardedClassifier` is all three in one, and
 
 from curvdetect.detector import CurvatureThresholdDetector
 from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.guard import GuardedClassifier
+from curvdetect.guard import Assessment, GuardedClassifier
 from curvdetect.model import TorchModel
 from curvdetect.relabeler import CurvatureRelabeler
-from curvdetect.serving import CurvatureGuard
+from curvdetect.serving import CurvatureGuard, Guarded
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Assessment",
     "CurvatureFeaturizer",
     "CurvatureGuard",
     "CurvatureRelabeler",
     "CurvatureThresholdDetector",
+    "Guarded",
     "GuardedClassifier",
     "TorchModel",
 ]

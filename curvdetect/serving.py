@@ -56,7 +56,7 @@ class CurvatureGuard(nn.Module):
     Parameters
     ----------
     guard : GuardedClassifier
-        Fitted, or to be fitted by :meth:`calibrate` or :meth:`load_state_dict`. Used,
+        Fitted, or to be fitted by :meth:`calibrate` or ``load_state_dict``. Used,
         not copied. Its network must not be bound to a device.
 
     Attributes

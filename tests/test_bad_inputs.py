@@ -433,7 +433,10 @@ GUARD = {
         lambda w: CurvatureGuard(GuardedClassifier(w.model))(torch.from_numpy(w.X)),
         r"call calibrate\(images, labels\)",
     ),
-    "no tensor": (lambda w: CurvatureGuard(w.guard)(w.X), "x must be a Tensor; got nd"),
+    "no tensor": (
+        lambda w: CurvatureGuard(w.guard)(w.X),
+        "x must be a Tensor; got ndarray",
+    ),
     "values": (
         lambda w: CurvatureGuard(w.guard)(torch.full((1, 1, 28, 28), 2.0)),
         "must lie within the model's bounds",

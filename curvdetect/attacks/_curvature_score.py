@@ -28,7 +28,7 @@ class CurvatureScore:
     attacker sees how the curvature
 
     .. math:: \kappa = -\frac{1}{m h^2 |\nabla F(z)|}
-              \sum_k F(z + h v_k) - 2 F(z) + F(z - h v_k)
+              \sum_k \bigl(F(z + h v_k) - 2 F(z) + F(z - h v_k)\bigr)
 
     changes, which the detector's own search for z does not tell.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new
+from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new, rank_ticks
 
 __all__ = ["AverageCurvatureDisplay"]
 
@@ -124,7 +124,7 @@ class AverageCurvatureDisplay:
         self.ax_.axhline(0, color="0.4", lw=0.8)
         self.ax_.set_xlabel("boundary, by curvature")
         self.ax_.set_ylabel("average curvature (1 / input units)")
-        self.ax_.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
+        rank_ticks(self.ax_, self.clean_.shape[1])
         self.ax_.legend(frameon=False)
         return self
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from curvdetect._extras import require
 
-__all__ = ["ADVERSARIAL", "CLEAN", "COLOURS", "axes_or_new"]
+__all__ = ["ADVERSARIAL", "CLEAN", "COLOURS", "axes_or_new", "rank_ticks"]
 
 #: Colours that the colour-blind tell apart (Okabe and Ito).
 CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
@@ -19,3 +21,8 @@ def axes_or_new(ax: Any) -> tuple[Any, Any]:
     if ax is None:
         _, ax = require("matplotlib.pyplot", extra="plot").subplots()
     return ax, ax.figure
+
+
+def rank_ticks(ax: Any, n: int) -> None:
+    """Mark ranks 1 to n: all of them up to ten, the first and the last in any case."""
+    ax.set_xticks(np.unique(np.linspace(1, n, min(n, 10)).round().astype(int)))

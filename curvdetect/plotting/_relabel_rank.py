@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curvdetect.plotting._axes import ADVERSARIAL, axes_or_new
+from curvdetect.plotting._axes import ADVERSARIAL, axes_or_new, rank_ticks
 from curvdetect.relabeler import CurvatureRelabeler
 
 __all__ = ["RelabelRankDisplay"]
@@ -113,5 +113,5 @@ class RelabelRankDisplay:
         self.ax_.set_ylim(0, 1)
         self.ax_.set_xlabel("rank of the original label")
         self.ax_.set_ylabel("share of adversarial images")
-        self.ax_.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
+        rank_ticks(self.ax_, len(self.share_))
         return self
