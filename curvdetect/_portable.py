@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,8 @@ class PortableModule:
     torch pickles a tensor with the address of its storage, so that
     ``joblib.hash`` of a module differs from copy to copy. Here the tensors are
     replaced by NumPy arrays, which hash by their values. The module comes back in
-    eval mode on the CPU.
+    eval mode on the CPU, its parameters trainable: another thread may have frozen them
+    for a moment.
 
     Parameters
     ----------
@@ -34,6 +36,7 @@ class PortableModule:
 
 
 _IN_USE: WeakValueDictionary[int, PortableModule] = WeakValueDictionary()
+_LOCK = Lock()
 
 
 def portable(module: nn.Module) -> PortableModule:
@@ -42,7 +45,8 @@ def portable(module: nn.Module) -> PortableModule:
     The same for all who hold the module: it is pickled once, and they hold one copy
     afterwards.
     """
-    return _IN_USE.setdefault(id(module), PortableModule(module))
+    with _LOCK:
+        return _IN_USE.setdefault(id(module), PortableModule(module))
 
 
 class _FrozenTensor:
@@ -51,7 +55,8 @@ class _FrozenTensor:
     def __init__(self, tensor: Tensor) -> None:
         values = tensor.detach().cpu()
         self.is_parameter = isinstance(tensor, nn.Parameter)
-        self.requires_grad = tensor.requires_grad
+        number = tensor.is_floating_point() or tensor.is_complex()
+        self.requires_grad = number and (self.is_parameter or tensor.requires_grad)
         self.dtype = str(tensor.dtype).removeprefix("torch.")
         self.shape = tuple(tensor.shape)
         # NumPy lacks bfloat16 and the 8-bit floats: their bytes will do.

@@ -16,23 +16,25 @@ class SharedNetworkMixin:
     """Clones share the network; pickles and hashes of it are the same everywhere.
 
     For a BaseEstimator with a parameter `model`, a TorchModel (which sees to both
-    itself) or a bare module.
+    itself) or a bare module; or another parameter that holds one, which is named.
     """
 
-    model: Any
+    _shared_parameter = "model"
 
     def __sklearn_clone__(self) -> Any:
         # BaseEstimator would copy the weights of a bare module: hide it meanwhile.
         hidden = type(self).__new__(type(self))
-        hidden.__dict__.update(vars(self), model=_Shared())
+        shared = self._shared_parameter
+        hidden.__dict__.update(vars(self), **{shared: _Shared()})
         clone = BaseEstimator.__sklearn_clone__(hidden)
-        clone.model = self.model
+        setattr(clone, shared, getattr(self, shared))
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
-        if isinstance(self.model, nn.Module):
-            state["model"] = portable(self.model)
+        held = state[self._shared_parameter]
+        if isinstance(held, nn.Module):
+            state[self._shared_parameter] = portable(held)
         return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from curvdetect._extras import require
+from curvdetect._files import written_at_once
 
-__all__ = ["check_table", "written_table"]
+__all__ = ["as_json", "check_table", "written_table"]
 
 #: Takes some rows, as a list or array for each column.
 Write = Callable[[Sequence[Any]], None]
@@ -23,6 +25,8 @@ def check_table(out: str | Path) -> None:
     if str(out) == "-":
         return
     path = Path(out)
+    if path.is_dir():
+        raise ValueError(f"out must be a file; {out} is a folder")
     if path.suffix not in _WRITERS:
         raise ValueError(f"out must end with {', '.join(_WRITERS)}, or be -; got {out}")
     if not path.absolute().parent.is_dir():
@@ -83,7 +87,7 @@ def _json(file: IO[str], columns: Sequence[str]) -> Iterator[Write]:
     def write(values: Sequence[Any]) -> None:
         nonlocal separator
         for row in _rows(values):
-            file.write(separator + json.dumps(dict(zip(columns, row, strict=True))))
+            file.write(separator + as_json(dict(zip(columns, row, strict=True))))
             separator = ",\n"
         file.flush()
 
@@ -93,24 +97,31 @@ def _json(file: IO[str], columns: Sequence[str]) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+    """Write a file that is not there until it is complete."""
     pyarrow = require("pyarrow", extra="parquet")
     parquet = require("pyarrow.parquet", extra="parquet")
-    writer: Any = None
+    tables: list[Any] = []
 
     def write(values: Sequence[Any]) -> None:
-        nonlocal writer
-        table = pyarrow.table(dict(zip(columns, values, strict=True)))
-        if writer is None:  # types are known with the first rows
-            writer = parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
+        tables.append(pyarrow.table(dict(zip(columns, values, strict=True))))
 
-    try:
-        yield write
-        if writer is None:
-            parquet.write_table(pyarrow.table({name: [] for name in columns}), path)
-    finally:
-        if writer is not None:
-            writer.close()
+    yield write
+    empty = pyarrow.table({name: [] for name in columns})
+    with written_at_once(path) as file:
+        parquet.write_table(pyarrow.concat_tables(tables or [empty]), file)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON, with null for numbers that it lacks."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -310,7 +310,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="PACKAGE.MODULE:FACTORY",
         help="a function without arguments that returns the network, or the network; "
-        "or a .pt2 file of torch.export",
+        "or a .pt2 file of torch.export; code of your own, which is executed",
     )
     parser.add_argument(
         "--images",

@@ -71,7 +71,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         :func:`curvdetect.geometry.mean_curvature`.
     n_directions : int or "all", default=7
         Random directions averaged over. "all" takes an orthonormal basis, d - 1
-        directions close to the pixel axes: no sampling error, at d / 6 times the
+        directions close to the pixel axes: no sampling error, at d / 7 times the
         cost. For networks with kinks the two differ at a finite step, because a
         step along one pixel meets other kinks than a step spread over all of them.
     step : "auto", float or sequence of float, default="auto"

@@ -193,9 +193,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         """Return what is to be fitted."""
         featurizer, detector, relabeler = self.featurizer, self.detector, self.relabeler
         return (
-            CurvatureFeaturizer(self.model, random_state=self.random_state)
+            CurvatureFeaturizer(self.model, random_state=self.random_state).set_output(
+                transform="default"
+            )
             if featurizer is None
-            else clone(featurizer).set_params(model=self.model),
+            # The other two know no column names.
+            else clone(featurizer)
+            .set_params(model=self.model)
+            .set_output(transform="default"),
             CurvatureThresholdDetector(target_fpr=self.target_fpr)
             if detector is None
             else clone(detector),
@@ -250,8 +255,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             Labels, flags and scores. Cost: that of the featurizer, and a forward pass
             an image.
         """
-        values, features = self._measure(X)
-        model_label = self.featurizer_.model_.predict(values)
+        return self._logits_and_assessment(X)[1]
+
+    def _logits_and_assessment(
+        self, X: npt.ArrayLike | Tensor
+    ) -> tuple[npt.NDArray[Any], Assessment]:
+        images, features = self._measure(X)
+        logits = self.featurizer_.model_.predict_logits(images)
+        model_label = logits.argmax(axis=1)
         nothing = np.isnan(features).all(axis=1)
         recovered = np.where(nothing, model_label, self.relabeler_.predict(features))
         flagged = self.detector_.predict(features) == self.detector_.classes_[1]
@@ -260,7 +271,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             "reject": np.full_like(model_label, self.reject_label),
             "label": model_label,
         }[self.on_flag]
-        return Assessment(
+        return logits, Assessment(
             label=np.where(flagged, instead, model_label),
             model_label=model_label,
             recovered_label=recovered,
@@ -271,12 +282,13 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     def _measure(
         self, X: npt.ArrayLike | Tensor
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the images, checked and flattened, and their features."""
+        """Return the images, checked, and their features."""
         check_is_fitted(self)
         self._check_parameters()  # they may have been changed since
         flat, _ = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric", reset=False)
-        return values, self.featurizer_.transform(values)
+        images = values.reshape(-1, *self.featurizer_.input_shape_)
+        return images, self.featurizer_.transform(images)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
         """Predict labels; flagged images get what `on_flag` says.
@@ -311,8 +323,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Each row sums to 1. As well calibrated as the network is.
         """
-        found = self.assess(X)
-        logits = self.featurizer_.model_.predict_logits(as_flat_array(X)[0])
+        logits, found = self._logits_and_assessment(X)
         out = softmax(logits.astype(np.float64), axis=1)
         flagged = np.flatnonzero(found.flagged)
         if self.on_flag == "relabel":

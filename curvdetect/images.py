@@ -16,6 +16,8 @@ from curvdetect._extras import require
 __all__ = ["Batch", "read_images", "read_picture"]
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+#: What a picture may be, whatever its name: not EPS, for which Pillow starts a program.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -89,7 +91,7 @@ def read_images(
     for start in range(0, len(paths), batch_size):
         names, images, refused = [], [], {}
         for path in paths[start : start + batch_size]:
-            name = str(path.relative_to(root))
+            name = _as_text(path.relative_to(root))
             try:
                 images.append(read_picture(path, input_shape, resize=resize))
                 names.append(name)
@@ -110,7 +112,7 @@ def read_picture(
     Parameters
     ----------
     file : str, Path or binary file
-        The picture, in a format that Pillow knows.
+        A picture in one of the formats BMP, GIF, JPEG, PNG, TIFF and WebP.
     input_shape, resize
         As in :func:`read_images`.
 
@@ -131,28 +133,38 @@ def read_picture(
     pillow = require("PIL.Image", extra="vision")
     channels, height, width = input_shape
     try:
-        opened = pillow.open(file)
-    except pillow.DecompressionBombError as error:
+        with pillow.open(file, formats=_FORMATS) as opened:
+            _check_picture(opened, None if resize else (width, height))
+            picture = opened.convert("RGBA")
+    # What Pillow's decoders make of broken pictures, besides OSError and ValueError.
+    except (SyntaxError, NotImplementedError, pillow.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
-    with opened:
-        if opened.mode == "F" or opened.mode.startswith("I"):
-            raise ValueError(
-                f"its values have 16 or more bits (mode {opened.mode}), not 8: "
-                "convert it, or give a .npy file"
-            )
-        picture = opened.convert("RGBA")
     white = pillow.new("RGBA", picture.size, "white")
     picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
     if picture.size != (width, height):
-        if not resize:
-            raise ValueError(
-                f"it has {picture.size[0]} x {picture.size[1]} pixels, not {width} x "
-                f"{height}"
-            )
         picture = _fitted(pillow, picture, width, height)
     values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
     values /= 255
     return values.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _as_text(path: Path) -> str:
+    """Return a name that every encoding can take: some hold bytes that are no text."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_picture(opened: Any, size: tuple[int, int] | None) -> None:
+    """Refuse what will not do before its pixels, which may be many, are decoded."""
+    if opened.mode == "F" or opened.mode.startswith("I"):
+        raise ValueError(
+            f"its values have 16 or more bits (mode {opened.mode}), not 8: "
+            "convert it, or give a .npy file"
+        )
+    if size is not None and opened.size != size:
+        raise ValueError(
+            f"it has {opened.size[0]} x {opened.size[1]} pixels, not {size[0]} x "
+            f"{size[1]}"
+        )
 
 
 def _pictures(source: Path) -> list[Path]:

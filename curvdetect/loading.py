@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_structure
 
 __all__ = ["load_exported", "load_module"]
 
@@ -29,10 +30,12 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        In eval mode, on the CPU.
+        In eval mode, where it was made.
 
     Raises
     ------
+    FileNotFoundError
+        If there are no such weights, or no such .pt2 file.
     ValueError
         If there is no such function, it returns something else, or the weights do not
         fit.
@@ -72,19 +75,23 @@ def load_exported(path: str | Path) -> nn.Module:
     Parameters
     ----------
     path : str or Path
-        A .pt2 file of your own: a program is executed. Exported in eval mode, with a
-        batch of any size: ``torch.export.export(net.eval(), (example,),
-        dynamic_shapes=({0: torch.export.Dim("n")},))``.
+        A .pt2 file of your own: reading it can execute whatever is in it. Exported in
+        eval mode, with a batch of any size: ``torch.export.export(net.eval(),
+        (example,), dynamic_shapes=({0: torch.export.Dim("n")},))``.
 
     Returns
     -------
     torch.nn.Module
-        On the devices that it was exported on. It stays in the mode it was exported in.
+        On the devices that it was exported on, and in the mode that it was exported in:
+        ``train`` and ``eval`` change nothing. It cannot be pickled, copied or hashed.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the file is not such a program, or takes batches of one size only.
+        If it is not such a program, takes anything but one tensor, or not batches of
+        any size.
 
     Examples
     --------
@@ -110,27 +117,34 @@ def load_exported(path: str | Path) -> nn.Module:
     except Exception as error:  # whatever a broken file makes of torch's reader
         reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(f"model: {path} cannot be read: {reason}") from error
-    inputs = program.graph_signature.user_inputs
-    shapes = [
-        node.meta["val"].shape
-        for node in program.graph.nodes
-        if node.name in inputs and isinstance(node.meta.get("val"), Tensor)
-    ]
-    if len(shapes) != 1:
-        raise ValueError(
-            f"model: {path} must take one tensor, a batch of images; it takes "
-            f"{len(inputs)} inputs"
-        )
-    if isinstance(shapes[0][0], int):
-        raise ValueError(
-            f"model: {path} takes batches of {shapes[0][0]} only; export it with "
-            'dynamic_shapes=({0: torch.export.Dim("n")},)'
-        )
+    _check_program(program, path)
     return _Exported(program.module())
 
 
+def _check_program(program: Any, path: str | Path) -> None:
+    """Refuse a program that does not take batches of images."""
+    one_tensor = tree_structure(((0,), {}))
+    inputs = program.graph_signature.user_inputs
+    values = [n.meta.get("val") for n in program.graph.nodes if n.name in inputs]
+    shape: Any = getattr(values[0], "shape", ()) if values else ()
+    if program.call_spec.in_spec != one_tensor or not len(shape):
+        raise ValueError(
+            f"model: {path} must take one tensor, a batch of images; it takes "
+            f"{', '.join(map(str, inputs))}"
+        )
+    largest = shape[0]
+    if not isinstance(largest, int):
+        limits = program.range_constraints.get(largest.node.expr)
+        largest = float("inf") if limits is None else float(limits.upper)
+    if largest < float("inf"):
+        raise ValueError(
+            f"model: {path} takes batches of up to {largest:g} images; export it for "
+            'any number: dynamic_shapes=({0: torch.export.Dim("n")},)'
+        )
+
+
 class _Exported(nn.Module):
-    """An exported program, which cannot change its mode and refuses to be asked."""
+    """An exported program, whose mode is fixed: torch refuses to change it."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -143,6 +157,12 @@ class _Exported(nn.Module):
 
     def train(self, mode: bool = True) -> _Exported:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "a network from a .pt2 file cannot be pickled, copied or hashed, as caches "
+            "and other processes need it; make it by its class"
+        )
 
 
 def _called(make: Any, factory: str) -> Any:

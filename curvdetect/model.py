@@ -522,7 +522,8 @@ def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
     What is not an array of images is left to scikit-learn, with None for the shape.
     """
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     if isinstance(X, np.ndarray) and X.ndim > 2:
         return X.reshape(len(X), math.prod(X.shape[1:])), X.shape[1:]
     return X, None

@@ -127,8 +127,8 @@ def run_score(
     images : str or Path
         As in :func:`~curvdetect.images.read_images`.
     out : str or Path, default="-"
-        A .csv, .json or .parquet file; "-" is standard output, as CSV. Written as
-        images are scored.
+        A .csv or .json file, written as images are scored, or a .parquet file, written
+        at the end; "-" is standard output, as CSV.
     resize : bool, default=False
         As in :func:`~curvdetect.images.read_images`.
     device : str, optional

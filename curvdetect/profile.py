@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from curvdetect._extras import require
+from curvdetect._tables import as_json
 from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import principal_curvatures, profile_statistics
 from curvdetect.geometry._checks import check_count, check_positive
@@ -88,7 +88,8 @@ def run_profile(
         A row for each boundary: the image, its class, the other one, the distance, and
         the principal curvatures there, in 1 / input units (all d - 1 of them up to
         4,096 values an image, the ten largest in size above that) with their mean and
-        how many are near zero.
+        how many are near zero. NaN where there is no boundary; the last two also where
+        it is flat.
 
     Raises
     ------
@@ -96,6 +97,9 @@ def run_profile(
         If anything is not what it must be.
     """
     require("matplotlib", extra="plot")  # before any long work
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder; {out} is a file")
     check_count("n_images", n_images)
     check_positive("step", step)
     model = TorchModel(
@@ -118,7 +122,7 @@ def run_profile(
             directions=False,
             batch_size=model.rows_per_batch(nearest.images[:1]),
         ).values
-    curvatures = curvatures.where(nearest.found[:, None], torch.nan)
+    curvatures = curvatures.where(nearest.found[:, None], torch.nan) + 0.0  # no -0
     columns = {
         "image": np.repeat(names, n_boundaries),
         "label": nearest.margin.predicted.cpu().numpy(),
@@ -131,13 +135,12 @@ def run_profile(
         for row in zip(*(values.tolist() for values in columns.values()), strict=True)
     ]
     _print(rows)
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"step": step, "all_curvatures": dense, "input_shape": input_shape}
     listed = as_array(curvatures).tolist()
     for row, values in zip(rows, listed, strict=True):
         row["curvatures"] = values
-    written = json.dumps(_without_nan({**settings, "boundaries": rows}), indent=1)
+    written = as_json({**settings, "boundaries": rows}, indent=1)
     (folder / "profile.json").write_text(written + "\n")
     _draw(as_array(curvatures).reshape(len(X), n_boundaries, -1), folder, dense=dense)
     return rows
@@ -196,12 +199,3 @@ def _draw(curvatures: npt.NDArray[Any], folder: Path, *, dense: bool) -> None:
     display.ax_.set_title(f"mean over {len(curvatures)} images; {what}")
     display.figure_.savefig(folder / "profile.png", dpi=150, bbox_inches="tight")
     pyplot.close(display.figure_)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value as JSON has it: null for NaN."""
-    if isinstance(value, dict):
-        return {name: _without_nan(held) for name, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(held) for held in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

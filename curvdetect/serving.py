@@ -17,7 +17,7 @@ __all__ = ["CurvatureGuard", "Guarded"]
 
 #: Of what a state dict holds; one of a later version is refused.
 _FORMAT = 1
-#: Parameters that change no result.
+#: Parameters that change no result, or whose result is in the state.
 _NOT_COMPARED = ("model", "memory", "random_state", "verbose")
 _PARTS = ("featurizer_", "detector_", "relabeler_")
 
@@ -62,7 +62,7 @@ class CurvatureGuard(nn.Module):
     Attributes
     ----------
     module : torch.nn.Module
-        The network.
+        The network; not to be replaced.
     guard : GuardedClassifier
         The guard.
 
@@ -76,10 +76,11 @@ class CurvatureGuard(nn.Module):
     Notes
     -----
     ``torch.load(path, weights_only=True)`` reads the state dict: it holds tensors and
-    numbers alone. It fits a guard with the same parameters; others are refused. New
-    weights need a new calibration.
+    numbers alone. It fits a guard with the same parameters, but for `on_flag` and
+    `reject_label`, which are the server's own; others are refused. New weights need a
+    new calibration.
 
-    Cost per image: that of the guard's featurizer and two forward passes. Threads take
+    Cost per image: that of the guard's featurizer and a forward pass. Threads take
     turns.
 
     Examples
@@ -184,8 +185,7 @@ class CurvatureGuard(nn.Module):
                 "the guard is not calibrated; call calibrate(images, labels) or "
                 "load_state_dict(state) first"
             )
-        found = self.guard.assess(x)
-        logits = self.guard.featurizer_.model_.predict_logits(x)
+        logits, found = self.guard._logits_and_assessment(x)
         return Guarded(
             *(
                 torch.from_numpy(values).to(x.device)
@@ -200,6 +200,26 @@ class CurvatureGuard(nn.Module):
         )
 
     # State -----------------------------------------------------------------
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights and calibration, or neither: as torch does, but for that.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As ``torch.nn.Module.load_state_dict`` takes them.
+
+        Returns
+        -------
+        NamedTuple
+            What was missing and what was not expected.
+        """
+        before = dict(vars(self.guard))
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except Exception:
+            self.guard.__dict__ = before
+            raise
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the calibration; torch puts it into the state dict.
@@ -227,14 +247,18 @@ class CurvatureGuard(nn.Module):
         ValueError
             If it is not one, of a later version, or of a guard with other parameters.
         """
-        if not isinstance(state, dict) or "format" not in state:
+        version = state.get("format") if isinstance(state, dict) else None
+        if not isinstance(version, int):
             raise ValueError("the state is not one of a CurvatureGuard")
-        if state["format"] > _FORMAT:
+        if version > _FORMAT:
             raise ValueError(
-                f"the state has format {state['format']}; this curvdetect reads up to "
+                f"the state has format {version}; this curvdetect reads up to "
                 f"{_FORMAT}. Install a newer one"
             )
-        own, others = self._settings(), state["settings"]
+        learned = state.get("learned")
+        if not isinstance(learned, dict) or learned.keys() not in (set(), set(_PARTS)):
+            raise ValueError("the state lacks some of what a CurvatureGuard keeps")
+        own, others = self._settings(), state.get("settings", {})
         differing = {
             name: (own.get(name), others.get(name))
             for name in sorted(own.keys() | others.keys())
@@ -245,11 +269,11 @@ class CurvatureGuard(nn.Module):
                 "the state is of a guard with other parameters; as (this guard's, the "
                 f"state's): {differing}"
             )
-        if not state["learned"]:
+        if not learned:
             return
         guard = self.guard
         featurizer, detector, relabeler = (
-            _with(part, state["learned"][name])
+            _with(part, learned[name])
             for name, part in zip(_PARTS, guard._parts(), strict=True)
         )
         held = guard.model
@@ -270,6 +294,8 @@ class CurvatureGuard(nn.Module):
             settings[f"{name}_class"] = type(part).__name__
             for key, value in part.get_params().items():
                 if key not in _NOT_COMPARED:
+                    if isinstance(value, np.ndarray):
+                        value = value.tolist()  # as a parameter, like a tuple
                     settings[f"{name}_{key}"] = _plain(f"{name}_{key}", value)
         held = self.guard.model
         if isinstance(held, TorchModel):

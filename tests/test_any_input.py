@@ -1,15 +1,17 @@
 """Whatever comes in: a result of the right shape, or an error that was meant."""
 
+import contextlib
 import io
+import itertools
 import traceback
 import warnings
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
 
 from curvdetect import (
     CurvatureFeaturizer,
@@ -153,7 +155,37 @@ def test_guards(X, y, other, on_flag):
             assert (found is None) == (labels is None)
 
 
-@given(st.binary(max_size=60))
-def test_bytes_instead_of_a_picture(content):
-    with pytest.raises((ValueError, OSError)):
-        read_picture(io.BytesIO(content), (1, 28, 28))
+def real_pictures():
+    """Return small files of all formats and modes."""
+    files = []
+    for name, mode in itertools.product(
+        ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "DDS", "ICNS"),
+        ("1", "L", "P", "RGB", "RGBA", "I;16"),
+    ):
+        file = io.BytesIO()
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            Image.new(mode, (16, 16)).save(file, name)
+            files.append(file.getvalue())
+    return files
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4)
+
+
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(real_pictures()), CHANGES, st.floats(0, 2))
+@example(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n", [], 1)
+def test_broken_pictures(content, changes, share):
+    content = bytearray(content[: int(share * len(content))])
+    for position, value in changes:
+        if content:
+            content[int(position * (len(content) - 1))] = value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it makes the best of
+            picture = read_picture(io.BytesIO(content), (3, 16, 16))
+    except (ValueError, OSError):
+        event("refused")
+        return
+    assert picture.shape == (3, 16, 16)
+    assert 0 <= picture.min() <= picture.max() <= 1

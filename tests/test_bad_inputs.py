@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 from functools import cached_property
 
@@ -125,12 +126,15 @@ def picture(height, width):
     return file.getvalue()
 
 
-def exported(*arguments):
+def exported(*arguments, most=0):
+    """Export a module for batches as large as the example, or up to `most`."""
+
     class Sum(nn.Module):
         def forward(self, *x):
-            return sum(x).flatten(1)
+            return sum(x) + torch.ones(3)
 
-    return torch.export.export(Sum(), arguments)
+    sizes = None if most == 0 else (({0: torch.export.Dim("n", max=most)},),)
+    return torch.export.export(Sum(), arguments, dynamic_shapes=sizes)
 
 
 def not_a_network():
@@ -215,14 +219,28 @@ NETWORK = {
         "model: .*net.pt2 cannot be read",
     ),
     "exported, one size": (
-        lambda w: load_exported(w.file("net.pt2", exported(torch.zeros(4, 1, 2, 2)))),
-        "takes batches of 4 only; export it with dynamic_shapes",
+        lambda w: load_exported(w.file("net.pt2", exported(torch.zeros(4, 3)))),
+        "takes batches of up to 4 images; export it for any number: dynamic_shapes",
+    ),
+    "exported, few": (
+        lambda w: load_exported(w.file("net.pt2", exported(torch.zeros(4, 3), most=8))),
+        "takes batches of up to 8 images",
+    ),
+    "exported, a number": (
+        lambda w: load_exported(w.file("net.pt2", exported(torch.tensor(1.0)))),
+        "must take one tensor, a batch of images; it takes",
+    ),
+    "exported, pickled": (
+        lambda w: pickle.dumps(
+            load_exported(w.file("net.pt2", exported(torch.zeros(4, 3), most=None)))
+        ),
+        "a network from a .pt2 file cannot be pickled",
     ),
     "exported, two inputs": (
         lambda w: load_exported(
             w.file("net.pt2", exported(torch.zeros(4, 3), torch.zeros(4, 3)))
         ),
-        "must take one tensor, a batch of images; it takes 2 inputs",
+        "must take one tensor, a batch of images; it takes x_0, x_1",
     ),
 }
 
@@ -441,10 +459,18 @@ GUARD = {
         lambda w: CurvatureGuard(w.guard)(torch.full((1, 1, 28, 28), 2.0)),
         "must lie within the model's bounds",
     ),
-    "another state": (
-        lambda w: CurvatureGuard(w.guard).set_extra_state({"a": 1}),
-        "the state is not one of a CurvatureGuard",
-    ),
+    **{
+        f"another state, {name}": (
+            lambda w, state=state: CurvatureGuard(w.guard).set_extra_state(state),
+            message,
+        )
+        for name, state, message in (
+            ("no format", {"a": 1}, "the state is not one of a CurvatureGuard"),
+            ("odd format", {"format": "a"}, "the state is not one of a CurvatureGuard"),
+            ("nothing", {"format": 1}, "the state lacks some of what"),
+            ("a part", {"format": 1, "learned": {"x": 1}}, "the state lacks some of"),
+        )
+    },
 }
 
 FILES = {
@@ -523,12 +549,14 @@ FIT = {
 
 SCORE = {
     "out": ({"out": "x.doc"}, "out must end with .csv, .json, .parquet, or be -"),
+    "a folder": ({"out": "."}, "out must be a file; . is a folder"),
     "no folder": ({"out": "nowhere/x.csv"}, "out: there is no folder nowhere"),
     "no guard": ({"guard": "nowhere.skops"}, "nowhere.skops"),
     "a picture": ({"guard": b"\x89PNG"}, "a file that curvdetect.persistence.save"),
 }
 
 PROFILE = {
+    "a file": ({"out": "x.npy"}, "out must be a folder; x.npy is a file"),
     "n_images": ({"n_images": 0}, "n_images must be a positive integer"),
     "step": ({"step": 0}, "step must be a positive"),
     "boundaries": ({"n_boundaries": 10}, "n_boundaries must be an integer from 1 to 9"),
@@ -541,6 +569,7 @@ HTTP = {
     "cut off": (picture(28, 28)[:50], "422: the body is no such picture"),
     "other size": (picture(30, 28), "422: .*it has 28 x 30 pixels, not 28 x 28"),
     "too large": (b"GIF89a" + b"\0" * 2**20, "413: .*more than 1048576 bytes"),
+    "bomb": (picture(9000, 9000), "422: .*it has 9000 x 9000 pixels, not 28 x 28"),
     "json": (json.dumps({"image": [[0]]}).encode(), "422: .*cannot identify image"),
 }
 

@@ -152,6 +152,16 @@ def test_an_image_without_boundaries_keeps_its_label():
     assert set(found.label) == set(found.recovered_label) == {2}
 
 
+def test_images_keep_their_shape(lenet, data):
+    """Where the model would take any."""
+    guard = GuardedClassifier(TorchModel(lenet, input_shape=None), target_fpr=0.2)
+    guard.fit(data[0][:20])
+    labels = guard.predict(data[0][20:30])
+    assert labels.shape == (10,)
+    np.testing.assert_array_equal(guard.predict(data[0][20:30].reshape(10, -1)), labels)
+    assert guard.predict_proba(data[0][20:30]).shape == (10, 10)
+
+
 def test_what_fit_learned_is_logged(model, data, caplog):
     with caplog.at_level("INFO", logger="curvdetect"):
         guard = GuardedClassifier(model, target_fpr=0.2).fit(data[0][:30], data[1][:30])

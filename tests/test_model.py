@@ -306,6 +306,14 @@ def test_unusual_tensors_survive_a_pickle():
     assert other.weight.requires_grad
 
 
+def test_the_hash_is_the_same_while_another_thread_computes(model):
+    before = joblib.hash(model)
+    with model.evaluating():
+        assert joblib.hash(model) == before
+        copied = pickle.loads(pickle.dumps(model))
+    assert all(p.requires_grad for p in copied.module.parameters())
+
+
 def test_a_compiled_module_gives_the_same_features(lenet, images, monkeypatch):
     """And its copies the same hash; the compiler itself is left out."""
     # Without this, torch refuses more than one backward pass, and says so.

@@ -110,7 +110,7 @@ def test_parquet_holds_the_same_table(guard, folder, tmp_path):
     assert table == json.loads((tmp_path / "scores.json").read_text())
 
 
-def test_an_exported_network_needs_no_code(lenet, folder, tmp_path, weights, capsys):
+def test_an_exported_network_needs_no_class(lenet, folder, tmp_path, weights, capsys):
     network = str(tmp_path / "net.pt2")
     example, any_size = torch.zeros(2, 1, 28, 28), {0: torch.export.Dim("n")}
     program = torch.export.export(lenet, (example,), dynamic_shapes=(any_size,))

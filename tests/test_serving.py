@@ -148,6 +148,33 @@ def test_another_guard_refuses_the_state(guard, other, name):
         assert torch.equal(value, weights[key])
 
 
+def test_a_load_that_fails_changes_no_calibration(guard):
+    fresh = CurvatureGuard(GuardedClassifier(LeNet().eval(), target_fpr=0.05))
+    state = guard.state_dict()
+    state["module.features.0.bias"] = torch.zeros(7)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fresh.load_state_dict(state)
+    assert not hasattr(fresh.guard, "relabeler_")
+    assert fresh.guard.target_fpr == 0.05
+
+
+def test_parameters_and_columns_of_other_kinds(data, x):
+    """Arrays are tuples; the names of the columns of a data frame are not kept."""
+
+    def made(network):
+        featurizer = CurvatureFeaturizer(
+            None, n_boundaries=1, step=0.4, laplacian_step=np.array([0.1, 0.3])
+        ).set_output(transform="pandas")
+        guard = GuardedClassifier(network, featurizer=featurizer, target_fpr=0.2)
+        return CurvatureGuard(guard)
+
+    guard = made(load_lenet("fashion-mnist")).calibrate(data[0][:30])
+    served = made(LeNet().eval())
+    served.load_state_dict(guard.state_dict())
+    assert same(served(x), guard(x))
+    assert served(x.bfloat16()).label.shape == (20,)
+
+
 def test_a_state_of_a_later_version(guard):
     state = guard.state_dict()
     state["_extra_state"]["format"] = 99

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from curvdetect._checks import check_input_shape, check_shape
 from curvdetect._extras import require
+from curvdetect._shared_network import SharedNetworkMixin
 from curvdetect.featurizer import CurvatureFeaturizer
 from curvdetect.geometry._checks import check_count
 from curvdetect.model import TorchModel, as_array, as_flat_array
@@ -132,7 +133,7 @@ class CurvatureDetector(Detector):
         return self
 
 
-class DetectorScores(TransformerMixin, BaseEstimator):
+class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     """Use the score of a pytorch-ood detector as a feature, beside curvatures.
 
     Parameters
@@ -175,6 +176,8 @@ class DetectorScores(TransformerMixin, BaseEstimator):
     (20, 11)
     """
 
+    _shared_parameter = "detector"
+
     def __init__(
         self,
         detector: Detector,
@@ -185,9 +188,6 @@ class DetectorScores(TransformerMixin, BaseEstimator):
         self.detector = detector
         self.input_shape = input_shape
         self.batch_size = batch_size
-
-    def __sklearn_clone__(self) -> DetectorScores:
-        return type(self)(**self.get_params(deep=False))  # a network is not copied
 
     def fit(self, X: npt.ArrayLike | Tensor, y: Any = None) -> DetectorScores:
         """Learn the shape of the images.

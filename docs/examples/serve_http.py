@@ -45,11 +45,11 @@ def make_app(guard: CurvatureGuard) -> FastAPI:
     async def classify(request: Request) -> Verdict:
         """Take one picture as the body of a request."""
         body = await read_body(request)
+        # In other threads, so that other requests are heard meanwhile.
         try:
-            image = read_picture(io.BytesIO(body), input_shape)
+            image = await run_in_threadpool(read_picture, io.BytesIO(body), input_shape)
         except (ValueError, OSError) as error:
             raise HTTPException(422, f"the body is no such picture: {error}") from error
-        # Elsewhere, so that other requests are heard meanwhile.
         found = await run_in_threadpool(guard, torch.from_numpy(image)[None])
         return Verdict(
             label=int(found.label),

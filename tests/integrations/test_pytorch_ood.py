@@ -123,6 +123,9 @@ def test_their_scores_beside_our_features(setting):
     )
     assert scores.mean() > 0.9
     assert clone(features).transformer_list[1][1].detector is energy
+    scores = DetectorScores(energy).set_output(transform="pandas")
+    frame = clone(scores).fit_transform(data.X)
+    assert list(frame.columns) == ["energybased_score"]
 
 
 def test_scores_pass_the_checks_of_scikit_learn():
