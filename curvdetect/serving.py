@@ -91,12 +91,14 @@ class CurvatureGuard(nn.Module):
     >>> from curvdetect.networks import LeNet, load_lenet
     >>> X, y = load_fashion_mnist_sample()
     >>> network = load_lenet("fashion-mnist")
-    >>> guard = CurvatureGuard(GuardedClassifier(network, target_fpr=0.05))
-    >>> state = guard.calibrate(X[:60], y[:60]).state_dict()
+    >>> inner = GuardedClassifier(network, target_fpr=0.05)
+    >>> guard = CurvatureGuard(inner).calibrate(X[:60], y[:60])
+    >>> state = guard.state_dict()
 
     On the server:
 
-    >>> served = CurvatureGuard(GuardedClassifier(LeNet().eval(), target_fpr=0.05))
+    >>> inner = GuardedClassifier(LeNet().eval(), target_fpr=0.05)
+    >>> served = CurvatureGuard(inner)
     >>> _ = served.load_state_dict(state)
     >>> found = served(torch.from_numpy(X[60:64]))
     >>> found.logits.shape, found.flagged.shape

@@ -86,7 +86,7 @@ html_theme_options = {
     # None beside the gallery and the tables of results: their lines are long.
     "secondary_sidebar_items": {
         page: ["page-toc"]
-        for page in ("start", "guide/*", "theory", "results", "api/**", "contributing")
+        for page in ("start", "guide/*", "theory", "api/**", "contributing")
     },
     "show_toc_level": 2,
     "show_prev_next": True,
