@@ -37,7 +37,7 @@ from curvdetect.reproduce import goldman_features
 
 EPS = {"LeNet": 16 / 255, "ResNet-20": 2 / 255}
 NETWORKS = (*EPS, "EfficientNet-Lite0")
-N_DIRECTIONS = 6
+N_DIRECTIONS = 7
 #: Boundaries that are measured with 1,000 classes.
 N_OF_MANY = 5
 #: What takes less than so many seconds is timed again; the best counts, as of forward

@@ -31,8 +31,8 @@ ResNet-20 on CIFAR-10) against clean images, with a 95 % interval.
 - *256 directions*: the reference, with `tol=1e-4`.
 - *The report's five steps*: Goldman's formula along all pixel axes, step 0.1, at the
   image itself.
-- *Double backward*: six random tangents, exact second derivatives, at the image.
-- *curvlinops*: its Hutchinson trace of the Hessian, six products, at the image.
+- *Double backward*: seven random tangents, exact second derivatives, at the image.
+- *curvlinops*: its Hutchinson trace of the Hessian, seven products, at the image.
 - *torch.func.hessian*: all second derivatives, then Goldman's formula, at the image.
 
 Exact second derivatives of these ReLU networks are zero, so the last three, cheap or
