@@ -65,7 +65,8 @@ for name, images in made.items():
     )
 
 # %%
-# Scores of all images, and one of them: to the eye the two attacks are alike.
+# Scores of all images, and one of those that are flagged after PGD: to the eye the two
+# attacks are alike.
 
 figure, axes = plt.subplot_mosaic(
     [["scores", "clean", "PGD", "orthogonal PGD"]],
@@ -83,7 +84,9 @@ ax.set_yticks(range(3), list(scores))
 ax.set_ylim(2.5, -0.65)
 ax.set_xlabel("score above the threshold (1 / input units)")
 
-both = np.intersect1d(made["PGD"].source, made["orthogonal PGD"].source)[0]
+flagged = guard.assess(made["PGD"].adversarial).flagged
+caught = made["PGD"].source[flagged]
+both = np.intersect1d(caught, made["orthogonal PGD"].source)[0]
 pictures = {"clean": made["PGD"].clean[both]} | {
     name: images.adversarial[images.source == both][0] for name, images in made.items()
 }
