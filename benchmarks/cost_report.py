@@ -2,7 +2,7 @@
 
 python benchmarks/cost_report.py --results benchmarks/results --out docs/cost.md
 
-The results are those of `cost.py`, `compiled.py`, `precision.py` and `scale.py`.
+The results are those of `cost.py`, `precision.py` and `scale.py`.
 """
 
 from __future__ import annotations
@@ -45,20 +45,11 @@ neither on the number of pixels nor on that of the classes.
 """
 
 MEASURED = """
-Only the LeNet's rows were timed on a machine that did nothing else. Of the time above
-that of the passes themselves, a third to a half on the LeNet is malloc giving memory
-back and taking it again: with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` set
-to 1000000000, our first row took 235 instead of 266 forward passes (two runs each).
-"""
-
-COMPILED = """
-## torch.compile
-
-`python benchmarks/compiled.py`, on CPUs: a compiled network may be faster, after a long
-first call (for batches of any size, `torch.compile(module, dynamic=True)`). The
-gradients of all margins come from one forward pass, whose buffers stay in use, so that
-torch asks for `torch._functorch.config.donated_buffer = False` before the first call.
-
+Only the LeNet's rows and the first two of the ResNet-20 were timed on a machine that
+did nothing else. Of the time above that of the passes themselves, a third to a half on
+the LeNet is malloc giving memory back and taking it again: when the features took 199 FE,
+with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` set to 1000000000, our first
+row took 235 instead of 266 forward passes (two runs each).
 """
 
 PRECISION = """
@@ -104,24 +95,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    cost, compiled, precision, scale = (
+    cost, precision, scale = (
         json.loads((args.results / f"{name}.json").read_text())
-        for name in ("cost", "compiled", "precision", "scale")
+        for name in ("cost", "precision", "scale")
     )
     page = INTRODUCTION + cost_table(cost) + MEASURED
-    page += COMPILED + table(
-        ["network", "first call, s", "images a second", "compiled", "ratio"],
-        [
-            [
-                c["network"],
-                f"{c['first_call_seconds']:.0f}",
-                f"{c['images_per_second']:.0f}",
-                f"{c['images_per_second_compiled']:.0f}",
-                f"{c['images_per_second_compiled'] / c['images_per_second']:.2f}",
-            ]
-            for c in compiled
-        ],
-    )
     page += PRECISION + precision_table(precision)
     page += SCALE + table(
         ["images", "peak memory, MiB"],

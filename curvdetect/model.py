@@ -31,7 +31,7 @@ from curvdetect._checks import (
 from curvdetect._portable import portable
 from curvdetect.geometry import ClassLoss, PairwiseMargin
 
-__all__ = ["TorchModel", "as_array", "as_flat_array"]
+__all__ = ["TorchModel", "as_array", "as_flat_array", "uncompiled"]
 
 #: Activations that a batch may hold, in bytes: wider batches leave the CPU's cache
 #: and get slower; a GPU wants many rows at once.
@@ -54,7 +54,8 @@ class TorchModel:
     ----------
     module : torch.nn.Module
         The network: (n, *input_shape) -> (n, n_classes) logits. Not copied; moved to
-        `device` if that is given.
+        `device` if that is given. One that was compiled by ``torch.compile`` is used as
+        it was before.
     input_shape : tuple of int or None
         Shape of one input, (channels, height, width) for images. None takes inputs
         of any shape as they come.
@@ -102,6 +103,7 @@ class TorchModel:
             raise TypeError(
                 f"module must be a torch.nn.Module; got {type(module).__name__}"
             )
+        module = uncompiled(module)
         self.input_shape = check_input_shape(input_shape)
         self.bounds = check_bounds(bounds)
         self.mean = check_channels(mean, "mean", self.input_shape)
@@ -509,6 +511,14 @@ class _Normalised(nn.Module):
 
     def train(self, mode: bool = True) -> _Normalised:
         return self  # attacks switch modes; the model sees to that itself
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return what a module was before torch.compile, if it was compiled.
+
+    Compiled, a ResNet-20 gave wrong curvatures (torch 2.15, on a CPU).
+    """
+    return getattr(module, "_orig_mod", module)
 
 
 def as_array(values: Tensor) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect.guard import GuardedClassifier
-from curvdetect.model import TorchModel
+from curvdetect.model import TorchModel, uncompiled
 
 __all__ = ["CurvatureGuard", "Guarded"]
 
@@ -314,7 +314,7 @@ def _module_of(guard: GuardedClassifier) -> nn.Module:
             "the guard's model must be a TorchModel or a torch.nn.Module; got "
             f"{type(held).__name__}"
         )
-    return module
+    return uncompiled(module)
 
 
 def _learned(estimator: BaseEstimator) -> dict[str, Any]:

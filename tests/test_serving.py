@@ -106,6 +106,13 @@ def test_a_copy_has_one_network_of_its_own(guard, x, duplicate):
     assert same(guard(x), expected)
 
 
+def test_a_compiled_network_has_the_same_state(guard, x):
+    network = torch.compile(LeNet().eval())
+    served = CurvatureGuard(GuardedClassifier(network, target_fpr=0.05))
+    served.load_state_dict(guard.state_dict())
+    assert same(served(x), guard(x))
+
+
 def test_it_moves(guard):
     assert guard.to("meta") is guard
     model = guard.guard.featurizer_.model_
