@@ -47,9 +47,9 @@ neither on the number of pixels nor on that of the classes.
 MEASURED = """
 Only the LeNet's rows and the first two of the ResNet-20 were timed on a machine that
 did nothing else. Of the time above that of the passes themselves, a third to a half on
-the LeNet is malloc giving memory back and taking it again: when the features took 199 FE,
-with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` set to 1000000000, our first
-row took 235 instead of 266 forward passes (two runs each).
+the LeNet is malloc giving memory back and taking it again: when the features took 199
+FE, with `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` set to 1000000000, our
+first row took 235 instead of 266 forward passes (two runs each).
 """
 
 PRECISION = """
