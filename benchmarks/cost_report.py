@@ -84,9 +84,10 @@ To size a cluster: an image takes about FE times the time of a forward pass at t
 batch size (the first table says how far that holds), images are independent, and every
 worker holds the network and one block of images. So N images of FE each, on W workers
 that make P forward passes a second, take N x FE / (W x P) seconds. Measure P on a
-worker: ours made a third of what the same process makes without dask (7.3 ms an image
-in the first table), for a reason that we have not found, and two were 1.8 times as fast
-as one. At 50 images a second each, 10 workers take 33 minutes for a million images.
+worker: ours made less than half of what the same process makes without dask (8.4 ms an
+image in the first table), for a reason that we have not found, and two were 1.9 times
+as fast as one. At 50 images a second each, 10 workers take 33 minutes for a million
+images.
 """
 
 
