@@ -83,7 +83,7 @@ def main() -> None:
     of = detectors(model, args.network, calibration)
     results = {
         "network": args.network,
-        "weights": args.weights or "as shipped",
+        "weights": Path(args.weights).name if args.weights else "as shipped",
         "n_calibration": len(calibration),
         "n_images": len(x),
         "steps": args.steps,
