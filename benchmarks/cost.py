@@ -37,7 +37,8 @@ from curvdetect.reproduce import goldman_features
 
 EPS = {"LeNet": 16 / 255, "ResNet-20": 2 / 255}
 NETWORKS = (*EPS, "EfficientNet-Lite0")
-N_DIRECTIONS = 7
+#: As many as ours has by default.
+N_DIRECTIONS = CurvatureFeaturizer(None).n_directions
 #: Boundaries that are measured with 1,000 classes.
 N_OF_MANY = 5
 #: What takes less than so many seconds is timed again; the best counts, as of forward

@@ -62,69 +62,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(args: argparse.Namespace) -> None:
     from curvdetect.demo import run_demo
 
-    run_demo(args.dataset, **_common(args))
+    run_demo(**_options(args))
 
 
 def _reproduce(args: argparse.Namespace) -> None:
     from curvdetect.reproduce import run_reproduce
 
-    run_reproduce(args.dataset, train_anew=args.train, **_common(args))
+    run_reproduce(**_options(args))
 
 
 def _fit(args: argparse.Namespace) -> None:
     from curvdetect.own_model import run_fit
 
-    run_fit(
-        args.model,
-        args.images,
-        out=args.out,
-        input_shape=args.input_shape,
-        weights=args.weights,
-        mean=args.mean,
-        std=args.std,
-        target_fpr=args.target_fpr,
-        n_boundaries=args.n_boundaries,
-        resize=args.resize,
-        device=args.device,
-        seed=args.seed,
-    )
+    run_fit(**_options(args))
 
 
 def _profile(args: argparse.Namespace) -> None:
     from curvdetect.profile import run_profile
 
-    run_profile(
-        args.model,
-        args.images,
-        out=args.out,
-        input_shape=args.input_shape,
-        weights=args.weights,
-        mean=args.mean,
-        std=args.std,
-        n_images=args.n_images,
-        n_boundaries=args.n_boundaries,
-        step=args.step,
-        resize=args.resize,
-        device=args.device,
-    )
+    run_profile(**_options(args))
 
 
 def _score(args: argparse.Namespace) -> None:
     from curvdetect.own_model import run_score
 
-    run_score(
-        args.model,
-        args.guard,
-        args.images,
-        out=args.out,
-        resize=args.resize,
-        device=args.device,
-    )
+    run_score(**_options(args))
 
 
-def _common(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("out", "seed", "n_images", "device", "data_dir")
-    return {name: getattr(args, name) for name in names}
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was asked of a command, by the names of its function's parameters."""
+    ours = ("command", "run", "debug")
+    return {name: value for name, value in vars(args).items() if name not in ours}
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -185,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--train",
         action="store_true",
+        dest="train_anew",
         help="train a LeNet instead of loading the one that is shipped",
     )
     _add_common(reproduce, out="curvdetect-reproduce", n_images=300)
@@ -308,6 +277,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
+        dest="factory",
         metavar="PACKAGE.MODULE:FACTORY",
         help="a function without arguments that returns the network, or the network; "
         "or a .pt2 file of torch.export; code of your own, which is executed",

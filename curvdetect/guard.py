@@ -183,29 +183,32 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                     f"classifier with decision_function; {type(detector).__name__} has "
                     f"no {name}"
                 )
-        self.featurizer_ = featurizer
-        self.detector_ = detector
-        self.relabeler_ = relabeler.fit(features)
-        self.classes_ = np.arange(featurizer.n_classes_)
+        self._adopt(featurizer, detector, relabeler.fit(features))
         return self
 
     def _parts(self) -> tuple[CurvatureFeaturizer, Any, CurvatureRelabeler]:
         """Return what is to be fitted."""
-        featurizer, detector, relabeler = self.featurizer, self.detector, self.relabeler
-        return (
-            CurvatureFeaturizer(self.model, random_state=self.random_state).set_output(
-                transform="default"
-            )
-            if featurizer is None
-            # The other two know no column names.
-            else clone(featurizer)
-            .set_params(model=self.model)
-            .set_output(transform="default"),
-            CurvatureThresholdDetector(target_fpr=self.target_fpr)
-            if detector is None
-            else clone(detector),
-            CurvatureRelabeler() if relabeler is None else clone(relabeler),
+        featurizer = (
+            CurvatureFeaturizer(self.model, random_state=self.random_state)
+            if self.featurizer is None
+            else clone(self.featurizer).set_params(model=self.model)
         )
+        detector = (
+            CurvatureThresholdDetector(target_fpr=self.target_fpr)
+            if self.detector is None
+            else clone(self.detector)
+        )
+        relabeler = (
+            CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
+        )
+        # The other two know no column names.
+        return featurizer.set_output(transform="default"), detector, relabeler
+
+    def _adopt(self, featurizer: Any, detector: Any, relabeler: Any) -> None:
+        """Take these as fitted."""
+        self.featurizer_, self.detector_ = featurizer, detector
+        self.relabeler_ = relabeler
+        self.classes_ = np.arange(featurizer.n_classes_)
 
     def _check_parameters(self) -> None:
         check_choice("on_flag", self.on_flag, get_args(OnFlag))

@@ -86,7 +86,6 @@ def read_images(
         yield from _of_array(_array(source), input_shape, batch_size)
         return
     paths = _pictures(source)
-    require("PIL.Image", extra="vision")
     root = source if source.is_dir() else source.parent
     for start in range(0, len(paths), batch_size):
         names, images, refused = [], [], {}

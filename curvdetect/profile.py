@@ -29,17 +29,8 @@ _MAX_DENSE = 4096
 _N_LEADING = 10
 #: Of these: products of differences are linear to the order of the step only.
 _TOL = 0.01
-_TITLES = {
-    "image": "image",
-    "label": "class",
-    "other": "other class",
-    "distance": "distance",
-    "mean": "mean",
-    "largest": "largest",
-    "smallest": "smallest",
-    "near_zero": "near zero",
-    "effective_rank": "effective rank",
-}
+#: Of columns that have other titles than names.
+_TITLES = {"label": "class", "other": "other class"}
 
 
 def run_profile(
@@ -179,7 +170,7 @@ def _described(curvatures: Tensor, *, dense: bool) -> dict[str, npt.NDArray[Any]
 
 def _print(rows: list[dict[str, Any]]) -> None:
     """Print a table on standard output."""
-    lines = [[_TITLES[name] for name in rows[0]]]
+    lines = [[_TITLES.get(name, name.replace("_", " ")) for name in rows[0]]]
     for row in rows:
         lines.append(
             [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]

@@ -278,15 +278,8 @@ class CurvatureGuard(nn.Module):
             _with(part, learned[name])
             for name, part in zip(_PARTS, guard._parts(), strict=True)
         )
-        held = guard.model
-        featurizer.model_ = (
-            held
-            if isinstance(held, TorchModel)
-            else TorchModel(held, input_shape=featurizer.input_shape_)
-        )
-        guard.featurizer_, guard.detector_ = featurizer, detector
-        guard.relabeler_ = relabeler
-        guard.classes_ = np.arange(featurizer.n_classes_)
+        featurizer.model_ = featurizer._wrapped(featurizer.input_shape_)
+        guard._adopt(featurizer, detector, relabeler)
         guard.n_features_in_ = featurizer.n_features_in_
 
     def _settings(self) -> dict[str, Any]:

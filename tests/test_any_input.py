@@ -28,18 +28,13 @@ DTYPES = ["f2", "f4", "f8", ">f4", "i1", "i8", "u1", "u4", "?", "c8", "U2", "O"]
 SHAPES = array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 
 
-def numbers(low, high):
-    return st.floats(low, high, width=16)
-
-
 @st.composite
 def images(draw):
     """Return arrays of all kinds; more often than not, ones that could be images."""
     if draw(st.booleans()):
         shape = draw(st.sampled_from([(12, 4), (12, 1, 2, 2), (12, 3, 2, 2)]))
-        return draw(
-            arrays(draw(st.sampled_from(["f4", "f8"])), shape, elements=numbers(0, 1))
-        )
+        values = st.floats(0, 1, width=16)
+        return draw(arrays(draw(st.sampled_from(["f4", "f8"])), shape, elements=values))
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     if dtype.kind == "O":
         return draw(

@@ -14,11 +14,9 @@ pytest.importorskip("uvicorn")
 Image = pytest.importorskip("PIL.Image")
 
 
-def picture(values, **options):
+def picture(values):
     file = io.BytesIO()
-    Image.fromarray(np.round(255 * values).astype(np.uint8)).save(
-        file, "png", **options
-    )
+    Image.fromarray(np.round(255 * values).astype(np.uint8)).save(file, "png")
     return file.getvalue()
 
 
