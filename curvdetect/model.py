@@ -69,7 +69,7 @@ class TorchModel:
         Where to compute; where the module is by default.
     batch_size : int, optional
         Rows given to the module at a time. By default as many as keep its
-        activations in the cache, at most 256 on a CPU and 8,192 on a GPU.
+        activations in the cache, at most 128 on a CPU and 8,192 on a GPU.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class TorchModel:
         self.module = module if device is None else module.to(device)
         self.device = device
         self.batch_size = batch_size
-        self._known: dict[str, int] = {}  # learned by calling; not pickled, not hashed
+        self._known: dict[Any, Any] = {}  # learned by calling; not pickled, not hashed
 
     def __repr__(self) -> str:
         return (
@@ -417,12 +417,19 @@ class TorchModel:
         return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
     def _normalise(self, x: Tensor) -> Tensor:
-        shape = (-1, *[1] * (x.ndim - 2))
         if self.mean is not None:
-            x = x - x.new_tensor(self.mean).reshape(shape)
+            x = x - self._per_channel(self.mean, x)
         if self.std is not None:
-            x = x / x.new_tensor(self.std).reshape(shape)
+            x = x / self._per_channel(self.std, x)
         return x
+
+    def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        """Return values shaped for `x`; copied once to a device, not at every call."""
+        known = values, x.device, x.dtype
+        if known not in self._known:
+            self._known[known] = torch.tensor(values, dtype=x.dtype).to(x.device)
+        constant: Tensor = self._known[known]
+        return constant.reshape(-1, *[1] * (x.ndim - 2))
 
     # Checks ----------------------------------------------------------------
 
@@ -483,7 +490,9 @@ def _exact_arithmetic(device: torch.device) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     with (
         torch.inference_mode(False),
-        torch.autocast(device.type, enabled=False),
+        torch.autocast(device.type, enabled=False)
+        if torch.amp.is_autocast_available(device.type)
+        else nullcontext(),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         cudnn.flags(
             enabled=cudnn.enabled,

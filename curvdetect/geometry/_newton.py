@@ -92,8 +92,8 @@ def _step_once_more(
     # A step across a kink may lead away.
     left = at_points.abs()
     better = (left < value.abs()) | (left <= _LEFT * within * slope[rows])
-    near.points[rows[better]] = points[better]
-    near.value[rows[better]] = at_points[better]
+    near.points[rows] = points.where(per_row(better, x), before)
+    near.value[rows] = at_points.where(better, value)
 
 
 def _newton(
@@ -107,8 +107,9 @@ def _newton(
     for n_steps in range(_MAX_STEPS + 1):
         slope = gradient[rows].flatten(1).norm(dim=1)
         near = value[rows].abs() <= reach(x[rows], z[rows], tol) * slope
-        converged[rows[near & (slope > 0)]] = True
-        ahead = ~near & (slope > 0)
+        converged[rows] = near & (slope > 0)
+        # The one wait for the device in a step: how many rows go on.
+        ahead = (~near & (slope > 0)).nonzero().squeeze(1)
         rows, slope = rows[ahead], slope[ahead]
         if not len(rows) or n_steps == _MAX_STEPS:
             break

@@ -119,8 +119,8 @@ def second_derivatives(
             )
         )
     second = torch.cat(seconds).reshape(-1, m)
-    zero = bool(second.numel()) and not bool(second.any())
-    if method == "autodiff" and zero and stacklevel is not None:
+    asked = method == "autodiff" and bool(second.numel())
+    if asked and stacklevel is not None and not bool(second.any()):
         first = torch.arange(len(x), device=x.device) * m
         warn_if_piecewise_linear(
             function,

@@ -1,0 +1,184 @@
+"""The same on another device, and seldom waiting for it."""
+
+import pytest
+import torch
+from elsewhere import NAME, Device, Elsewhere, move
+from numpy.testing import assert_array_equal
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureGuard,
+    GuardedClassifier,
+    TorchModel,
+    geometry,
+)
+from curvdetect.boundaries import nearest_boundaries
+from curvdetect.networks import load_lenet
+
+SETTINGS = {
+    "default": {},
+    "few": {"n_boundaries": 3, "n_curved": 2, "n_directions": 3},
+    "nearest": {"layout": "nearest", "features": ("distance", "curvature")},
+    "laplacian": {"features": ("laplacian",), "step": (0.1, 1.0)},
+    "at the image": {"at": "input", "n_boundaries": 2},
+    "gradients": {"method": "gradient", "n_boundaries": 2},
+    "exact": {"method": "autodiff", "n_boundaries": 1, "n_directions": 2},
+    "all directions": {"n_directions": "all", "n_boundaries": 1},
+}
+
+
+@pytest.fixture
+def model():
+    return TorchModel(
+        load_lenet("fashion-mnist"), input_shape=(1, 28, 28), mean=0.1, std=1.1
+    )
+
+
+def test_the_device_refuses_what_a_gpu_refuses():
+    with Device() as device:
+        a = Elsewhere(torch.ones(3))
+        with pytest.raises(RuntimeError, match="two devices"):
+            a + torch.ones(3)
+        assert (a + 1).device.type == NAME
+        assert device.waits == []
+        assert (a > 0).any()
+        assert a[a > 0].shape == (3,)
+        assert_array_equal(a.cpu().numpy(), 1)
+        torch.ones(3).to(NAME)
+    assert len(device.waits) == 4
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.filterwarnings("ignore:every exact second derivative")
+def test_features_are_the_same(name, model, images):
+    X = images[0][:4]
+    featurizer = CurvatureFeaturizer(model, random_state=0, **SETTINGS[name]).fit(X)
+    expected = featurizer.transform(X)
+    with Device():
+        move(model.module)
+        assert_array_equal(featurizer.transform(X), expected)
+        refit = CurvatureFeaturizer(model, random_state=0, **SETTINGS[name])
+        assert_array_equal(refit.fit_transform(X), expected)
+
+
+@pytest.mark.parametrize("n_images", [10, 40])
+def test_how_often_a_batch_waits(n_images, model, images):
+    X = images[0][:n_images]
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(X)
+    rows = 9 * 40  # all boundaries in one batch, whatever the cache holds
+    model.batch_size = rows
+    with Device() as device:
+        move(model.module)
+        featurizer.transform(X[:1])
+        device.waits.clear()
+        featurizer.transform(X)
+    # Three copies (images, directions, features), at most six Newton steps that ask
+    # how many rows are left, and one question each: finite, last step, not converged,
+    # missing. More only where a row has to be searched for.
+    assert len(device.waits) <= 13
+
+
+def test_the_guard(model, images):
+    X, y = images
+    guard = CurvatureGuard(GuardedClassifier(model, target_fpr=0.1)).calibrate(X, y)
+    x = torch.from_numpy(X[:4])
+    expected = guard(x)
+    with Device():
+        move(model.module)
+        found = guard(x.to(NAME))
+        for values, others in zip(found, expected, strict=True):
+            assert values.device.type == NAME
+            assert_array_equal(values.cpu().numpy(), others.numpy())
+
+
+def _adversarial(model, x):
+    return geometry.adversarial_perturbation(model.logits, x, bounds=(0, 1))
+
+
+def _combinations(model, x):
+    generator = torch.Generator().manual_seed(0)
+    return geometry.convex_combinations(
+        model.logits, x, k=2, n_draws=20, generator=generator
+    )
+
+
+def _eigenvalues(model, x):
+    generator = torch.Generator().manual_seed(0)
+    loss = model.loss(model.logits(x).argmax(1))
+    return geometry.hessian_eigenvalues(
+        loss, x, k=2, max_iter=5, step=1.0, generator=generator
+    )
+
+
+def _path(model, x):
+    return geometry.path_in_region(model.logits, x, 0.8 * x)
+
+
+def _principal(model, x):
+    generator = torch.Generator().manual_seed(0)
+    nearest = nearest_boundaries(model, x, n_boundaries=2)
+    found = geometry.principal_curvatures(
+        nearest.margin, nearest.points, k=2, max_iter=5, generator=generator
+    )
+    return nearest.distances, *found
+
+
+def _subspace(model, x):
+    generator = torch.Generator().manual_seed(0)
+    device = x.device
+    basis = geometry.random_subspace(4, x.shape[1:], generator=generator, device=device)
+    changes = geometry.label_changes(
+        model.logits, x, basis, norm=3.0, generator=generator
+    )
+    return changes, *geometry.shared_subspace(x)
+
+
+def _trace(model, x):
+    generator = torch.Generator().manual_seed(0)
+    margin = model.margin(model.logits(x).argmax(1), model.logits(x).argmin(1))
+    return geometry.hessian_trace(
+        margin,
+        x,
+        n_directions=6,
+        estimator="xtrace",
+        method="gradient",
+        return_error=True,
+        generator=generator,
+    )
+
+
+def _universal(model, x):
+    generator = torch.Generator().manual_seed(0)
+    v = geometry.universal_perturbation(
+        model.logits, x, norm=2.0, n_steps=5, batch_size=2, generator=generator
+    )
+    return v, geometry.fooling_rate(model.logits, x, v[None])
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        _adversarial,
+        _combinations,
+        _eigenvalues,
+        _path,
+        _principal,
+        _subspace,
+        _trace,
+        _universal,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*did not reach a residual")
+def test_geometry_is_the_same(measured, model, images):
+    def results():
+        (x,) = model.split(model.to_tensor(images[0][:4]))
+        with model.evaluating():
+            found = measured(model, x)
+        return [found] if isinstance(found, torch.Tensor) else list(found)
+
+    expected = results()
+    with Device():
+        move(model.module)
+        for values, others in zip(results(), expected, strict=True):
+            assert values.device.type == NAME
+            assert_array_equal(values.cpu().numpy(), others.numpy())
