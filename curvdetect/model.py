@@ -33,10 +33,12 @@ from curvdetect.geometry import ClassLoss, PairwiseMargin
 
 __all__ = ["TorchModel", "as_array", "as_flat_array", "uncompiled"]
 
-#: Activations that a batch may hold, in bytes: wider batches leave the CPU's cache
-#: and get slower; a GPU wants many rows at once.
+#: Activations that a batch may hold, in bytes, and how many rows. On a CPU, wider
+#: batches leave the cache, and malloc gives their memory back after each and takes it
+#: again (with 256 rows, the LeNet's features took a quarter longer). A GPU wants many
+#: rows at once.
 _ACTIVATION_BYTES = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
-_BATCH_SIZE_RANGE = {"cpu": (16, 256), "cuda": (64, 8192)}
+_BATCH_SIZE_RANGE = {"cpu": (16, 128), "cuda": (64, 8192)}
 
 
 class TorchModel:

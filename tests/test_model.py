@@ -72,7 +72,7 @@ def test_default_batch_size_follows_the_activations():
         input_shape=(1, 28, 28),
     )
     blank = torch.zeros(1, 1, 28, 28)
-    assert small.rows_per_batch(blank) == 256
+    assert small.rows_per_batch(blank) == 128
     assert 16 <= big.rows_per_batch(blank) < 64
 
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector  # noqa: E402
-from curvdetect.integrations.dask import transform  # noqa: E402
+from curvdetect.integrations.dask import _warn_of_malloc, transform  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,22 @@ def test_blocks_of_unknown_size(fitted, images):
     X = da.from_array(images[0].reshape(40, -1), chunks=(10, -1))
     with pytest.raises(ValueError, match="known numbers of rows"):
         transform(fitted, X[X[:, 0] >= 0])
+
+
+@pytest.mark.parametrize(
+    ("trim", "mapped", "said"),
+    [("65536", None, 1), ("65536", "33554432", 0), (None, None, 0)],
+)
+def test_a_worker_says_that_malloc_makes_it_slow(
+    trim, mapped, said, fitted, images, monkeypatch, caplog
+):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    values = {"MALLOC_TRIM_THRESHOLD_": trim, "MALLOC_MMAP_THRESHOLD_": mapped}
+    for name, value in values.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    _warn_of_malloc.cache_clear()
+    X = da.from_array(images[0][:4], chunks=(2, -1, -1, -1))
+    transform(fitted, X).compute(scheduler="synchronous")
+    assert caplog.text.count("MALLOC_MMAP_THRESHOLD_ is not") == said
