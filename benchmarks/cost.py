@@ -44,7 +44,7 @@ N_OF_MANY = 5
 #: What takes less than so many seconds is timed again; the best counts, as of forward
 #: passes.
 SHORT, N_REPEATS = 10, 4
-FEW = {"n_boundaries": 3, "n_curved": 1, "n_directions": 3}
+FEW = {"n_boundaries": 3, "n_curved": 2, "n_directions": 3}
 
 
 def main() -> None:

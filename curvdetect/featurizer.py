@@ -81,12 +81,12 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     n_boundaries : int, optional
         Only the boundaries to the k nearest classes, chosen by first-order
         distance; all by default. With many classes, among those with the largest
-        logits (twice k, at least ten).
+        logits: twice k, at least ten, or seven with `n_curved`.
     n_curved : int, default=0
         How many of these k are chosen by their curvature at the image instead. Strong
         attacks lead far from the boundary they crossed, weak ones stay near it: with
-        ``n_boundaries=3, n_curved=1, n_directions=3`` the features cost a third of the
-        default's and tell both apart nearly as well.
+        ``n_boundaries=3, n_curved=2, n_directions=3`` the features cost less than a
+        third of the default's and tell both apart nearly as well.
     tol : float, default=0.1
         How near to a boundary its search gets before the last step: the linearised
         boundary is within `tol` times the distance from the image, less than 1. What

@@ -157,6 +157,7 @@ def test_curved_boundaries_are_those_of_the_largest_laplacian(model, images):
         )(x).flatten(2)
         slope = (jacobian[rows, own][:, None] - jacobian).norm(dim=2).numpy()
     slope[rows, own] = np.nan
+    slope[rows, logits.argmin(axis=1)] = np.nan  # only the eight largest are asked
     distance = (logits.max(axis=1, keepdims=True) - logits) / slope
     expected = np.zeros((40, 10), dtype=bool)
     expected[rows[:, None], distance.argsort(axis=1)[:, :2]] = True

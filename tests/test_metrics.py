@@ -76,7 +76,7 @@ def test_passes_are_counted_where_they_go_through(model, images):
     ("settings", "limit"),
     [
         ({}, 220),  # about (L - 1) (2 n_directions + 10), it says
-        ({"n_boundaries": 3, "n_curved": 1, "n_directions": 3}, 64),
+        ({"n_boundaries": 3, "n_curved": 2, "n_directions": 3}, 62),
         ({"n_boundaries": 5}, 130),
         ({"at": "input"}, 1 + 9 * (2 + 14)),
         ({"features": ("laplacian",)}, 1 + 9 * 2 + 14),

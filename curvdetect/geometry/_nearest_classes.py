@@ -66,10 +66,12 @@ def nearest_classes(
 ) -> Start:
     """Choose the k classes whose boundaries are nearest to first order, or all.
 
-    Boundaries are those of the class in `label`, by default the predicted one. Cost:
-    that of :func:`candidate_classes`.
+    Boundaries are those of the class in `label`, by default the predicted one. Compared
+    are those of twice k logits, at least ten. Cost: that of :func:`candidate_classes`.
     """
-    start = candidate_classes(logits, x, k, label=label, batch_size=batch_size)
+    start = candidate_classes(
+        logits, x, max(2 * k, _MIN_CANDIDATES), label=label, batch_size=batch_size
+    )
     n, n_candidates = start.classes.shape
     nearest = torch.arange(min(k, n_candidates), device=x.device)
     return start.take(nearest.expand(n, -1))
@@ -78,17 +80,16 @@ def nearest_classes(
 def candidate_classes(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
-    k: int,
+    n_candidates: int,
     *,
     label: Tensor | None = None,
     batch_size: int | None,
 ) -> Start:
-    """Compare the classes of the largest logits: twice k, at least ten, or all.
+    """Return the classes of the largest logits, or all there are.
 
     The one whose boundary is nearest to first order comes first. Cost: one forward
     pass, and a backward pass for each class.
     """
-    n_candidates = max(2 * k, _MIN_CANDIDATES)
     parts = [
         _candidates(logits, x, rows, n_candidates, label)
         for rows in batches(len(x), batch_size, x.device)
