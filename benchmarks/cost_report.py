@@ -46,9 +46,10 @@ neither on the number of pixels nor on that of the classes.
 """
 
 MEASURED = """
-All were timed on a machine that did nothing else. A CPU's batches have at most 128 rows
-because of malloc: with 256 the LeNet's features took a quarter longer, since glibc gave
-the memory of each batch back and took it again.
+All were timed on a machine that did nothing else; what takes less than ten seconds is
+timed five times, and the best counts. A CPU's batches have at most 128 rows because of
+malloc: with 256, glibc gave the memory of each batch back and took it again, and the
+same script found 298 forward passes for the first row.
 """
 
 FEW = """
@@ -93,8 +94,8 @@ SIZING = """
 To size a cluster: an image takes about FE times the time of a forward pass at the best
 batch size (the first table says how far that holds), images are independent, and every
 worker holds the network and one block of images. So N images of FE each, on W workers
-that make P forward passes a second, take N x FE / (W x P) seconds: at 130 images a
-second each, 10 workers take 13 minutes for a million images.
+that make P forward passes a second, take N x FE / (W x P) seconds: at the 118 images a
+second that each of two workers made, 10 workers take 14 minutes for a million images.
 
 *Dask's malloc* is what its workers have by default: `MALLOC_TRIM_THRESHOLD_=65536`,
 with which glibc no longer adapts its other threshold, and maps and unmaps every tensor

@@ -28,7 +28,7 @@ __all__ = ["Located", "Measurements", "Probe", "curvatures", "locate", "measure"
 
 #: Of so many classes at least boundaries are chosen by distance and curvature. On the
 #: development images of six LeNets, seven served as well as all nine.
-_MIN_CANDIDATES = 7
+_MIN_COMPARED = 7
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _chosen(model: TorchModel, x: Tensor, probe: Probe) -> Start:
     if not probe.n_curved:
         return nearest_classes(model.logits, x, k, batch_size=batch_size)
     start = candidate_classes(
-        model.logits, x, max(2 * k, _MIN_CANDIDATES), batch_size=batch_size
+        model.logits, x, max(2 * k, _MIN_COMPARED), batch_size=batch_size
     )
     n, n_candidates = start.classes.shape
     nearest = torch.arange(k - probe.n_curved, device=x.device).expand(n, -1)

@@ -149,7 +149,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     Cost per image with L classes, counted in forward passes (a backward pass is
     two): about (L - 1) (2 n_directions + 10), less than 220 for ten classes; each
     further step adds 2 n_directions (L - 1). With n_boundaries=k it is about
-    k (2 n_directions + 8) + 2 max(2 k, 10), whatever L. `fit` with step="auto" searches
+    k (2 n_directions + 8) + 2 max(2 k, 10), whatever L; with `n_curved`,
+    (k + 1) (2 n_directions) + 8 k + 2 max(2 k, 7). `fit` with step="auto" searches
     one boundary for at most 256 images.
 
     Examples

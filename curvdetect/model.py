@@ -427,11 +427,16 @@ class TorchModel:
 
     def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
         """Return values shaped for `x`; copied once to a device, not at every call."""
+        shape = (-1, *[1] * (x.ndim - 2))
+        if x.device.type == "cpu" or torch.compiler.is_compiling():
+            return x.new_tensor(values).reshape(shape)
         known = values, x.device, x.dtype
         if known not in self._known:
-            self._known[known] = torch.tensor(values, dtype=x.dtype).to(x.device)
-        constant: Tensor = self._known[known]
-        return constant.reshape(-1, *[1] * (x.ndim - 2))
+            with torch.inference_mode(False):  # or it could never be part of a graph
+                constant = torch.tensor(values, dtype=x.dtype).to(x.device)
+            self._known[known] = constant
+        kept: Tensor = self._known[known]
+        return kept.reshape(shape)
 
     # Checks ----------------------------------------------------------------
 

@@ -87,7 +87,7 @@ def run_reproduce(
     50 gives the detection accuracy, and the 25 are relabelled. The report did this
     once; here it is repeated over 1,000 draws. Two measures are compared on the same
     draws: the report's (Goldman's formula at the image, along all pixel axes, step 0.1,
-    summed over the nine boundaries) and the package's default (at the boundary, eight
+    summed over the nine boundaries) and the package's default (at the boundary, seven
     random tangents, the largest).
 
     Parameters

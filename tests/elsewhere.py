@@ -12,6 +12,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 
+#: Operations whose result the CPU must know: a number, or how many rows there are.
+_DECIDING = (
+    aten._local_scalar_dense,
+    aten._unique2,
+    aten.equal,
+    aten.masked_select,
+    aten.nonzero,
+    aten.repeat_interleave,
+)
 #: The name it goes by: torch's own device of this name holds no values.
 NAME = "meta"
 
@@ -60,12 +69,15 @@ class Device(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         there = [t for t in tensors if isinstance(t, Elsewhere)]
-        # A GPU takes numbers from the CPU.
-        here = [t for t in tensors if t.ndim and not isinstance(t, Elsewhere)]
+        here = [t for t in tensors if not isinstance(t, Elsewhere)]
+        if operation.overloadpacket is not aten.stack:
+            here = [t for t in here if t.ndim]  # a GPU takes numbers from the CPU
         if there and here:
             raise RuntimeError(f"{operation}: tensors of two devices")
         wanted = kwargs.get("device")
         stays = bool(there) if wanted is None else torch.device(wanted).type == NAME
+        if stays and kwargs.get("generator") is not None:
+            raise RuntimeError(f"{operation}: a generator of the CPU")
         copies = bool(tensors) and bool(there) != stays
         if copies or (there and _decides(operation, args)):
             self.waits.append(str(operation))
@@ -81,14 +93,12 @@ class Device(TorchDispatchMode):
 
 def _decides(operation, args):
     """Tell whether the CPU must know the result of an operation."""
-    if operation is aten.index.Tensor:  # by a mask: how many rows are there?
-        return any(
-            index is not None
-            and not index.is_floating_point()
-            and index.dtype == torch.bool
-            for index in args[1]
-        )
-    return operation in (aten.nonzero.default, aten._local_scalar_dense.default)
+    packet = operation.overloadpacket
+    if packet in (aten.index, aten.index_put, aten.index_put_):
+        # By a mask: how many rows are there? One number for all of them needs no count.
+        masks = any(i is not None and i.dtype == torch.bool for i in args[1])
+        return masks and (packet is aten.index or args[2].ndim > 0)
+    return packet in _DECIDING
 
 
 def move(module):

@@ -362,3 +362,16 @@ def test_weights_are_loaded_without_unpickling_code():
     loads = [line for s in sources for line in s.splitlines() if "torch.load(" in line]
     assert loads
     assert all("weights_only=True" in line for line in loads)
+
+
+def test_normalising_keeps_nothing_from_a_call_that_was_traced(lenet):
+    """Neither an export nor inference mode may spoil the calls that follow."""
+    model = TorchModel(lenet, input_shape=(1, 28, 28), mean=0.2, std=1.1)
+    x = torch.rand(2, 1, 28, 28)
+    expected = model.predict_logits(x)
+    torch.export.export(model.as_module(), (x,), strict=False)
+    with model.evaluating(), torch.inference_mode():
+        model.logits(x)
+    np.testing.assert_array_equal(model.predict_logits(x), expected)
+    leaf = x.requires_grad_()
+    assert torch.autograd.grad(model.logits(leaf).sum(), leaf)[0].any()

@@ -18,6 +18,8 @@ from curvdetect.featurizer import CurvatureFeaturizer
 __all__ = ["transform"]
 
 _LOG = logging.getLogger(__name__)
+#: Bytes: what a batch's tensors stay below.
+_HIGH = 2**24
 
 _dask = require("dask", extra="dask")
 _array = require("dask.array", extra="dask")
@@ -31,9 +33,9 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
     the workers, and a block whose worker dies is measured again on another. The
     featurizer is one task: each worker receives it, with the network, once.
 
-    On Linux, change dask's setting of malloc before the workers start, as the guide
-    shows: with it, ours were less than half as fast. A worker that has it says so in
-    its log.
+    On Linux, change dask's default setting of malloc before the workers start, as the
+    guide shows: under that default, ours were less than half as fast. A worker that has
+    it says so in its log.
 
     Parameters
     ----------
@@ -104,16 +106,21 @@ def _transform_block(
 
 @functools.cache
 def _warn_of_malloc() -> None:
-    """Say once if large tensors are mapped and unmapped one by one.
+    """Say once if the memory of every large tensor is given back and taken again.
 
-    Dask sets the one variable, and glibc then no longer adapts the other threshold.
+    Dask sets one of two thresholds, to a small value; once one is set, glibc no longer
+    adapts the other.
     """
-    fixed = "MALLOC_TRIM_THRESHOLD_" in os.environ
-    adapted = "MALLOC_MMAP_THRESHOLD_" in os.environ
-    if fixed and not adapted and platform.libc_ver()[0] == "glibc":
+    thresholds = {
+        name: os.environ.get(name)
+        for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+    }
+    adapted = not any(thresholds.values())
+    high = all(v and v.isdigit() and int(v) >= _HIGH for v in thresholds.values())
+    if not adapted and not high and platform.libc_ver()[0] == "glibc":
         _LOG.warning(
-            "MALLOC_TRIM_THRESHOLD_ is set and MALLOC_MMAP_THRESHOLD_ is not: large "
-            "tensors are slow. Before the workers start, raise both in dask's setting "
-            "distributed.nanny.pre-spawn-environ, for instance to 268435456 and "
-            "33554432"
+            "large tensors are slow under %s. Before the workers start, raise both in "
+            "dask's setting distributed.nanny.pre-spawn-environ, for instance to "
+            "268435456 and 33554432",
+            thresholds,
         )
