@@ -8,13 +8,15 @@ First, attacks within L-infinity budgets: the share of images that are misclassi
 and misclassified without being flagged, at 5 % and at 1 % false positives. Then the
 evasion cost in L2: the median norm of the smallest perturbation found that evades, over
 that of the smallest that fools the network alone; for the default detector and others.
-`--weights` takes a LeNet of your own, such as one that cure.py trained.
+`--weights` takes a LeNet of your own, such as one that cure.py trained. With `--cache`,
+that of detection/run.py, the learned model of that benchmark is attacked too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from differentiable import Laplacian, Nearness
 from torch import Tensor
 
 from curvdetect import CurvatureFeaturizer, TorchModel, metrics
@@ -35,7 +38,6 @@ from curvdetect.attacks import (
 )
 from curvdetect.datasets import load_dataset
 from curvdetect.geometry import adversarial_perturbation
-from curvdetect.geometry._nearest_classes import nearest_classes
 from curvdetect.networks import trained_model
 
 EPS = {"mnist": 50 / 255, "fashion-mnist": 16 / 255, "cifar10": 2 / 255}
@@ -46,6 +48,8 @@ L2_BUDGETS = (1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 3, 5)
 #: Radius of the neighbours an attacker makes wrong too, and of the laplacian's scales.
 RADII = {"mnist": 3.0, "fashion-mnist": 3.0, "cifar10": 1.0}
 SCALES = (1.0, 2.0, 4.0)
+#: In log-odds: how far below the threshold of the learned model to aim.
+LEARNED_MARGINS = (0.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Detector:
     """Scores with a gradient, and their thresholds: flagged if any is above its own.
 
     `of_attacker` is what the attacker differentiates: the same scores, but where they
-    are drawn at random.
+    are drawn at random or have no gradient. Then it may help to aim below the
+    thresholds, by one of the `margins`.
     """
 
     scores: Callable[[Tensor], Tensor]
     of_attacker: Callable[[Tensor], Tensor]
     thresholds: dict[float, np.ndarray]
+    margins: tuple[float, ...] = (0.0,)
 
     def excess(self, x: Tensor, fpr: float) -> np.ndarray:
         """Return how far the largest score is above its threshold."""
@@ -71,6 +77,7 @@ def main() -> None:
     parser.add_argument("network", choices=sorted(EPS))
     parser.add_argument("--weights", help="of a LeNet; the one shipped by default")
     parser.add_argument("--data-dir")
+    parser.add_argument("--cache", help="of detection/run.py: the learned model too")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n-images", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25)
@@ -80,7 +87,11 @@ def main() -> None:
     torch.set_num_threads(1)
 
     model, calibration, x, label = load(args)
-    of = detectors(model, args.network, calibration)
+    of = detectors(model, calibration)
+    if args.cache and (args.detectors is None or "learned" in args.detectors):
+        if args.weights or args.network == "cifar10":
+            parser.error("--cache is for the LeNets as shipped")
+        of["learned"] = learned(args)
     results = {
         "network": args.network,
         "weights": Path(args.weights).name if args.weights else "as shipped",
@@ -91,8 +102,9 @@ def main() -> None:
     }
     if args.out.exists():  # go on where it was, with the same settings
         known = json.loads(args.out.read_text())
-        same = all(known.get(key) == value for key, value in results.items())
-        results = known if same else results
+        if any(known.get(key) != value for key, value in results.items()):
+            parser.error(f"{args.out} has other settings; remove it, or give the same")
+        results = known
     if not args.cost_only and "budgets" not in results:
         results["budgets"] = within_budgets(
             model, args, of["default"], calibration, x, label
@@ -134,7 +146,7 @@ def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
 # Detectors ------------------------------------------------------------------
 
 
-def detectors(model: TorchModel, network: str, clean: Tensor) -> dict[str, Detector]:
+def detectors(model: TorchModel, clean: Tensor) -> dict[str, Detector]:
     """Return the default, and what might be harder to evade."""
     one = CurvatureFeaturizer(model, random_state=0).fit(clean)
     scale = one.step_
@@ -147,8 +159,7 @@ def detectors(model: TorchModel, network: str, clean: Tensor) -> dict[str, Detec
     guessed = CurvatureFeaturizer(
         model, random_state=2, step=scale, n_directions=32
     ).fit(clean)
-    laplacian = Laplacian(model, torch.from_numpy(one.directions_))
-
+    laplacian = Laplacian(model, torch.from_numpy(one.directions_), SCALES)
     nearness = Nearness(model)
 
     def with_laplacian(x: Tensor) -> Tensor:
@@ -173,41 +184,13 @@ def detectors(model: TorchModel, network: str, clean: Tensor) -> dict[str, Detec
     return found
 
 
-class Laplacian:
-    """The largest mean decrease of a margin around an image, at each scale.
+def learned(args) -> Detector:
+    """Return the learned model of the detection benchmark."""
+    sys.path.insert(0, str(Path(__file__).parent / "detection"))
+    from evadable import learned_model  # needs that benchmark's extras
 
-    As the featurizer's "laplacian", but over all boundaries, and differentiable.
-    """
-
-    def __init__(self, model: TorchModel, directions: Tensor) -> None:
-        self.model, self.directions = model, directions
-
-    def __call__(self, x: Tensor) -> Tensor:
-        with self.model.evaluating():
-            centre = self.model.logits(x)
-            own = centre.argmax(1, keepdim=True)
-            columns = []
-            for scale in SCALES:
-                shifts = scale * torch.cat([self.directions, -self.directions])
-                around = self.model.logits((x[:, None] + shifts).flatten(0, 1))
-                decrease = centre - around.unflatten(0, (len(x), -1)).mean(1)
-                margins = decrease.gather(1, own) - decrease
-                columns.append(margins.scatter(1, own, -torch.inf).max(1).values)
-        return torch.stack(columns, dim=1)
-
-
-class Nearness:
-    """Minus the first-order distance to the nearest boundary."""
-
-    def __init__(self, model: TorchModel) -> None:
-        self.model = model
-
-    def __call__(self, x: Tensor) -> Tensor:
-        with self.model.evaluating():
-            start = nearest_classes(self.model.logits, x.detach(), 1, batch_size=256)
-            slope = start.gradient.flatten(1).norm(dim=1)
-            margin = self.model.margin(start.predicted, start.classes[:, 0])
-            return -(margin(x) / slope)[:, None]
+    found = learned_model(args.network, args.cache, args.data_dir)
+    return Detector(*found, margins=LEARNED_MARGINS)
 
 
 def no_score(x: Tensor) -> Tensor:
@@ -270,11 +253,10 @@ def by_steps(model, args, detector, x, label):
     return rows
 
 
-def evasion(model, detector, fpr, **common):
+def evasion(model, detector, fpr, margin=0.0, **common):
     """Return orthogonal PGD against a detector."""
-    return EvasionAttack(
-        model, detector.of_attacker, detector.thresholds[fpr].tolist(), **common
-    )
+    limits = (detector.thresholds[fpr] - margin).tolist()
+    return EvasionAttack(model, detector.of_attacker, limits, **common)
 
 
 def attacked(attack, x: Tensor, label: Tensor) -> Tensor:
@@ -306,25 +288,34 @@ def evasion_cost(model, args, detector, x, label, smallest):
             passed[wrong] = detector.excess(z[wrong], 0.05) <= 0
         return torch.from_numpy(passed)
 
-    ways = {
-        "orthogonal PGD": lambda eps: evasion(
-            model, detector, 0.05, eps=eps, norm="L2", steps=args.steps
-        ),
-        "neighbourhood margin": lambda eps: NeighbourhoodMarginAttack(
-            model, eps=eps, radius=RADII[args.network], norm="L2", steps=args.steps
-        ),
-    }
-    norms = {}
-    for name, attack in ways.items():
+    def smallest_by(attack: Callable) -> Tensor:
+        budgets = [unit * b for b in L2_BUDGETS]
         parts = zip(x.split(32), label.split(32), strict=True)
-        norms[name] = torch.cat(
+        return torch.cat(
             [
-                minimal_evasion(
-                    attack, evades, *part, budgets=[unit * b for b in L2_BUDGETS]
-                ).norms
+                minimal_evasion(attack, evades, *part, budgets=budgets).norms
                 for part in parts
             ]
         )
+
+    common = {"norm": "L2", "steps": args.steps}
+    orthogonal = [
+        smallest_by(
+            lambda eps, margin=margin: evasion(
+                model, detector, 0.05, margin, eps=eps, **common
+            )
+        )
+        for margin in detector.margins
+    ]
+    neighbourhood = smallest_by(
+        lambda eps: NeighbourhoodMarginAttack(
+            model, eps=eps, radius=RADII[args.network], **common
+        )
+    )
+    norms = {
+        "orthogonal PGD": torch.stack(orthogonal).amin(0),
+        "neighbourhood margin": neighbourhood,
+    }
     best = torch.stack(list(norms.values())).amin(0)
     return {
         "median_norm_to_evade": float(best.median()),

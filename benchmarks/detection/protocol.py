@@ -64,7 +64,7 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
         # Only 1,017 test images are at hand, and the network knows all others.
         parts = [(X, y, 0, 240), (X, y, 240, 240), (X, y, 480, 280)]
     else:
-        X_dev, y_dev = (values[-N_DEVELOPMENT:] for values in known)
+        X_dev, y_dev = development_images(network, data_dir)
         # The first 1,000 test images served other benchmarks.
         parts = [(X_dev, y_dev, 0, 1200), (X_dev, y_dev, 1200, 800), (X, y, 1000, 600)]
     splits = []
@@ -72,6 +72,14 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
         rows = slice(start, start + max(int(scale * size), 20))
         splits.append(Split(images[rows], labels[rows]))
     return Protocol(network, model, reference, *splits)
+
+
+def development_images(
+    network: str, data_dir: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images that a LeNet was not trained on, and their labels."""
+    X, y = load_dataset(network, data_dir=data_dir, train=True)
+    return X[-N_DEVELOPMENT:], y[-N_DEVELOPMENT:]
 
 
 def attacks(model: TorchModel, network: str) -> dict[str, Callable]:

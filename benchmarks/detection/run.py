@@ -19,24 +19,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from detectors import Training, detectors
-from protocol import (
-    ADAPTIVE,
-    Protocol,
-    Split,
-    adaptive_attacks,
-    attacks,
-    load_protocol,
-)
+from protocol import ADAPTIVE, Protocol, Split, attacks, load_protocol
+from sets import judged_by, learned_from, memory_of, noisy, threshold
 
 from curvdetect import metrics
-from curvdetect.attacks import AdversarialSet, make_adversarial_set, same_norm_noise
 
-#: Noise as long as the perturbations of these attacks: the control.
-CONTROLS = ("PGD", "minimal norm x 1.02", "minimal norm x 2")
 N_TIMED = 100
 
 
@@ -63,7 +53,7 @@ def main() -> None:
         shorter = Split(images.X[: 2 * args.limit], images.y[: 2 * args.limit])
         protocol = replace(protocol, calibration=shorter)
     names = list(attacks(protocol.model, args.network))
-    memory = str(args.cache / f"{args.network}-{args.scale}")
+    memory = memory_of(args.cache, args.network, args.scale)
     everything = None
     with args.out.open("a") as out:
         for name, make in detectors(protocol.model, args.network, memory).items():
@@ -75,89 +65,15 @@ def main() -> None:
             if {(name, attack) for attack in wanted} <= done:
                 continue
             if everything is None:
-                everything = prepare(protocol, args, memory)
+                everything = (
+                    learned_from(protocol, memory, args.limit),
+                    judged_by(protocol, memory, args.limit, adaptive=args.adaptive),
+                )
             for cell in measure(make(), protocol, *everything):
                 if (name, cell["attack"]) not in done:
                     cell = {"network": args.network, "detector": name, **cell}
                     print(json.dumps(rounded(cell)), file=out, flush=True)
             print(f"{time.strftime('%H:%M:%S')} {args.network}: {name}", flush=True)
-
-
-def prepare(protocol: Protocol, args, memory: str):
-    """Make, or find again, what detectors learn from and are judged by."""
-    network = args.network
-    attack_set, evading_set = (
-        joblib.Memory(memory, verbose=0).cache(make, ignore=["protocol", "X", "y"])
-        for make in (attacked, evading)
-    )
-    parts = {"fit": protocol.fit, "test": protocol.test}
-    sets: dict[str, dict[str, AdversarialSet]] = {
-        part: {
-            name: first(
-                args.limit,
-                attack_set(network, part, name, protocol, split.X, split.y),
-            )
-            for name in attacks(protocol.model, network)
-        }
-        for part, split in parts.items()
-    }
-    any_set = next(iter(sets["fit"].values()))
-    training = Training(
-        protocol.reference,
-        Split(any_set.clean, any_set.clean_label),
-        noisy(sets["fit"], seed=0),
-        sets["fit"],
-    )
-    if not args.adaptive:
-        return training, sets["test"]
-    test = protocol.test
-    return training, {
-        name: first(args.limit, evading_set(network, name, protocol, test.X, test.y))
-        for name in ADAPTIVE
-    }
-
-
-def first(limit: int | None, images: AdversarialSet) -> AdversarialSet:
-    """Keep the first clean images, and what was made of them."""
-    rows = images.source < (limit or len(images.clean))
-    return AdversarialSet(
-        clean=images.clean[:limit],
-        clean_label=images.clean_label[:limit],
-        adversarial=images.adversarial[rows],
-        original_label=images.original_label[rows],
-        predicted_label=images.predicted_label[rows],
-        source=images.source[rows],
-    )
-
-
-def attacked(
-    network: str,
-    part: str,
-    name: str,
-    protocol: Protocol,
-    X: np.ndarray,
-    y: np.ndarray,
-) -> AdversarialSet:
-    """Run one attack; `part` is there to be looked up by."""
-    attack = attacks(protocol.model, network)[name]
-    return make_adversarial_set(protocol.model, attack, X, y, batch_size=128)
-
-
-def evading(
-    network: str, name: str, protocol: Protocol, X: np.ndarray, y: np.ndarray
-) -> AdversarialSet:
-    """Run one attack that knows the default detector."""
-    attack = adaptive_attacks(protocol)[name]
-    return make_adversarial_set(protocol.model, attack, X, y, batch_size=32)
-
-
-def noisy(sets: dict[str, AdversarialSet], seed: int) -> dict[str, np.ndarray]:
-    """Add noise of the norms of some attacks to the clean images."""
-    return {
-        name: same_norm_noise(images.clean, images.control_norms, random_state=seed)
-        for name, images in sets.items()
-        if name.startswith(CONTROLS)
-    }
 
 
 def measure(detector, protocol: Protocol, training: Training, test):
@@ -214,12 +130,6 @@ def of_attack(detector, name, images, clean_scores, limit):
         cell["relabelled"] = metrics.share(right)
         cell["guarded_accuracy"] = metrics.share(right & (scores > limit))
     return cell
-
-
-def threshold(scores: np.ndarray, fpr: float) -> float:
-    """Return the conformal threshold: a new clean score is above it with prob. fpr."""
-    k = int(np.ceil((len(scores) + 1) * (1 - fpr)))
-    return float(np.sort(scores)[k - 1]) if k <= len(scores) else np.inf
 
 
 def cost(detector, model, X: np.ndarray) -> dict[str, float]:

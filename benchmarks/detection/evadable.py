@@ -1,0 +1,175 @@
+"""The learned model, and what an attacker who knows it differentiates instead.
+
+Its trees have no gradient. So the attacker has a smooth network learn the model's own
+scores from features that do: the largest curvatures at three scales, the largest mean
+decreases of a margin at six, and the distance to the nearest boundary to first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from detectors import LAPLACIAN_STEPS, Features, Learned
+from differentiable import Laplacian, Nearness
+from protocol import BUDGETS, Protocol, development_images, load_protocol
+from sets import learned_from, memory_of, threshold
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from curvdetect import CurvatureFeaturizer
+from curvdetect.attacks import (
+    CurvatureScore,
+    MinimalNormAttack,
+    NeighbourhoodMarginAttack,
+    pgd,
+    same_norm_noise,
+)
+
+__all__ = ["learned_model"]
+
+#: The attacker's own images, that neither the model nor its threshold has seen, and
+#: the last of them on which the attacker's network is tried.
+N_OWN, N_TRIED = 700, 200
+#: Scores are log-odds; beyond this they are all the same to the attacker.
+LARGEST = 8.0
+N_LARGEST = 3
+
+
+class Differentiable:
+    """Features of images that a gradient goes through."""
+
+    def __init__(self, features: Features) -> None:
+        known = features.featurizer
+        curvatures = CurvatureFeaturizer(
+            known.model, step=known.step, random_state=known.random_state
+        ).fit(np.zeros((2, *known.input_shape_), np.float32))
+        np.testing.assert_array_equal(curvatures.directions_, known.directions_)
+        directions = torch.from_numpy(known.directions_)
+        self.parts = [
+            CurvatureScore(curvatures, n_largest=N_LARGEST),
+            Laplacian(known.model_, directions, LAPLACIAN_STEPS),
+            Nearness(known.model_),
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        columns = torch.cat([part(x) for part in self.parts], dim=1)
+        # Where there is no boundary: no curvature.
+        return columns.where(columns.abs() < 1e3, 0)
+
+    def of_all(self, X: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            parts = [self(part).numpy() for part in torch.from_numpy(X).split(64)]
+        return np.concatenate(parts)
+
+
+class Surrogate:
+    """A smooth network that was taught the scores of a detector.
+
+    Attributes
+    ----------
+    r2 : float
+        Of its scores on images that it did not learn from.
+    """
+
+    def __init__(self, features: Differentiable) -> None:
+        self.features = features
+
+    def fit(
+        self, sets: list[np.ndarray], score: Callable[[np.ndarray], np.ndarray]
+    ) -> Surrogate:
+        """Learn scores of some sets, each made from the same images in that order."""
+        scale = StandardScaler()
+        network = MLPRegressor(
+            hidden_layer_sizes=(64, 64), early_stopping=True, random_state=0
+        )
+        pipeline = make_pipeline(scale, network)
+        tables = [
+            (self.features.of_all(X), score(X).clip(-LARGEST, LARGEST)) for X in sets
+        ]
+        pipeline.fit(*_joined([(F[:-N_TRIED], y[:-N_TRIED]) for F, y in tables]))
+        self.r2 = pipeline.score(
+            *_joined([(F[-N_TRIED:], y[-N_TRIED:]) for F, y in tables])
+        )
+        self.mean, self.scale = (
+            torch.tensor(v, dtype=torch.float32) for v in (scale.mean_, scale.scale_)
+        )
+        self.layers = [
+            tuple(torch.tensor(v, dtype=torch.float32) for v in layer)
+            for layer in zip(network.coefs_, network.intercepts_, strict=True)
+        ]
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return scores, (n, 1), with a gradient."""
+        out = (self.features(x) - self.mean) / self.scale
+        for weights, bias in self.layers[:-1]:
+            out = (out @ weights + bias).relu()
+        weights, bias = self.layers[-1]
+        return out @ weights + bias
+
+
+def learned_model(
+    network: str, cache: str, data_dir: str | None
+) -> tuple[Callable, Surrogate, dict[float, np.ndarray]]:
+    """Return the learned model's scores, the attacker's, and thresholds.
+
+    The model, what it learns from and what sets its thresholds are the detection
+    benchmark's.
+    """
+    protocol = load_protocol(network, data_dir)
+    memory = memory_of(cache, network)
+    features = Features(protocol.model, memory)
+    detector = Learned(features).fit(learned_from(protocol, memory))
+    calibration = protocol.calibration
+    right = protocol.model.predict(calibration.X) == calibration.y
+    clean = detector.score(calibration.X[right])
+    limits = {
+        fpr: np.array([threshold(clean, fpr)], np.float32) for fpr in (0.01, 0.05)
+    }
+    if max(abs(limit) for limit in limits.values()) >= LARGEST:
+        raise ValueError(f"the attacker's network does not tell scores near {limits}")
+    with features.not_looked_up():
+        sets = attackers_sets(protocol, data_dir)
+        surrogate = Surrogate(Differentiable(features)).fit(sets, detector.score)
+    print(f"surrogate: R2 {surrogate.r2:.2f}, thresholds {limits}", flush=True)
+
+    def scores(x: Tensor) -> Tensor:
+        with features.not_looked_up():  # no attack asks for the same image twice
+            return torch.from_numpy(detector.score(x.numpy()))[:, None]
+
+    return scores, surrogate, limits
+
+
+def attackers_sets(protocol: Protocol, data_dir: str | None) -> list[np.ndarray]:
+    """Return the attacker's images: as they are, attacked in some ways, and noisy."""
+    model, eps = protocol.model, min(BUDGETS[protocol.network]) / 255
+    X, y = development_images(protocol.network, data_dir)
+    X, y = X[2000 : 2000 + N_OWN], y[2000 : 2000 + N_OWN]
+    x, label = torch.from_numpy(X), torch.from_numpy(y)
+    attacks = [
+        pgd(model, eps=eps),
+        pgd(model, eps=2 * eps),
+        MinimalNormAttack(model, factor=1.2),
+        MinimalNormAttack(model, factor=1.6),
+        NeighbourhoodMarginAttack(model, eps=eps, radius=3.0, steps=10),
+    ]
+    torch.manual_seed(0)  # PGD starts at random
+    attacked = [
+        torch.cat(
+            [
+                attack(*pair).detach()
+                for pair in zip(x.split(100), label.split(100), strict=True)
+            ]
+        ).numpy()
+        for attack in attacks
+    ]
+    norms = np.linalg.norm((attacked[0] - X).reshape(len(X), -1), axis=1)
+    return [X, same_norm_noise(X, norms, random_state=2), *attacked]
+
+
+def _joined(tables: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(columns) for columns in zip(*tables, strict=True))
