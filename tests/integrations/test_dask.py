@@ -100,6 +100,7 @@ def test_blocks_of_unknown_size(fitted, images):
         (None, None, 0),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")
 def test_a_worker_says_that_malloc_makes_it_slow(
     trim, mapped, said, fitted, images, monkeypatch, caplog
 ):
