@@ -80,6 +80,20 @@ def same_features(model, X, settings):
         assert_array_equal(refit.fit_transform(X), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_gpu_gives_the_same(name, model, images):
+    X = images[0]
+    featurizer = CurvatureFeaturizer(model, random_state=0, **SETTINGS[name]).fit(X)
+    expected = featurizer.transform(X)
+    model.module.to("cuda")
+    found = featurizer.transform(X)
+    assert_array_equal(np.isnan(found), np.isnan(expected))
+    # Rounding may lead a few searches to the other side of a kink.
+    near = np.isclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True)
+    assert near.mean() > 0.98
+
+
 @pytest.mark.parametrize("n_images", [10, 40])
 def test_how_often_a_batch_waits(n_images, model, images):
     X = images[0][:n_images]
