@@ -20,6 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,10 @@ def main() -> None:
 
     model, calibration, x, label = load(args)
     of = detectors(model, calibration)
-    if args.cache and (args.detectors is None or "learned" in args.detectors):
+    if args.cache:
         if args.weights or args.network == "cifar10":
             parser.error("--cache is for the LeNets as shipped")
-        of["learned"] = learned(args)
+        of["learned"] = lambda: learned(args)
     results = {
         "network": args.network,
         "weights": Path(args.weights).name if args.weights else "as shipped",
@@ -106,10 +107,9 @@ def main() -> None:
             parser.error(f"{args.out} has other settings; remove it, or give the same")
         results = known
     if not args.cost_only and "budgets" not in results:
-        results["budgets"] = within_budgets(
-            model, args, of["default"], calibration, x, label
-        )
-        results["by_steps"] = by_steps(model, args, of["default"], x, label)
+        default = of["default"]()
+        results["budgets"] = within_budgets(model, args, default, calibration, x, label)
+        results["by_steps"] = by_steps(model, args, default, x, label)
         args.out.write_text(json.dumps(results, indent=2) + "\n")
     with model.evaluating():
         smallest = adversarial_perturbation(
@@ -117,13 +117,11 @@ def main() -> None:
         ).norms
     results["median_norm_to_fool"] = float(smallest.median())
     results.setdefault("evasion", {})
-    for name, detector in of.items():
+    for name, make in of.items():
         left_out = args.detectors is not None and name not in args.detectors
         if left_out or name in results["evasion"]:
             continue
-        results["evasion"][name] = evasion_cost(
-            model, args, detector, x, label, smallest
-        )
+        results["evasion"][name] = evasion_cost(model, args, make(), x, label, smallest)
         print(name, results["evasion"][name], flush=True)
         args.out.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -146,8 +144,8 @@ def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
 # Detectors ------------------------------------------------------------------
 
 
-def detectors(model: TorchModel, clean: Tensor) -> dict[str, Detector]:
-    """Return the default, and what might be harder to evade."""
+def detectors(model: TorchModel, clean: Tensor) -> dict[str, Callable[[], Detector]]:
+    """Return what makes the default, and what might be harder to evade."""
     one = CurvatureFeaturizer(model, random_state=0).fit(clean)
     scale = one.step_
     three = CurvatureFeaturizer(
@@ -175,13 +173,15 @@ def detectors(model: TorchModel, clean: Tensor) -> dict[str, Detector]:
         "three scales and laplacian": (with_laplacian, with_laplacian),
         "three scales and distance": (with_distance, with_distance),
     }
-    nothing = Detector(no_score, no_score, {0.05: np.array([np.inf], np.float32)})
-    found = {"no detector": nothing}
-    for name, (scores, of_attacker) in ways.items():
+
+    def made(scores: Callable, of_attacker: Callable) -> Detector:
         values = in_batches(scores, clean)
-        levels = {fpr: thresholds(values, fpr) for fpr in (0.01, 0.05)}
-        found[name] = Detector(scores, of_attacker, levels)
-    return found
+        limits = {fpr: thresholds(values, fpr) for fpr in (0.01, 0.05)}
+        return Detector(scores, of_attacker, limits)
+
+    nothing = Detector(no_score, no_score, {0.05: np.array([np.inf], np.float32)})
+    makers = {name: partial(made, *way) for name, way in ways.items()}
+    return {"no detector": lambda: nothing, **makers}
 
 
 def learned(args) -> Detector:

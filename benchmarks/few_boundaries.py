@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cost import FEW
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel, metrics
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, pgd
@@ -27,7 +28,6 @@ from curvdetect.networks import trained_model
 
 EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
 IMAGES = slice(2000, 2150)
-FEW = {"n_boundaries": 3, "n_curved": 2, "n_directions": 3}
 SETTINGS = {
     "256 directions": {"n_directions": 256, "tol": 1e-4, "random_state": 0},
     "default": {"random_state": 0},

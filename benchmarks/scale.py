@@ -101,6 +101,7 @@ def workers() -> list[dict]:
 
 
 def images_per_second(X: np.ndarray, n_workers: int, malloc: str) -> float:
+    """Return the speed of so many workers; of this process, without dask, for none."""
     model = trained_model("fashion-mnist")
     featurizer = CurvatureFeaturizer(model, step=0.4, random_state=0).fit(X[:100])
     X = X[:N_IMAGES]

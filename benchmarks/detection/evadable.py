@@ -13,8 +13,14 @@ import numpy as np
 import torch
 from detectors import LAPLACIAN_STEPS, Features, Learned
 from differentiable import Laplacian, Nearness
-from protocol import BUDGETS, Protocol, development_images, load_protocol
-from sets import learned_from, memory_of, threshold
+from protocol import (
+    BUDGETS,
+    Protocol,
+    development_images,
+    load_protocol,
+    thresholds,
+)
+from sets import learned_from, memory_of
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,9 +37,9 @@ from curvdetect.attacks import (
 
 __all__ = ["learned_model"]
 
-#: The attacker's own images, that neither the model nor its threshold has seen, and
-#: the last of them on which the attacker's network is tried.
-N_OWN, N_TRIED = 700, 200
+#: The attacker's own development images, behind those that the model and its threshold
+#: have seen, and how many of them, the last, the attacker's network is tried on.
+OWN, N_TRIED = slice(2000, 2700), 200
 #: Scores are log-odds; beyond this they are all the same to the attacker.
 LARGEST = 8.0
 N_LARGEST = 3
@@ -124,23 +130,19 @@ def learned_model(
     memory = memory_of(cache, network)
     features = Features(protocol.model, memory)
     detector = Learned(features).fit(learned_from(protocol, memory))
-    calibration = protocol.calibration
-    right = protocol.model.predict(calibration.X) == calibration.y
-    clean = detector.score(calibration.X[right])
-    limits = {
-        fpr: np.array([threshold(clean, fpr)], np.float32) for fpr in (0.01, 0.05)
-    }
-    if max(abs(limit) for limit in limits.values()) >= LARGEST:
-        raise ValueError(f"the attacker's network does not tell scores near {limits}")
+    found, _ = thresholds(protocol, detector.score)
+    if max(map(abs, found.values())) >= LARGEST:
+        raise ValueError(f"the attacker's network does not tell scores near {found}")
     with features.not_looked_up():
         sets = attackers_sets(protocol, data_dir)
         surrogate = Surrogate(Differentiable(features)).fit(sets, detector.score)
-    print(f"surrogate: R2 {surrogate.r2:.2f}, thresholds {limits}", flush=True)
+    print(f"surrogate: R2 {surrogate.r2:.2f}, thresholds {found}", flush=True)
 
     def scores(x: Tensor) -> Tensor:
         with features.not_looked_up():  # no attack asks for the same image twice
             return torch.from_numpy(detector.score(x.numpy()))[:, None]
 
+    limits = {fpr: np.array([limit], np.float32) for fpr, limit in found.items()}
     return scores, surrogate, limits
 
 
@@ -148,7 +150,7 @@ def attackers_sets(protocol: Protocol, data_dir: str | None) -> list[np.ndarray]
     """Return the attacker's images: as they are, attacked in some ways, and noisy."""
     model, eps = protocol.model, min(BUDGETS[protocol.network]) / 255
     X, y = development_images(protocol.network, data_dir)
-    X, y = X[2000 : 2000 + N_OWN], y[2000 : 2000 + N_OWN]
+    X, y = X[OWN], y[OWN]
     x, label = torch.from_numpy(X), torch.from_numpy(y)
     attacks = [
         pgd(model, eps=eps),

@@ -125,6 +125,22 @@ def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     return dict(zip(ADAPTIVE, (neighbourhood, orthogonal), strict=True))
 
 
+def thresholds(
+    protocol: Protocol, score: Callable[[np.ndarray], np.ndarray]
+) -> tuple[dict[float, float], int]:
+    """Return thresholds at 1 and 5 % false positives, and from how many images."""
+    images = protocol.calibration
+    right = protocol.model.predict(images.X) == images.y
+    clean = score(images.X[right])
+    return {fpr: _conformal(clean, fpr) for fpr in (0.01, 0.05)}, len(clean)
+
+
+def _conformal(scores: np.ndarray, fpr: float) -> float:
+    """Return the conformal threshold: a new clean score is above it with prob. fpr."""
+    k = int(np.ceil((len(scores) + 1) * (1 - fpr)))
+    return float(np.sort(scores)[k - 1]) if k <= len(scores) else np.inf
+
+
 def _within(attack: Callable) -> Callable:
     """Keep images inside the bounds, where CW's change of variables can move them."""
     return lambda images, labels: attack(images.clamp(1e-3, 1 - 1e-3), labels)

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectors import Training, detectors
-from protocol import ADAPTIVE, Protocol, Split, attacks, load_protocol
-from sets import judged_by, learned_from, memory_of, noisy, threshold
+from protocol import ADAPTIVE, Protocol, Split, attacks, load_protocol, thresholds
+from sets import judged_by, learned_from, memory_of, noisy
 
 from curvdetect import metrics
 
@@ -80,32 +80,27 @@ def measure(detector, protocol: Protocol, training: Training, test):
     """Yield a cell for each attack, one for clean and noisy images, one for cost."""
     model = protocol.model
     detector.fit(training)
-    calibration = protocol.calibration
-    right = model.predict(calibration.X) == calibration.y
-    thresholds = {
-        fpr: threshold(detector.score(calibration.X[right]), fpr)
-        for fpr in (0.01, 0.05)
-    }
+    limits, n_calibration = thresholds(protocol, detector.score)
     clean = next(iter(test.values())).clean
     clean_scores = detector.score(clean)
     for name, images in test.items():
         if not len(images.adversarial):
             continue
-        yield of_attack(detector, name, images, clean_scores, thresholds[0.05])
+        yield of_attack(detector, name, images, clean_scores, limits[0.05])
     if set(test) <= set(ADAPTIVE):
         return
     noise = {
-        f"noise as long as {name}": metrics.share(detector.score(X) > thresholds[0.05])
+        f"noise as long as {name}": metrics.share(detector.score(X) > limits[0.05])
         for name, X in noisy(test, seed=1).items()  # other noise than was learned
     }
     yield {
         "attack": "none",
         "n_reference": len(training.reference.X),
         "n_fit": len(training.clean.X),
-        "n_calibration": int(right.sum()),
+        "n_calibration": n_calibration,
         "n_clean": len(clean),
-        "flagged_at_1%": metrics.share(clean_scores > thresholds[0.01]),
-        "flagged_at_5%": metrics.share(clean_scores > thresholds[0.05]),
+        "flagged_at_1%": metrics.share(clean_scores > limits[0.01]),
+        "flagged_at_5%": metrics.share(clean_scores > limits[0.05]),
         **noise,
     }
     yield {"attack": "cost", **cost(detector, model, clean[:N_TIMED])}

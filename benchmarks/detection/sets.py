@@ -11,7 +11,7 @@ from protocol import ADAPTIVE, Protocol, Split, adaptive_attacks, attacks
 
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, same_norm_noise
 
-__all__ = ["judged_by", "learned_from", "memory_of", "noisy", "threshold"]
+__all__ = ["judged_by", "learned_from", "memory_of", "noisy"]
 
 #: Noise as long as the perturbations of these attacks: the control.
 CONTROLS = ("PGD", "minimal norm x 1.02", "minimal norm x 2")
@@ -108,9 +108,3 @@ def noisy(sets: dict[str, AdversarialSet], seed: int) -> dict[str, np.ndarray]:
         for name, images in sets.items()
         if name.startswith(CONTROLS)
     }
-
-
-def threshold(scores: np.ndarray, fpr: float) -> float:
-    """Return the conformal threshold: a new clean score is above it with prob. fpr."""
-    k = int(np.ceil((len(scores) + 1) * (1 - fpr)))
-    return float(np.sort(scores)[k - 1]) if k <= len(scores) else np.inf
