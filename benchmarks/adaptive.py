@@ -28,18 +28,19 @@ import torch
 from differentiable import Laplacian, Nearness
 from torch import Tensor
 
-from curvdetect import CurvatureFeaturizer, TorchModel, metrics
-from curvdetect.attacks import (
+from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect.attacks import pgd
+from curvdetect.evasion import (
     CurvatureScore,
     EvasionAttack,
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
     minimal_evasion,
-    pgd,
 )
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import adversarial_perturbation
-from curvdetect.networks import trained_model
+from curvdetect.study import metrics
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 EPS = {"mnist": 50 / 255, "fashion-mnist": 16 / 255, "cifar10": 2 / 255}
 BUDGETS = (0.5, 1, 2, 4)

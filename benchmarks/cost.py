@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curvdetect import CurvatureFeaturizer, TorchModel, metrics
+from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import make_adversarial_set, pgd
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_dataset
-from curvdetect.networks import trained_model
-from curvdetect.reproduce import goldman_features
+from curvdetect.network import nearest_boundaries
+from curvdetect.report.reproduce import goldman_features
+from curvdetect.study import metrics
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 EPS = {"LeNet": 16 / 255, "ResNet-20": 2 / 255}
 NETWORKS = (*EPS, "EfficientNet-Lite0")

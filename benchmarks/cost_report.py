@@ -78,7 +78,7 @@ is warned of.
 SCALE = """
 ## Many images
 
-`python benchmarks/scale.py`. `curvdetect.shards.transform_in_shards` keeps features on
+`python benchmarks/scale.py`. `curvdetect.storage.transform_in_shards` keeps features on
 disk, and goes on where it was interrupted; its peak memory, above that before it began,
 on Fashion-MNIST images in a memory-mapped array:
 

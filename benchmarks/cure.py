@@ -24,17 +24,17 @@ from robustness import rounded
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import (
     adversarial_perturbation,
     hessian_eigenvalues,
     mean_curvature,
     principal_curvatures,
 )
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
 from curvdetect.plotting import ProfileComparisonDisplay
-from curvdetect.training import (
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
+from curvdetect.study.training import (
     CURE,
     AdversarialTraining,
     CrossEntropy,

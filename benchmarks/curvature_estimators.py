@@ -21,11 +21,11 @@ import torch
 from curvature_profile import smoothed
 
 from curvdetect import TorchModel
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import mean_curvature, principal_curvatures
 from curvdetect.geometry._operators import Operator
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 N_IMAGES, N_DRAWS = 8, 20
 N_PRODUCTS = (8, 16, 32, 64, 128)

@@ -25,8 +25,6 @@ import torch
 from torch import nn
 
 from curvdetect import TorchModel
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import (
     curvature_in_subspace,
     hessian_eigenvalues,
@@ -38,8 +36,10 @@ from curvdetect.geometry import (
     random_subspace,
     shared_subspace,
 )
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
 from curvdetect.plotting import BoundarySectionDisplay, CurvatureProfileDisplay
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 N_IMAGES = 40
 REPORT_STEP = 0.1

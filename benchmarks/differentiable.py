@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from curvdetect.geometry._nearest_classes import nearest_classes
-from curvdetect.model import TorchModel
+from curvdetect.network import TorchModel
 
 
 class Laplacian:

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from cost import FEW
 
-from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel, metrics
+from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, pgd
-from curvdetect.datasets import load_dataset
-from curvdetect.networks import trained_model
+from curvdetect.study import metrics
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
 IMAGES = slice(2000, 2150)

@@ -24,7 +24,6 @@ from curvdetect import (
     CurvatureFeaturizer,
     CurvatureRelabeler,
     CurvatureThresholdDetector,
-    metrics,
 )
 from curvdetect.attacks import (
     MinimalNormAttack,
@@ -32,8 +31,9 @@ from curvdetect.attacks import (
     pgd,
     same_norm_noise,
 )
-from curvdetect.datasets import load_dataset
-from curvdetect.networks import trained_model
+from curvdetect.study import metrics
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
 TARGET_FPR = 0.05

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from tqdm import trange
 
-from curvdetect.datasets import load_dataset
-from curvdetect.networks import LeNet
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import LeNet
 
 ASSETS = Path(__file__).parents[1] / "curvdetect" / "assets"
 N_DEVELOPMENT = 5_000

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from curvdetect import TorchModel
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import (
     PairwiseMargin,
     margin_value_and_gradient,
     mean_curvature,
     random_directions,
 )
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 DATASETS = ("fashion-mnist", "mnist", "cifar10")

@@ -23,8 +23,6 @@ import numpy as np
 import torch
 import torchattacks
 
-from curvdetect import metrics
-from curvdetect.datasets import load_dataset
 from curvdetect.geometry import (
     adversarial_perturbation,
     convex_combinations,
@@ -35,12 +33,14 @@ from curvdetect.geometry import (
     smallest_universal_perturbation,
     universal_perturbation,
 )
-from curvdetect.networks import trained_model
 from curvdetect.plotting import (
     FoolingRateDisplay,
     RegionPathDisplay,
     RobustnessDisplay,
 )
+from curvdetect.study import metrics
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 TARGET_RATE = 0.9
 #: Images for norms, to learn universal perturbations from, to judge them by; and steps.

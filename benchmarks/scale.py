@@ -26,10 +26,10 @@ import torch
 from distributed import Client, LocalCluster
 
 from curvdetect import CurvatureFeaturizer
-from curvdetect.datasets import load_dataset
 from curvdetect.integrations.dask import transform
-from curvdetect.networks import trained_model
-from curvdetect.shards import transform_in_shards
+from curvdetect.storage import transform_in_shards
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 SIZES = (10_000, 100_000)
 #: A cheap feature: what is measured makes no difference to how memory grows.

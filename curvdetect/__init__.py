@@ -7,12 +7,16 @@ recovers the label they had; `GuardedClassifier` is all three in one, and
 :mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
 """
 
-from curvdetect.detector import CurvatureThresholdDetector
-from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.guard import Assessment, GuardedClassifier
-from curvdetect.model import TorchModel
-from curvdetect.relabeler import CurvatureRelabeler
-from curvdetect.serving import CurvatureGuard, Guarded
+from curvdetect.estimators import (
+    Assessment,
+    CurvatureFeaturizer,
+    CurvatureGuard,
+    CurvatureRelabeler,
+    CurvatureThresholdDetector,
+    Guarded,
+    GuardedClassifier,
+)
+from curvdetect.network import TorchModel
 
 __version__ = "0.1.0"
 

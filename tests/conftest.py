@@ -17,8 +17,8 @@ import torch
 from hypothesis import settings
 
 from curvdetect import TorchModel
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 matplotlib.use("Agg")
 settings.register_profile("here", deadline=None, max_examples=50)

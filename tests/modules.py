@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from curvdetect.networks import load_lenet
+from curvdetect.study.networks import load_lenet
 
 
 class AnyWidth(nn.Module):

@@ -10,16 +10,15 @@ from curvdetect import (
     GuardedClassifier,
     TorchModel,
 )
-from curvdetect.attacks import (
+from curvdetect.attacks import make_adversarial_set, pgd
+from curvdetect.evasion import (
     CurvatureScore,
     EvasionAttack,
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
-    make_adversarial_set,
     minimal_evasion,
-    pgd,
 )
-from curvdetect.attacks._adaptive import _without
+from curvdetect.evasion._adaptive import _without
 from modules import Returns
 
 

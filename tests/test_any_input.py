@@ -21,7 +21,7 @@ from curvdetect import (
     GuardedClassifier,
     TorchModel,
 )
-from curvdetect.images import read_picture
+from curvdetect.storage import read_picture
 from modules import AnyWidth
 
 DTYPES = ["f2", "f4", "f8", ">f4", "i1", "i8", "u1", "u4", "?", "c8", "U2", "O"]

@@ -22,9 +22,9 @@ from curvdetect import (
     TorchModel,
     cli,
 )
-from curvdetect.loading import load_exported
-from curvdetect.networks import LeNet, load_lenet
-from curvdetect.persistence import load, save
+from curvdetect.network import load_exported
+from curvdetect.storage import load, save
+from curvdetect.study.networks import LeNet, load_lenet
 from modules import Returns
 
 
@@ -71,7 +71,7 @@ class World:
     def command(self, name, **options):
         """Run a command; the options that are not given are right."""
         right = {
-            "model": "curvdetect.networks:LeNet",
+            "model": "curvdetect.study.networks:LeNet",
             "images": self.file("x.npy", self.X[:12]),
         }
         if name == "score":
@@ -488,7 +488,10 @@ FILES = {
 FIT = {
     "no colon": ({"model": "net"}, "model must be package.module:factory or a .pt2"),
     "no package": ({"model": "nowhere:make"}, "model: cannot find nowhere:make"),
-    "no function": ({"model": "curvdetect.networks:Nothing"}, "model: cannot find"),
+    "no function": (
+        {"model": "curvdetect.study.networks:Nothing"},
+        "model: cannot find",
+    ),
     "no network": (
         {"model": "test_bad_inputs:not_a_network"},
         "must give a torch.nn.Module; test_bad_inputs:not_a_network gave str",
@@ -552,7 +555,7 @@ SCORE = {
     "a folder": ({"out": "."}, "out must be a file; . is a folder"),
     "no folder": ({"out": "nowhere/x.csv"}, "out: there is no folder nowhere"),
     "no guard": ({"guard": "nowhere.skops"}, "nowhere.skops"),
-    "a picture": ({"guard": b"\x89PNG"}, "a file that curvdetect.persistence.save"),
+    "a picture": ({"guard": b"\x89PNG"}, "a file that curvdetect.storage.save"),
 }
 
 PROFILE = {

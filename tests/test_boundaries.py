@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from curvdetect import TorchModel
-from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import find_boundary, margin_value
+from curvdetect.network import nearest_boundaries
 from modules import Returns
 
 

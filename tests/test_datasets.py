@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from curvdetect import _extras, datasets
+from curvdetect._base import extras
+from curvdetect.study import datasets
 
 
 def write_idx(path, values):
@@ -70,4 +71,4 @@ def test_environment_variable(monkeypatch, tmp_path):
 
 def test_a_missing_extra_is_named():
     with pytest.raises(ImportError, match=r"pip install 'curvdetect\[plot\]'"):
-        _extras.require("a_module_that_does_not_exist", extra="plot")
+        extras.require("a_module_that_does_not_exist", extra="plot")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import curvdetect
-from curvdetect import cli, datasets
+from curvdetect import cli
+from curvdetect.study import datasets
 
 DATA = os.environ.get("CURVDETECT_DATA")
 

@@ -13,8 +13,8 @@ from curvdetect import (
     TorchModel,
     geometry,
 )
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.networks import load_lenet
+from curvdetect.network import nearest_boundaries
+from curvdetect.study.networks import load_lenet
 from modules import smooth_lenet
 
 SETTINGS = {

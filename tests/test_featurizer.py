@@ -9,7 +9,7 @@ from sklearn.base import clone
 from torch import nn
 
 from curvdetect import CurvatureFeaturizer, TorchModel
-from curvdetect.networks import LeNet
+from curvdetect.study.networks import LeNet
 from modules import AnyWidth, Returns, SmoothNet
 
 

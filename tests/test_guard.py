@@ -17,7 +17,7 @@ from curvdetect import (
     TorchModel,
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
+from curvdetect.study.datasets import load_fashion_mnist_sample
 from modules import Returns
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from curvdetect import CurvatureFeaturizer, metrics
+from curvdetect import CurvatureFeaturizer
+from curvdetect.study import metrics
 
 
 def test_auroc_is_scikit_learns(rng):

@@ -15,7 +15,7 @@ from torch import nn
 
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.geometry import margin_gradient
-from curvdetect.networks import LeNet, load_lenet
+from curvdetect.study.networks import LeNet, load_lenet
 from modules import AnyWidth, Returns, SmoothNet
 
 
@@ -275,7 +275,7 @@ def test_hash_changes_with_a_weight_and_with_a_setting(model, lenet):
 def test_hash_is_the_same_in_another_process(model):
     code = (
         "import joblib; from curvdetect import TorchModel; "
-        "from curvdetect.networks import load_lenet; "
+        "from curvdetect.study.networks import load_lenet; "
         "print(joblib.hash(TorchModel(load_lenet('fashion-mnist'), "
         "input_shape=(1, 28, 28))))"
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from curvdetect.datasets import load_dataset, load_fashion_mnist_sample
-from curvdetect.networks import LeNet, ResNet20, load_lenet, trained_model
+from curvdetect.study.datasets import load_dataset, load_fashion_mnist_sample
+from curvdetect.study.networks import LeNet, ResNet20, load_lenet, trained_model
 
 DATA = os.environ.get("CURVDETECT_DATA")
 

@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 
 from curvdetect import GuardedClassifier, TorchModel, cli
-from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import principal_curvatures
-from curvdetect.images import read_images
-from curvdetect.networks import LeNet, load_lenet
-from curvdetect.persistence import load, save
+from curvdetect.network import nearest_boundaries
+from curvdetect.storage import load, read_images, save
+from curvdetect.study.networks import LeNet, load_lenet
 
-MODEL = "curvdetect.networks:LeNet"
+MODEL = "curvdetect.study.networks:LeNet"
 SHAPE = ["--input-shape", "1,28,28"]
 
 

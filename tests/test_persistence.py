@@ -18,10 +18,9 @@ from curvdetect import (
     CurvatureThresholdDetector,
     GuardedClassifier,
     TorchModel,
-    persistence,
 )
-from curvdetect.networks import LeNet
-from curvdetect.persistence import load, save
+from curvdetect.storage import guards, load, save
+from curvdetect.study.networks import LeNet
 
 
 @pytest.fixture
@@ -85,8 +84,8 @@ def test_another_process_reads_it(model, images, path, tmp_path):
     np.save(tmp_path / "X.npy", images[0][:5])
     code = (
         "import numpy as np\n"
-        "from curvdetect.networks import LeNet\n"
-        "from curvdetect.persistence import load\n"
+        "from curvdetect.study.networks import LeNet\n"
+        "from curvdetect.storage import load\n"
         f"guard = load({str(path)!r}, LeNet())\n"
         f"print(guard.predict(np.load({str(tmp_path / 'X.npy')!r})).tolist())\n"
     )
@@ -134,9 +133,7 @@ def test_no_cache_comes_out_of_a_file(model, images, path, tmp_path, monkeypatch
     ).fit(*images)
     save(make_pipeline(guard, memory=str(tmp_path / "cache")), path)
     # A file that was written to hold one all the same.
-    monkeypatch.setattr(
-        persistence, "_changed", without_forgetting(persistence._changed)
-    )
+    monkeypatch.setattr(guards, "_changed", without_forgetting(guards._changed))
     save(make_pipeline(guard, memory=str(tmp_path / "cache")), tmp_path / "evil.skops")
     monkeypatch.undo()
     for file in (path, tmp_path / "evil.skops"):
@@ -161,7 +158,7 @@ def without_forgetting(changed):
 )
 def test_other_contents_are_refused(content, path):
     skops.io.dump(content, path)
-    with pytest.raises(ValueError, match="a file that curvdetect.persistence.save"):
+    with pytest.raises(ValueError, match="a file that curvdetect.storage.save"):
         load(path)
 
 
@@ -178,7 +175,7 @@ def test_types_of_strangers_are_refused(path):
 
 
 def test_a_later_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(persistence, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 2)
     save(CurvatureRelabeler(), path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 2; this curvdetect reads up to 1"):

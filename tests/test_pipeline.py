@@ -16,7 +16,7 @@ from curvdetect import (
     TorchModel,
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.networks import load_lenet
+from curvdetect.study.networks import load_lenet
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def test_the_featurizers_own_cache_measures_each_image_once(
     """Test folds too: 2 settings x (every image in 2 folds), then the refit."""
     X, y, _ = attacked
     measured = []
-    measure = curvdetect.featurizer.measure
+    measure = curvdetect.estimators.featurizer.measure
 
     def counted(model, batch, probe):
         measured.append(len(batch))
         return measure(model, batch, probe)
 
-    monkeypatch.setattr(curvdetect.featurizer, "measure", counted)
+    monkeypatch.setattr(curvdetect.estimators.featurizer, "measure", counted)
     model = lenet if bare else TorchModel(lenet, input_shape=(1, 28, 28))
     featurizer = CurvatureFeaturizer(
         model, random_state=0, step=0.4, memory=str(tmp_path)

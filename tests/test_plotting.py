@@ -4,8 +4,8 @@ import torch
 from matplotlib.figure import Figure
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
-from curvdetect.boundaries import nearest_boundaries
 from curvdetect.geometry import principal_curvatures
+from curvdetect.network import nearest_boundaries
 from curvdetect.plotting import (
     AverageCurvatureDisplay,
     BoundarySectionDisplay,

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from curvdetect import cli, datasets
+from curvdetect import cli
 from curvdetect.geometry import goldman_curvature
-from curvdetect.reproduce import goldman_features
+from curvdetect.report.reproduce import goldman_features
+from curvdetect.study import datasets
 
 
 def test_reproduce_on_the_embedded_sample(tmp_path, capsys):

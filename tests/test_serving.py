@@ -15,8 +15,8 @@ from curvdetect import (
     GuardedClassifier,
     TorchModel,
 )
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import LeNet, load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import LeNet, load_lenet
 
 
 @pytest.fixture(scope="module")

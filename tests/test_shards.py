@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from curvdetect import CurvatureFeaturizer, metrics
-from curvdetect.networks import LeNet
-from curvdetect.shards import transform_in_shards
+from curvdetect import CurvatureFeaturizer
+from curvdetect.storage import transform_in_shards
+from curvdetect.study import metrics
+from curvdetect.study.networks import LeNet
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from curvdetect.datasets import load_digits
 from curvdetect.geometry import ClassLoss, hessian_eigenvalues
-from curvdetect.networks import LeNet
-from curvdetect.training import (
+from curvdetect.study.datasets import load_digits
+from curvdetect.study.networks import LeNet
+from curvdetect.study.training import (
     CURE,
     AdversarialTraining,
     CrossEntropy,

@@ -27,13 +27,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from curvdetect import CurvatureFeaturizer
-from curvdetect.attacks import (
-    CurvatureScore,
-    MinimalNormAttack,
-    NeighbourhoodMarginAttack,
-    pgd,
-    same_norm_noise,
-)
+from curvdetect.attacks import MinimalNormAttack, pgd, same_norm_noise
+from curvdetect.evasion import CurvatureScore, NeighbourhoodMarginAttack
 
 __all__ = ["learned_model"]
 

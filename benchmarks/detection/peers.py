@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from curvdetect import TorchModel
-from curvdetect.networks import LeNet, ResNet20
+from curvdetect.study.networks import LeNet, ResNet20
 
 N_EPOCHS = 20
 

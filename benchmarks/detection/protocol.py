@@ -9,15 +9,10 @@ import numpy as np
 import torchattacks
 
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
-from curvdetect.attacks import (
-    CurvatureScore,
-    EvasionAttack,
-    MinimalNormAttack,
-    NeighbourhoodMarginAttack,
-    pgd,
-)
-from curvdetect.datasets import load_dataset
-from curvdetect.networks import trained_model
+from curvdetect.attacks import MinimalNormAttack, pgd
+from curvdetect.evasion import CurvatureScore, EvasionAttack, NeighbourhoodMarginAttack
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
 
 #: L-infinity budgets, times 255: the report's, and two for CIFAR-10.
 BUDGETS = {"mnist": (50,), "fashion-mnist": (16,), "cifar10": (2, 8)}

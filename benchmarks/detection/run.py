@@ -25,7 +25,7 @@ from detectors import Training, detectors
 from protocol import ADAPTIVE, Protocol, Split, attacks, load_protocol, thresholds
 from sets import judged_by, learned_from, memory_of, noisy
 
-from curvdetect import metrics
+from curvdetect.study import metrics
 
 N_TIMED = 100
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvdetect._extras import require
-from curvdetect.model import TorchModel
+from curvdetect._base.extras import require
+from curvdetect.network import TorchModel
 
 __all__ = ["Attack", "from_art", "from_foolbox", "pgd"]
 

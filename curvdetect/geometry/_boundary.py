@@ -8,12 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_bounds
-from curvdetect.geometry._derivatives import (
-    margin_value,
-    margin_value_and_gradient,
-    per_row,
-)
+from curvdetect._base.checks import check_bounds
+from curvdetect._base.rows import per_row
+from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
 from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = ["Boundary", "find_boundary", "reach"]

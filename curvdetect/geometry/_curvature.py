@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_choice, check_positive
+from curvdetect._base.checks import check_choice, check_positive
 from curvdetect.geometry._derivatives import margin_value_and_gradient
 from curvdetect.geometry._directions import Householder, project_to_tangent
 from curvdetect.geometry._margins import Margin

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_count
+from curvdetect._base.rows import batches, dot
 from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = [
-    "batches",
     "check_differentiable",
     "hessian_product",
     "margin_gradient",
     "margin_value",
     "margin_value_and_gradient",
     "mean_decrease",
-    "per_row",
     "second_derivative",
     "warn_if_piecewise_linear",
 ]
-
-
-def batches(n: int, batch_size: int | None, device: torch.device) -> Iterator[Tensor]:
-    """Yield the positions 0 .. n-1 in runs of at most `batch_size`."""
-    if batch_size is not None:
-        check_count("batch_size", batch_size, alternative=" or None")
-    yield from torch.arange(n, device=device).split(batch_size or max(n, 1))
 
 
 @torch.no_grad()
@@ -176,7 +167,7 @@ def second_derivative(
         behind = margin_value(margin, z - step * v)
         return ((ahead - value) + (behind - value)) / step**2
     product = hessian_product(margin, z, v, method=method, step=step, gradient=gradient)
-    return _dot(product, v)
+    return dot(product, v)
 
 
 def hessian_product(
@@ -200,19 +191,9 @@ def hessian_product(
         if not gradient.requires_grad:  # the margin is affine: nothing left to differ
             return torch.zeros_like(z)
         (product,) = torch.autograd.grad(
-            _dot(gradient, v).sum(), leaf, allow_unused=True, materialize_grads=True
+            dot(gradient, v).sum(), leaf, allow_unused=True, materialize_grads=True
         )
     return product
-
-
-def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """Give a number per row the axes that multiply whole rows."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of every row."""
-    return (a * b).flatten(1).sum(1)
 
 
 @torch.no_grad()

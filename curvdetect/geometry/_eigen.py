@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._derivatives import batches
+from curvdetect._base.rows import batches
 from curvdetect.geometry._directions import random_directions
 from curvdetect.geometry._operators import Operator
 

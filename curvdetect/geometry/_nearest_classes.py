@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_labels
-from curvdetect.geometry._derivatives import batches, check_differentiable, per_row
+from curvdetect._base.checks import check_labels
+from curvdetect._base.rows import batches, per_row
+from curvdetect.geometry._derivatives import check_differentiable
 
 __all__ = ["Start", "candidate_classes", "nearest_classes"]
 

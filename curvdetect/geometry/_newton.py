@@ -7,12 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from curvdetect._base.rows import per_row
 from curvdetect.geometry._boundary import find_boundary, reach
-from curvdetect.geometry._derivatives import (
-    margin_value,
-    margin_value_and_gradient,
-    per_row,
-)
+from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
 from curvdetect.geometry._margins import Margin, take_rows
 
 __all__ = ["NearBoundary", "step_to_boundary"]

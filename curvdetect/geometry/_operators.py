@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_choice, check_positive
+from curvdetect._base.checks import check_choice, check_positive
+from curvdetect._base.rows import batches
 from curvdetect.geometry._derivatives import (
-    batches,
     hessian_product,
     margin_value_and_gradient,
     warn_if_piecewise_linear,

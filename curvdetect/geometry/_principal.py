@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_choice, check_count, check_positive
+from curvdetect._base.checks import check_choice, check_count, check_positive
 from curvdetect.geometry._eigen import (
     Spectrum,
     Which,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import check_positive
+from curvdetect._base.checks import check_positive
 
 __all__ = ["ProfileStatistics", "profile_statistics"]
 

@@ -8,14 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._boundary import find_boundary
-from curvdetect.geometry._checks import (
+from curvdetect._base.checks import (
     check_bounds,
     check_count,
     check_positive,
     check_vectors,
 )
-from curvdetect.geometry._derivatives import batches, margin_value, per_row
+from curvdetect._base.rows import batches, per_row
+from curvdetect.geometry._boundary import find_boundary
+from curvdetect.geometry._derivatives import margin_value
 from curvdetect.geometry._margins import PairwiseMargin
 from curvdetect.geometry._nearest_classes import nearest_classes
 

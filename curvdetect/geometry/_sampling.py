@@ -8,17 +8,14 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import (
+from curvdetect._base.checks import (
     check_choice,
     check_count,
     check_positive,
     check_vectors,
 )
-from curvdetect.geometry._derivatives import (
-    batches,
-    second_derivative,
-    warn_if_piecewise_linear,
-)
+from curvdetect._base.rows import batches
+from curvdetect.geometry._derivatives import second_derivative, warn_if_piecewise_linear
 from curvdetect.geometry._directions import random_directions
 from curvdetect.geometry._margins import Margin, take_rows
 

@@ -8,14 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from curvdetect._base.checks import check_count
+from curvdetect._base.rows import batches, per_row
 from curvdetect.geometry._boundary import find_boundary
-from curvdetect.geometry._checks import check_count
-from curvdetect.geometry._derivatives import (
-    batches,
-    margin_gradient,
-    margin_value,
-    per_row,
-)
+from curvdetect.geometry._derivatives import margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
 __all__ = ["RegionPath", "convex_combinations", "path_in_region"]
@@ -241,7 +237,7 @@ def convex_combinations(
     -------
     Tensor of shape (n_draws,), bool
         Whether the combination is in the region. Its mean is the probability;
-        :func:`curvdetect.metrics.share` gives it with an interval. Cost: n_draws
+        :func:`curvdetect.study.metrics.share` gives it with an interval. Cost: n_draws
         forward passes, and one a point.
 
     Raises

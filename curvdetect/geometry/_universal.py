@@ -9,14 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._checks import (
+from curvdetect._base.checks import (
     check_bounds,
     check_choice,
     check_count,
     check_positive,
     check_vectors,
 )
-from curvdetect.geometry._derivatives import batches, margin_gradient, margin_value
+from curvdetect._base.rows import batches
+from curvdetect.geometry._derivatives import margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
 __all__ = [

@@ -11,11 +11,11 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from curvdetect._extras import require
-from curvdetect.detector import CurvatureThresholdDetector
-from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.geometry._checks import check_share
-from curvdetect.model import TorchModel
+from curvdetect._base.checks import check_share
+from curvdetect._base.extras import require
+from curvdetect.estimators.detector import CurvatureThresholdDetector
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.network import TorchModel
 
 __all__ = ["CurvatureEvasionDetector", "model_from_art"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
-from curvdetect._extras import require
-from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect._base.extras import require
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
 
 __all__ = ["transform"]
 
@@ -61,9 +61,9 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
     --------
     >>> import dask.array as da
     >>> from curvdetect import CurvatureFeaturizer
-    >>> from curvdetect.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
     >>> from curvdetect.integrations.dask import transform
-    >>> from curvdetect.networks import trained_model
+    >>> from curvdetect.study.networks import trained_model
     >>> X, y = load_fashion_mnist_sample()
     >>> model = trained_model("fashion-mnist")
     >>> featurizer = CurvatureFeaturizer(model, n_boundaries=1, random_state=0)

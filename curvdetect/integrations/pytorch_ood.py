@@ -16,12 +16,13 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from curvdetect._checks import check_input_shape, check_shape
-from curvdetect._extras import require
-from curvdetect._shared_network import SharedNetworkMixin
-from curvdetect.featurizer import CurvatureFeaturizer
-from curvdetect.geometry._checks import check_count
-from curvdetect.model import TorchModel, as_array, as_flat_array
+from curvdetect._base.checks import check_count
+from curvdetect._base.extras import require
+from curvdetect.estimators._shared_network import SharedNetworkMixin
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.network import TorchModel
+from curvdetect.network.checks import check_input_shape, check_shape
+from curvdetect.network.model import as_array, as_flat_array
 
 __all__ = ["CurvatureDetector", "DetectorScores"]
 
@@ -163,9 +164,9 @@ class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     >>> from pytorch_ood.detector import EnergyBased
     >>> from sklearn.pipeline import make_union
     >>> from curvdetect import CurvatureFeaturizer, TorchModel
-    >>> from curvdetect.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
     >>> from curvdetect.integrations.pytorch_ood import DetectorScores
-    >>> from curvdetect.networks import load_lenet
+    >>> from curvdetect.study.networks import load_lenet
     >>> X, y = load_fashion_mnist_sample()
     >>> model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
     >>> features = make_union(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curvdetect.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new, rank_ticks
 
 __all__ = ["AverageCurvatureDisplay"]

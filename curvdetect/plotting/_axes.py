@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from curvdetect._extras import require
+from curvdetect._base.extras import require
 
 __all__ = ["ADVERSARIAL", "CLEAN", "COLOURS", "axes_or_new", "rank_ticks"]
 

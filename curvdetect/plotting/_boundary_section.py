@@ -9,15 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvdetect._extras import require
-from curvdetect.boundaries import nearest_boundaries
+from curvdetect._base.extras import require
 from curvdetect.geometry import (
     CurvatureMethod,
     margin_value,
     margin_value_and_gradient,
     normal_curvature,
 )
-from curvdetect.model import TorchModel, as_array
+from curvdetect.network import TorchModel, nearest_boundaries
+from curvdetect.network.model import as_array
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new
 
 __all__ = ["BoundarySectionDisplay"]

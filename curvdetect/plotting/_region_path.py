@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curvdetect._extras import require
+from curvdetect._base.extras import require
 from curvdetect.geometry import margin_value, path_in_region
-from curvdetect.model import TorchModel, as_array
+from curvdetect.network import TorchModel
+from curvdetect.network.model import as_array
 from curvdetect.plotting._axes import axes_or_new
 
 __all__ = ["RegionPathDisplay"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from curvdetect.estimators.relabeler import CurvatureRelabeler
 from curvdetect.plotting._axes import ADVERSARIAL, axes_or_new, rank_ticks
-from curvdetect.relabeler import CurvatureRelabeler
 
 __all__ = ["RelabelRankDisplay"]
 

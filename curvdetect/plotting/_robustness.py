@@ -15,7 +15,8 @@ from curvdetect.geometry import (
     random_direction_robustness,
     random_directions,
 )
-from curvdetect.model import TorchModel, as_array
+from curvdetect.network import TorchModel
+from curvdetect.network.model import as_array
 from curvdetect.plotting._axes import COLOURS, axes_or_new
 
 __all__ = ["FoolingRateDisplay", "RobustnessDisplay"]

@@ -8,9 +8,10 @@ differentiates the guard's own score, fools both.
 """
 
 from curvdetect import GuardedClassifier, TorchModel
-from curvdetect.attacks import CurvatureScore, EvasionAttack, make_adversarial_set, pgd
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import load_lenet
+from curvdetect.attacks import make_adversarial_set, pgd
+from curvdetect.evasion import CurvatureScore, EvasionAttack
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
 model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))

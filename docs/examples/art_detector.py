@@ -11,9 +11,9 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.integrations.art import CurvatureEvasionDetector
-from curvdetect.networks import load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
 classifier = PyTorchClassifier(

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from curvdetect import TorchModel
 from curvdetect.attacks import make_adversarial_set, pgd
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.integrations.pytorch_ood import CurvatureDetector
-from curvdetect.networks import load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
 model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))

@@ -19,9 +19,9 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from curvdetect import CurvatureGuard, GuardedClassifier
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.images import read_picture
-from curvdetect.networks import load_lenet
+from curvdetect.storage import read_picture
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 MAX_BYTES = 2**20
 

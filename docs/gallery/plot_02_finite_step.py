@@ -14,10 +14,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.geometry import mean_curvature, random_directions
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import trained_model
 
 # %%
 # Polygons around the unit disc

@@ -10,15 +10,15 @@ negative. That is the figure which the method began with.
 
 import matplotlib.pyplot as plt
 
-from curvdetect.boundaries import nearest_boundaries
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.geometry import (
     normal_curvature,
     principal_curvatures,
     profile_statistics,
 )
-from curvdetect.networks import trained_model
+from curvdetect.network import nearest_boundaries
 from curvdetect.plotting import CurvatureProfileDisplay
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
 from curvdetect.attacks import make_adversarial_set, same_norm_noise
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.metrics import auroc
-from curvdetect.networks import trained_model
 from curvdetect.plotting import ADVERSARIAL, CLEAN, AverageCurvatureDisplay
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.metrics import auroc
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

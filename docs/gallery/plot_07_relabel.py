@@ -12,10 +12,10 @@ import numpy as np
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.metrics import share
-from curvdetect.networks import trained_model
 from curvdetect.plotting import ADVERSARIAL, RelabelRankDisplay
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.metrics import share
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

@@ -14,9 +14,9 @@ from scipy import stats
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import trained_model
 from curvdetect.plotting import ADVERSARIAL, CLEAN
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

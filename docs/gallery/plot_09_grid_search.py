@@ -20,9 +20,9 @@ from sklearn.preprocessing import RobustScaler
 
 from curvdetect import CurvatureFeaturizer
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.metrics import count_passes
-from curvdetect.networks import trained_model
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.metrics import count_passes
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

@@ -23,10 +23,10 @@ from torch import nn
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector, TorchModel
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, same_norm_noise
-from curvdetect.metrics import auroc
-from curvdetect.networks import LeNet
-from curvdetect.persistence import load, save
 from curvdetect.plotting import ADVERSARIAL, CLEAN
+from curvdetect.storage import load, save
+from curvdetect.study.metrics import auroc
+from curvdetect.study.networks import LeNet
 
 # %%
 # Your network: here a LeNet, trained in seconds on handwritten digits of 8 x 8 pixels.

@@ -19,11 +19,11 @@ with warnings.catch_warnings():
     from art.attacks.evasion import ProjectedGradientDescent
     from art.estimators.classification import PyTorchClassifier
 
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.integrations.art import CurvatureEvasionDetector
-from curvdetect.metrics import share
-from curvdetect.networks import load_lenet
 from curvdetect.plotting import ADVERSARIAL, CLEAN
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.metrics import share
+from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
 classifier = PyTorchClassifier(

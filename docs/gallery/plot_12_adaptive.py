@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from curvdetect import GuardedClassifier
-from curvdetect.attacks import CurvatureScore, EvasionAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import trained_model
+from curvdetect.attacks import make_adversarial_set
+from curvdetect.evasion import CurvatureScore, EvasionAttack
 from curvdetect.plotting import ADVERSARIAL, CLEAN
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")

@@ -76,7 +76,7 @@ def test_exact_trace_warns_on_a_relu_network(model, images):
 @pytest.fixture(scope="module")
 def smooth():
     """A margin of a smooth LeNet at a few points, and its exact average curvature."""
-    from curvdetect.datasets import load_fashion_mnist_sample
+    from curvdetect.study.datasets import load_fashion_mnist_sample
 
     z = torch.from_numpy(load_fashion_mnist_sample()[0][:3]).double()
     module = smooth_lenet().requires_grad_(False)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from curvdetect import metrics
 from curvdetect.geometry import PairwiseMargin, find_boundary, margin_value_and_gradient
 from curvdetect.geometry._nearest_classes import nearest_classes
 from curvdetect.geometry._newton import step_to_boundary
+from curvdetect.study import metrics
 
 
 def ellipsoid(x):

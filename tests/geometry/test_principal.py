@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.geometry import (
     ClassLoss,
     PairwiseMargin,
@@ -19,6 +18,7 @@ from curvdetect.geometry import (
     principal_curvatures,
     tangent_basis,
 )
+from curvdetect.study.datasets import load_fashion_mnist_sample
 from modules import SmoothNet, smooth_lenet
 from surfaces import SURFACES, random_quadric
 

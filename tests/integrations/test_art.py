@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import from_art, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
-from curvdetect.networks import load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 pytest.importorskip("art")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from curvdetect.datasets import load_fashion_mnist_sample
+from curvdetect.study.datasets import load_fashion_mnist_sample
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")

@@ -21,9 +21,9 @@ from pytorch_ood.detector import EnergyBased
 from pytorch_ood.metrics import OODMetrics
 
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.datasets import load_fashion_mnist_sample
 from curvdetect.integrations.pytorch_ood import CurvatureDetector, DetectorScores
-from curvdetect.networks import load_lenet
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 from modules import AnyWidth, Returns
 
 

@@ -1,0 +1,1 @@
+"""What several folders use: checks of parameters, rows, files, optional packages."""

@@ -1,0 +1,269 @@
+"""Adversarial sets: run an attack, keep what it really fooled, and the controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm
+
+from curvdetect.attacks._libraries import Attack
+from curvdetect.network import TorchModel
+
+__all__ = ["AdversarialSet", "LabelledSet", "make_adversarial_set", "same_norm_noise"]
+
+
+class LabelledSet(NamedTuple):
+    """Clean and adversarial images in one set, as cross-validation takes them.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, *input_shape)
+        Clean images, then adversarial ones.
+    y : ndarray of shape (n_samples,), int64
+        0 clean, 1 adversarial.
+    groups : ndarray of shape (n_samples,), int64
+        The same for an image and what was made of it; for ``GroupKFold`` and others,
+        so that both are in the same fold.
+    original_label, predicted_label : ndarray of shape (n_samples,), int64
+        Label before and after the attack; the same for clean images.
+    """
+
+    X: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    original_label: npt.NDArray[np.int64]
+    predicted_label: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """Clean images that the model gets right, and what an attack made of them.
+
+    Attributes
+    ----------
+    clean : ndarray of shape (n_clean, *input_shape)
+        The images that the model classifies right.
+    clean_label : ndarray of shape (n_clean,), int64
+        Their labels, true and predicted.
+    adversarial : ndarray of shape (n_adversarial, *input_shape)
+        The perturbed images that the model classifies wrong.
+    original_label : ndarray of shape (n_adversarial,), int64
+        Label of each before the attack.
+    predicted_label : ndarray of shape (n_adversarial,), int64
+        Label of each after it.
+    source : ndarray of shape (n_adversarial,), int64
+        Position in `clean` of the image that each was made from.
+    """
+
+    clean: npt.NDArray[np.float32]
+    clean_label: npt.NDArray[np.int64]
+    adversarial: npt.NDArray[np.float32]
+    original_label: npt.NDArray[np.int64]
+    predicted_label: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the clean images that the attack made the model get wrong."""
+        return len(self.adversarial) / max(len(self.clean), 1)
+
+    @property
+    def fooled(self) -> npt.NDArray[np.bool_]:
+        """Whether the attack succeeded on each clean image, shape (n_clean,)."""
+        return np.isin(np.arange(len(self.clean)), self.source)
+
+    @property
+    def norms(self) -> npt.NDArray[np.float64]:
+        """L2 norm of each perturbation, in input units, shape (n_adversarial,)."""
+        change = self.adversarial - self.clean[self.source]
+        flat = change.reshape(len(change), math.prod(change.shape[1:]))
+        return np.linalg.norm(flat.astype(np.float64), axis=1)
+
+    @property
+    def control_norms(self) -> npt.NDArray[np.float64]:
+        """Norm of noise that is a fair control for each clean image, shape (n_clean,).
+
+        That of its own perturbation, or the mean of all where the attack failed.
+        """
+        norms = np.full(len(self.clean), self.norms.mean())
+        norms[self.source] = self.norms
+        return norms
+
+    def labelled(self) -> LabelledSet:
+        """Put clean and adversarial images into one set.
+
+        Returns
+        -------
+        LabelledSet
+            Images, 0 or 1, groups, and labels before and after the attack.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from curvdetect import TorchModel
+        >>> from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
+        >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+        >>> X = torch.tensor([[0.7, 0.3, 0.1], [0.2, 0.6, 0.3]]).numpy()
+        >>> attacked = make_adversarial_set(model, MinimalNormAttack(model), X, [0, 1])
+        >>> X, y, groups, original, predicted = attacked.labelled()
+        >>> y, groups, predicted
+        (array([0, 0, 1, 1]), array([0, 1, 0, 1]), array([0, 1, 1, 2]))
+        """
+        is_adversarial = np.repeat([0, 1], [len(self.clean), len(self.adversarial)])
+        return LabelledSet(
+            X=np.concatenate([self.clean, self.adversarial]),
+            y=is_adversarial.astype(np.int64),
+            groups=np.concatenate([np.arange(len(self.clean)), self.source]),
+            original_label=np.concatenate([self.clean_label, self.original_label]),
+            predicted_label=np.concatenate([self.clean_label, self.predicted_label]),
+        )
+
+
+def make_adversarial_set(
+    model: TorchModel,
+    attack: Attack,
+    X: npt.NDArray[np.float32],
+    y: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    verbose: int = 0,
+) -> AdversarialSet:
+    """Attack the images that a model gets right; keep those it then gets wrong.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack.
+    attack : callable
+        ``attack(images, labels) -> images``, torchattacks' calling convention, built
+        on ``model.as_module()``.
+    X : array of shape (n_samples, *input_shape)
+        Images.
+    y : array of shape (n_samples,)
+        True labels, 0 .. n_classes - 1.
+    batch_size : int, default=256
+        Images given to the attack at a time.
+    seed : int, default=0
+        Of torch's generators and NumPy's global one during the attack; those of the
+        CPU and of the model's device are restored afterwards.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    AdversarialSet
+        Clean and adversarial images with their labels.
+
+    Raises
+    ------
+    ValueError
+        If the model gets none of the images right, or the attack's result has
+        another shape, is not finite or leaves the model's bounds.
+    """
+    y = np.asarray(y, dtype=np.int64)
+    right = model.predict(X) == y
+    if not right.any():
+        raise ValueError(
+            "the model classifies none of these images right; do the labels and the "
+            "preprocessing (bounds, mean, std) belong to it?"
+        )
+    clean, labels = np.asarray(X, dtype=np.float32)[right], y[right]
+    attacked = []
+    with (
+        tqdm(total=len(clean), unit="image", desc="attack", disable=not verbose) as bar,
+        model.evaluating(),
+        _numpy_seeded(seed),
+    ):
+        torch.manual_seed(seed)
+        targets = torch.from_numpy(labels).split(batch_size)
+        for images, target in zip(
+            model.split(model.to_tensor(clean), batch_size), targets, strict=True
+        ):
+            result = attack(images, target.to(images.device))
+            attacked.append(result.detach().cpu())
+            bar.update(len(images))
+    adversarial = torch.cat(attacked).numpy().astype(np.float32)
+    if adversarial.shape != clean.shape:
+        raise ValueError(
+            f"attack must keep the shape of the images, {clean.shape}; got "
+            f"{adversarial.shape}"
+        )
+    predicted = model.predict(adversarial)  # checks values and bounds too
+    fooled = predicted != labels
+    return AdversarialSet(
+        clean=clean,
+        clean_label=labels,
+        adversarial=adversarial[fooled],
+        original_label=labels[fooled],
+        predicted_label=predicted[fooled],
+        source=np.flatnonzero(fooled),
+    )
+
+
+@contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, from which some attacks draw; then restore it."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def same_norm_noise(
+    X: npt.NDArray[np.float32],
+    norms: npt.NDArray[Any] | float,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    random_state: int | np.random.RandomState | None = None,
+) -> npt.NDArray[np.float32]:
+    """Add Gaussian noise of a given norm: the control that must not be flagged.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, *input_shape)
+        Images.
+    norms : float or array of shape (n_samples,)
+        L2 norm that the noise has in the end, in input units.
+    bounds : (float, float) or None, default=(0.0, 1.0)
+        Values are clipped to these; the noise is made longer until it has its norm
+        nevertheless.
+    random_state : int, RandomState or None, default=None
+        Draws the noise.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, *input_shape), float32
+        Noisy images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from curvdetect.attacks import same_norm_noise
+    >>> noisy = same_norm_noise(np.zeros((1, 64), np.float32), 2.0, random_state=0)
+    >>> round(float(np.linalg.norm(noisy)), 3), float(noisy.min())
+    (2.0, 0.0)
+    """
+    rng = check_random_state(random_state)
+    flat = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
+    target = np.broadcast_to(np.asarray(norms, dtype=np.float64), len(flat))[:, None]
+    low, high = bounds or (-np.inf, np.inf)
+    noise = rng.normal(size=flat.shape)
+    # The norm after clipping grows with the scale: bisect for it.
+    least, most = np.zeros_like(target), np.full_like(target, 1e3) * target
+    for _ in range(60):
+        scale = (least + most) / 2
+        noisy = np.clip(flat + scale * noise, low, high)
+        longer = np.linalg.norm(noisy - flat, axis=1, keepdims=True) > target
+        least, most = np.where(longer, least, scale), np.where(longer, scale, most)
+    return noisy.reshape(X.shape).astype(np.float32)

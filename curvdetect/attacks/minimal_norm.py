@@ -1,0 +1,67 @@
+"""The minimal perturbation, made an attack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curvdetect._base.checks import check_positive
+from curvdetect.geometry import adversarial_perturbation
+from curvdetect.network import TorchModel
+
+__all__ = ["MinimalNormAttack"]
+
+
+class MinimalNormAttack:
+    """Go just across the nearest boundary found: a minimal L2 perturbation.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model under attack.
+    factor : float, default=1.02
+        Length of the perturbation, as a multiple of the way to the boundary.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect import TorchModel
+    >>> from curvdetect.attacks import MinimalNormAttack
+    >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+    >>> MinimalNormAttack(model)(torch.tensor([[0.7, 0.3, 0.1]]), torch.tensor([0]))
+    tensor([[0.4960, 0.5040, 0.1000]])
+    """
+
+    def __init__(self, model: TorchModel, *, factor: float = 1.02) -> None:
+        check_positive("factor", factor)
+        self.model = model
+        self.factor = factor
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Perturb images towards their nearest boundary.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, *input_shape)
+            On the model's device, within its bounds.
+        labels : Tensor of shape (n,)
+            Labels to get away from.
+
+        Returns
+        -------
+        Tensor of shape (n, *input_shape)
+            Perturbed images within the bounds; unchanged where no boundary is found.
+            Cost: that of
+            :func:`curvdetect.geometry.adversarial_perturbation`.
+        """
+        model = self.model
+        with model.evaluating():
+            smallest = adversarial_perturbation(
+                model.logits,
+                images,
+                label=labels,
+                bounds=model.bounds,
+                batch_size=model.rows_per_batch(images[:1]),
+            )
+        way = self.factor * (smallest.points - images)
+        return (images + way).clamp(*(model.bounds or (-torch.inf, torch.inf)))

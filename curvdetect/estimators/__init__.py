@@ -1,0 +1,20 @@
+"""scikit-learn estimators: measure, flag, relabel, and all three in one.
+
+`CurvatureGuard` is the last as a torch module, for serving.
+"""
+
+from curvdetect.estimators.detector import CurvatureThresholdDetector
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.guard import Assessment, GuardedClassifier
+from curvdetect.estimators.module import CurvatureGuard, Guarded
+from curvdetect.estimators.relabeler import CurvatureRelabeler
+
+__all__ = [
+    "Assessment",
+    "CurvatureFeaturizer",
+    "CurvatureGuard",
+    "CurvatureRelabeler",
+    "CurvatureThresholdDetector",
+    "Guarded",
+    "GuardedClassifier",
+]

@@ -1,0 +1,389 @@
+"""`GuardedClassifier`: a network's labels, with a second look at flagged images."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, clone
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from curvdetect._base.checks import check_choice
+from curvdetect.estimators._shared_network import SharedNetworkMixin
+from curvdetect.estimators.detector import CurvatureThresholdDetector
+from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.relabeler import CurvatureRelabeler
+from curvdetect.network import TorchModel
+from curvdetect.network.model import as_flat_array
+
+__all__ = ["Assessment", "GuardedClassifier"]
+
+_LOG = logging.getLogger(__name__)
+OnFlag = Literal["relabel", "reject", "label"]
+
+
+class Assessment(NamedTuple):
+    """What a guard makes of images; see :meth:`GuardedClassifier.assess`.
+
+    Attributes
+    ----------
+    label : ndarray of shape (n_samples,), int64
+        The label that the guard gives.
+    model_label : ndarray of shape (n_samples,), int64
+        The label that the network gives.
+    recovered_label : ndarray of shape (n_samples,), int64
+        The label before an attack, if there was one; the network's label where no
+        boundary was found.
+    flagged : ndarray of shape (n_samples,), bool
+        Whether the image looks adversarial.
+    score : ndarray of shape (n_samples,)
+        The detector's score: the larger, the more likely adversarial.
+    """
+
+    label: npt.NDArray[np.int64]
+    model_label: npt.NDArray[np.int64]
+    recovered_label: npt.NDArray[np.int64]
+    flagged: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.float64]
+
+
+class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
+    """Predict a network's labels, but relabel or reject images that look adversarial.
+
+    A featurizer, a detector and a relabeler in one, around a trained network.
+
+    Parameters
+    ----------
+    model : TorchModel or torch.nn.Module
+        The trained network.
+    featurizer : CurvatureFeaturizer, optional
+        For curvatures, a column a class; a copy is fitted, with `model`. By default one
+        with its defaults and `random_state`.
+    detector : classifier, optional
+        Fitted on the features of clean images alone, with ``decision_function``; a copy
+        is used. By default a :class:`CurvatureThresholdDetector` with `target_fpr`;
+        :meth:`p_values` needs that.
+    relabeler : CurvatureRelabeler, optional
+        On these features; a copy is fitted.
+    on_flag : {"relabel", "reject", "label"}, default="relabel"
+        What :meth:`predict` gives for a flagged image: the recovered label, the
+        `reject_label`, or the network's label all the same.
+    reject_label : int, default=-1
+        The label of rejected images.
+    target_fpr : float, default=0.01
+        Share of clean images that may be flagged, for the default detector.
+    random_state : int, default=0
+        Of the default featurizer.
+
+    Attributes
+    ----------
+    featurizer_, detector_, relabeler_ : estimators
+        Fitted.
+    classes_ : ndarray of shape (n_classes,), int64
+        0 .. n_classes - 1: labels are the positions of the logits.
+    n_features_in_ : int
+        Number of input values of an image.
+
+    Notes
+    -----
+    To scikit-learn this is a predictor and no classifier: it learns no classes from y,
+    which a classifier must.
+
+    Examples
+    --------
+    >>> from curvdetect import GuardedClassifier
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    >>> guard.fit(X[:100], y[:100]).predict(X[100:103]).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        model: TorchModel | nn.Module,
+        *,
+        featurizer: CurvatureFeaturizer | None = None,
+        detector: Any = None,
+        relabeler: CurvatureRelabeler | None = None,
+        on_flag: OnFlag = "relabel",
+        reject_label: int = -1,
+        target_fpr: float = 0.01,
+        random_state: int = 0,
+    ) -> None:
+        self.model = model
+        self.featurizer = featurizer
+        self.detector = detector
+        self.relabeler = relabeler
+        self.on_flag = on_flag
+        self.reject_label = reject_label
+        self.target_fpr = target_fpr
+        self.random_state = random_state
+
+    def fit(
+        self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None = None
+    ) -> GuardedClassifier:
+        """Calibrate on clean images.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Clean images that the network was not trained on.
+        y : array of shape (n_samples,), optional
+            Their true labels. With them, only images that the network gets right are
+            used: others look adversarial, and rightly so.
+
+        Returns
+        -------
+        GuardedClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed.
+
+        Warns
+        -----
+        UserWarning
+            If the network gets none of the images right.
+        """
+        self._check_parameters()
+        flat, shape = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric")
+        images = values if shape is None else values.reshape(-1, *shape)
+        featurizer, detector, relabeler = self._parts()
+        featurizer = featurizer.fit(images)
+        names = featurizer.get_feature_names_out()
+        if (
+            featurizer.layout != "class"
+            or len(names) != featurizer.n_classes_
+            or (tuple(featurizer.features) != ("curvature",))
+        ):
+            raise ValueError(
+                'featurizer must give one curvature for each class (layout="class", '
+                'features=("curvature",), one step); got '
+                f"{featurizer!r}"
+            )
+        if y is not None:
+            images = self._right(featurizer.model_, images, np.asarray(y))
+        features = featurizer.transform(images)
+        detector = detector.fit(features)
+        for name in ("classes_", "decision_function"):
+            if not hasattr(detector, name):
+                raise ValueError(
+                    "detector must be fitted on clean features alone, and be a "
+                    f"classifier with decision_function; {type(detector).__name__} has "
+                    f"no {name}"
+                )
+        self._adopt(featurizer, detector, relabeler.fit(features))
+        return self
+
+    def _parts(self) -> tuple[CurvatureFeaturizer, Any, CurvatureRelabeler]:
+        """Return what is to be fitted."""
+        featurizer = (
+            CurvatureFeaturizer(self.model, random_state=self.random_state)
+            if self.featurizer is None
+            else clone(self.featurizer).set_params(model=self.model)
+        )
+        detector = (
+            CurvatureThresholdDetector(target_fpr=self.target_fpr)
+            if self.detector is None
+            else clone(self.detector)
+        )
+        relabeler = (
+            CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
+        )
+        # The other two know no column names.
+        return featurizer.set_output(transform="default"), detector, relabeler
+
+    def _adopt(self, featurizer: Any, detector: Any, relabeler: Any) -> None:
+        """Take these as fitted."""
+        self.featurizer_, self.detector_ = featurizer, detector
+        self.relabeler_ = relabeler
+        self.classes_ = np.arange(featurizer.n_classes_)
+
+    def _check_parameters(self) -> None:
+        check_choice("on_flag", self.on_flag, get_args(OnFlag))
+        if not isinstance(self.reject_label, Integral):
+            raise ValueError(
+                f"reject_label must be an integer; got {self.reject_label!r}"
+            )
+
+    @staticmethod
+    def _right(
+        model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        if y.shape != (len(images),):
+            raise ValueError(
+                f"y must hold one number for each of the {len(images)} images; got "
+                f"shape {y.shape}"
+            )
+        if y.dtype.kind not in "iufb":
+            raise ValueError(
+                f"Unknown label type: y must hold the position of each class, 0 to "
+                f"{model.n_classes - 1}; got dtype {y.dtype}"
+            )
+        right = model.predict(images) == y
+        _LOG.info("the network gets %d of %d images right", right.sum(), len(right))
+        if right.any():
+            return np.asarray(images[right])
+        warnings.warn(
+            "the network gets none of these images right, so all are taken as clean; "
+            f"do the labels (0 to {model.n_classes - 1}) and the preprocessing "
+            "(bounds, mean, std) belong to it?",
+            UserWarning,
+            stacklevel=3,
+        )
+        return images
+
+    def assess(self, X: npt.ArrayLike | Tensor) -> Assessment:
+        """Look at images once and say all that is known.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        Assessment
+            Labels, flags and scores. Cost: that of the featurizer, and a forward pass
+            an image.
+        """
+        return self._logits_and_assessment(X)[1]
+
+    def _logits_and_assessment(
+        self, X: npt.ArrayLike | Tensor
+    ) -> tuple[npt.NDArray[Any], Assessment]:
+        images, features = self._measure(X)
+        logits = self.featurizer_.model_.predict_logits(images)
+        model_label = logits.argmax(axis=1)
+        nothing = np.isnan(features).all(axis=1)
+        recovered = np.where(nothing, model_label, self.relabeler_.predict(features))
+        flagged = self.detector_.predict(features) == self.detector_.classes_[1]
+        instead = {
+            "relabel": recovered,
+            "reject": np.full_like(model_label, self.reject_label),
+            "label": model_label,
+        }[self.on_flag]
+        return logits, Assessment(
+            label=np.where(flagged, instead, model_label),
+            model_label=model_label,
+            recovered_label=recovered,
+            flagged=flagged,
+            score=self.detector_.decision_function(features),
+        )
+
+    def _measure(
+        self, X: npt.ArrayLike | Tensor
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return the images, checked, and their features."""
+        check_is_fitted(self)
+        self._check_parameters()  # they may have been changed since
+        flat, _ = as_flat_array(X)
+        values = validate_data(self, flat, dtype="numeric", reset=False)
+        images = values.reshape(-1, *self.featurizer_.input_shape_)
+        return images, self.featurizer_.transform(images)
+
+    def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
+        """Predict labels; flagged images get what `on_flag` says.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int64
+            Labels.
+        """
+        return self.assess(X).label
+
+    def predict_proba(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return probabilities of the labels, the softmax of the logits.
+
+        For a flagged image, `on_flag` says what becomes of them: "relabel" exchanges
+        those of the network's and the recovered label, so that the largest is that of
+        :meth:`predict`; "reject" makes them equal, for nothing is known; "label" keeps
+        them.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Each row sums to 1. As well calibrated as the network is.
+        """
+        logits, found = self._logits_and_assessment(X)
+        out = softmax(logits.astype(np.float64), axis=1)
+        flagged = np.flatnonzero(found.flagged)
+        if self.on_flag == "relabel":
+            own, recovered = found.model_label[flagged], found.recovered_label[flagged]
+            out[flagged, own], out[flagged, recovered] = (
+                out[flagged, recovered],
+                out[flagged, own],
+            )
+        elif self.on_flag == "reject":
+            out[flagged] = 1 / out.shape[1]
+        return out
+
+    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return how adversarial images look: positive where they are flagged.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The detector's score minus its threshold.
+        """
+        return self.assess(X).score
+
+    def p_values(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return how surprising each image would be if it were clean.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            As :meth:`CurvatureThresholdDetector.p_values` gives them.
+        """
+        _, features = self._measure(X)
+        return np.asarray(self.detector_.p_values(features))
+
+    def score(self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike) -> float:
+        """Return the accuracy of the guarded labels; a rejected image counts as wrong.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+            Images, clean or adversarial.
+        y : array of shape (n_samples,)
+            Original labels.
+
+        Returns
+        -------
+        float
+            Share of right labels.
+        """
+        return float(accuracy_score(y, self.predict(X)))

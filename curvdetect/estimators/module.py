@@ -1,0 +1,344 @@
+"""`CurvatureGuard`: a guarded network as a torch module, for serving."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from curvdetect.estimators.guard import GuardedClassifier
+from curvdetect.network import TorchModel
+from curvdetect.network.model import uncompiled
+
+__all__ = ["CurvatureGuard", "Guarded"]
+
+#: Of what a state dict holds; one of a later version is refused.
+_FORMAT = 1
+#: Parameters that change no result, or whose result is in the state.
+_NOT_COMPARED = ("model", "memory", "random_state", "verbose")
+_PARTS = ("featurizer_", "detector_", "relabeler_")
+
+
+class Guarded(NamedTuple):
+    """What :class:`CurvatureGuard` returns for n images, on their device.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (n, n_classes)
+        Of the network.
+    label : Tensor of shape (n,), int64
+        The label that the guard gives: for flagged images what `on_flag` says.
+    recovered_label : Tensor of shape (n,), int64
+        The label before an attack, if there was one.
+    flagged : Tensor of shape (n,), bool
+        Whether the image looks adversarial.
+    score : Tensor of shape (n,), float64
+        The larger, the more likely adversarial; positive where flagged.
+    """
+
+    logits: Tensor
+    label: Tensor
+    recovered_label: Tensor
+    flagged: Tensor
+    score: Tensor
+
+
+class CurvatureGuard(nn.Module):
+    """Serve a network that looks at every image twice.
+
+    A :class:`curvdetect.GuardedClassifier` as a torch module: it moves with ``.to``,
+    and its state dict holds the calibration beside the weights. Without gradients, and
+    always as in eval mode.
+
+    Parameters
+    ----------
+    guard : GuardedClassifier
+        Fitted, or to be fitted by :meth:`calibrate` or ``load_state_dict``. Used,
+        not copied. Its network must not be bound to a device.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The network; not to be replaced.
+    guard : GuardedClassifier
+        The guard.
+
+    Raises
+    ------
+    TypeError
+        If `guard` is no GuardedClassifier, or holds no network.
+    ValueError
+        If its network is bound to a device.
+
+    Notes
+    -----
+    ``torch.load(path, weights_only=True)`` reads the state dict: it holds tensors and
+    numbers alone. It fits a guard with the same parameters, but for `on_flag` and
+    `reject_label`, which are the server's own; others are refused. New weights need a
+    new calibration.
+
+    Cost per image: that of the guard's featurizer and a forward pass. Threads take
+    turns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect import CurvatureGuard, GuardedClassifier
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import LeNet, load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> network = load_lenet("fashion-mnist")
+    >>> inner = GuardedClassifier(network, target_fpr=0.05)
+    >>> guard = CurvatureGuard(inner).calibrate(X[:60], y[:60])
+    >>> state = guard.state_dict()
+
+    On the server:
+
+    >>> inner = GuardedClassifier(LeNet().eval(), target_fpr=0.05)
+    >>> served = CurvatureGuard(inner)
+    >>> _ = served.load_state_dict(state)
+    >>> found = served(torch.from_numpy(X[60:64]))
+    >>> found.logits.shape, found.flagged.shape
+    (torch.Size([4, 10]), torch.Size([4]))
+    """
+
+    module: nn.Module
+
+    def __init__(self, guard: GuardedClassifier) -> None:
+        super().__init__()
+        if not isinstance(guard, GuardedClassifier):
+            raise TypeError(
+                f"guard must be a GuardedClassifier; got {type(guard).__name__}"
+            )
+        held = guard.model
+        if isinstance(held, TorchModel) and held.device is not None:
+            raise ValueError(
+                "the guard's network must not be bound to a device; leave device out "
+                f"of TorchModel and move the guard: .to({str(held.device)!r})"
+            )
+        self.guard = guard
+        self.module = _module_of(guard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The network is in the guard; one copy, not two, is pickled.
+        others = {k: v for k, v in self._modules.items() if k != "module"}
+        return {**vars(self), "_modules": others}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.module = _module_of(self.guard)
+
+    def calibrate(
+        self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | None = None
+    ) -> CurvatureGuard:
+        """Calibrate on clean images.
+
+        Parameters
+        ----------
+        images : array or Tensor of shape (n, *input_shape)
+            Clean images that the network was not trained on.
+        labels : array of shape (n,), optional
+            Their labels: images that the network gets wrong are then left out.
+
+        Returns
+        -------
+        CurvatureGuard
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`GuardedClassifier.fit` does.
+        """
+        if isinstance(labels, Tensor):
+            labels = labels.cpu().numpy()
+        self.guard.fit(images, labels)
+        return self
+
+    def forward(self, x: Tensor) -> Guarded:
+        """Classify images, and say which look adversarial.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            Images within the network's bounds, on any device.
+
+        Returns
+        -------
+        Guarded
+            Logits, labels, flags and scores.
+
+        Raises
+        ------
+        RuntimeError
+            If the guard was not calibrated.
+        TypeError
+            If `x` is no Tensor.
+        ValueError
+            If the images are not what they must be.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a Tensor; got {type(x).__name__}")
+        if not hasattr(self.guard, "relabeler_"):
+            raise RuntimeError(
+                "the guard is not calibrated; call calibrate(images, labels) or "
+                "load_state_dict(state) first"
+            )
+        logits, found = self.guard._logits_and_assessment(x)
+        return Guarded(
+            *(
+                torch.from_numpy(values).to(x.device)
+                for values in (
+                    logits,
+                    found.label,
+                    found.recovered_label,
+                    found.flagged,
+                    found.score,
+                )
+            )
+        )
+
+    # State -----------------------------------------------------------------
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights and calibration, or neither: as torch does, but for that.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As ``torch.nn.Module.load_state_dict`` takes them.
+
+        Returns
+        -------
+        NamedTuple
+            What was missing and what was not expected.
+        """
+        before = dict(vars(self.guard))
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        except Exception:
+            self.guard.__dict__ = before
+            raise
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the calibration; torch puts it into the state dict.
+
+        Returns
+        -------
+        dict
+            Tensors and numbers; nothing learned if the guard was not calibrated.
+        """
+        learned = {}
+        if hasattr(self.guard, "relabeler_"):
+            learned = {name: _learned(getattr(self.guard, name)) for name in _PARTS}
+        return {"format": _FORMAT, "settings": self._settings(), "learned": learned}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take a calibration over; torch calls it with that of a state dict.
+
+        Parameters
+        ----------
+        state : dict
+            As :meth:`get_extra_state` returns it.
+
+        Raises
+        ------
+        ValueError
+            If it is not one, of a later version, or of a guard with other parameters.
+        """
+        version = state.get("format") if isinstance(state, dict) else None
+        if not isinstance(version, int):
+            raise ValueError("the state is not one of a CurvatureGuard")
+        if version > _FORMAT:
+            raise ValueError(
+                f"the state has format {version}; this curvdetect reads up to "
+                f"{_FORMAT}. Install a newer one"
+            )
+        learned = state.get("learned")
+        if not isinstance(learned, dict) or learned.keys() not in (set(), set(_PARTS)):
+            raise ValueError("the state lacks some of what a CurvatureGuard keeps")
+        own, others = self._settings(), state.get("settings", {})
+        differing = {
+            name: (own.get(name), others.get(name))
+            for name in sorted(own.keys() | others.keys())
+            if own.get(name) != others.get(name)
+        }
+        if differing:
+            raise ValueError(
+                "the state is of a guard with other parameters; as (this guard's, the "
+                f"state's): {differing}"
+            )
+        if not learned:
+            return
+        guard = self.guard
+        featurizer, detector, relabeler = (
+            _with(part, learned[name])
+            for name, part in zip(_PARTS, guard._parts(), strict=True)
+        )
+        featurizer.model_ = featurizer._wrapped(featurizer.input_shape_)
+        guard._adopt(featurizer, detector, relabeler)
+        guard.n_features_in_ = featurizer.n_features_in_
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all parameters that the calibration depends on."""
+        settings: dict[str, Any] = {}
+        for name, part in zip(_PARTS, self.guard._parts(), strict=True):
+            settings[f"{name}_class"] = type(part).__name__
+            for key, value in part.get_params().items():
+                if key not in _NOT_COMPARED:
+                    if isinstance(value, np.ndarray):
+                        value = value.tolist()  # as a parameter, like a tuple
+                    settings[f"{name}_{key}"] = _plain(f"{name}_{key}", value)
+        held = self.guard.model
+        if isinstance(held, TorchModel):
+            for key in ("input_shape", "bounds", "mean", "std"):
+                settings[f"model__{key}"] = getattr(held, key)
+        return settings
+
+
+def _module_of(guard: GuardedClassifier) -> nn.Module:
+    held = guard.model
+    module = held.module if isinstance(held, TorchModel) else held
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            "the guard's model must be a TorchModel or a torch.nn.Module; got "
+            f"{type(held).__name__}"
+        )
+    return uncompiled(module)
+
+
+def _learned(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return what `fit` set, but for the network."""
+    return {
+        name: _plain(name, value)
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and name != "model_"
+    }
+
+
+def _with(estimator: Any, learned: dict[str, Any]) -> Any:
+    for name, value in learned.items():
+        if isinstance(value, Tensor):
+            value = value.cpu().numpy()
+        setattr(estimator, name, value)
+    return estimator
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a value as torch.load(weights_only=True) reads it."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return tuple(_plain(name, v) for v in value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise ValueError(
+        f"{name} is a {type(value).__name__}, which a state dict cannot hold; use "
+        "curvdetect.storage.save"
+    )

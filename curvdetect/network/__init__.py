@@ -1,0 +1,17 @@
+"""Trained networks: how they are called, loaded, hashed, and their boundaries found.
+
+`TorchModel` is the one place that touches a torch module: bounds, normalisation,
+device, batches, and checks with a message for each thing that can be wrong.
+"""
+
+from curvdetect.network.boundaries import Boundaries, nearest_boundaries
+from curvdetect.network.loading import load_exported, load_module
+from curvdetect.network.model import TorchModel
+
+__all__ = [
+    "Boundaries",
+    "TorchModel",
+    "load_exported",
+    "load_module",
+    "nearest_boundaries",
+]

@@ -1,0 +1,1 @@
+"""What can be measured around an image, one file a signal."""

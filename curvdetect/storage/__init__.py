@@ -1,0 +1,17 @@
+"""Files: guards that execute nothing when loaded, features in shards, pictures, tables.
+
+`save` and `load` need the extra "skops".
+"""
+
+from curvdetect.storage.guards import load, save
+from curvdetect.storage.pictures import Batch, read_images, read_picture
+from curvdetect.storage.shards import transform_in_shards
+
+__all__ = [
+    "Batch",
+    "load",
+    "read_images",
+    "read_picture",
+    "save",
+    "transform_in_shards",
+]

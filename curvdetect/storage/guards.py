@@ -1,0 +1,234 @@
+"""Save fitted estimators so that loading them executes nothing (extra "skops")."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from curvdetect._base.extras import require
+from curvdetect.network import TorchModel
+
+__all__ = ["load", "save"]
+
+#: Of what is in a file; a file of a later one is refused.
+FORMAT_VERSION = 1
+#: Our own types that a file may hold, besides what skops trusts: NumPy's and
+#: scikit-learn's.
+_OURS = (
+    "curvdetect.estimators.detector.CurvatureThresholdDetector",
+    "curvdetect.estimators.featurizer.CurvatureFeaturizer",
+    "curvdetect.estimators.guard.GuardedClassifier",
+    "curvdetect.storage._SavedModel",
+    "curvdetect.estimators.relabeler.CurvatureRelabeler",
+)
+
+_NOT_OURS = "path must be a file that curvdetect.storage.save wrote"
+
+
+class _SavedModel:
+    """Stands for the network in a file: its settings, or None for a bare module."""
+
+    def __init__(self, settings: dict[str, Any] | None) -> None:
+        self.settings = settings
+
+
+def save(estimator: BaseEstimator, path: str | Path) -> None:
+    """Write a fitted estimator, a guard or a pipeline to a file.
+
+    The file holds parameters and arrays alone: what was learned, and the weights of the
+    network, but not its code. (Pickle and joblib keep everything, and execute whatever
+    is in a file when it is loaded: use them for files of your own only.)
+
+    Caches (`memory`) are left out: what they hold is pickled.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With a network or without; with several references to one, as in a pipeline,
+        but not with two.
+    path : str or Path
+        Where to; by custom its name ends with ".skops".
+
+    Raises
+    ------
+    ValueError
+        If the estimator holds two networks, or weights of a number format that NumPy
+        lacks.
+    ImportError
+        If skops is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from curvdetect import GuardedClassifier
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import LeNet, load_lenet
+    >>> from curvdetect.storage import load, save
+    >>> X, y = load_fashion_mnist_sample()
+    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    >>> guard = guard.fit(X[:50], y[:50])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(guard, f"{folder}/guard.skops")
+    ...     loaded = load(f"{folder}/guard.skops", LeNet())
+    >>> bool((loaded.predict(X[50:60]) == guard.predict(X[50:60])).all())
+    True
+    """
+    skops = require("skops.io", extra="skops")
+    modules: dict[int, nn.Module] = {}
+
+    def stand_in(held: Any) -> Any:
+        if not isinstance(held, TorchModel | nn.Module):
+            return held
+        module = held.module if isinstance(held, TorchModel) else held
+        modules[id(module)] = module
+        return _SavedModel(_settings(held))
+
+    content: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "estimator": _changed(estimator, stand_in),
+        "weights": {
+            name: _array(name, tensor)
+            for module in modules.values()
+            for name, tensor in module.state_dict().items()
+        },
+    }
+    if len(modules) > 1:
+        raise ValueError(
+            f"estimator must hold one network; got {len(modules)} different ones"
+        )
+    content["has_network"] = bool(modules)
+    skops.dump(content, path)
+
+
+def load(
+    path: str | Path,
+    module: nn.Module | None = None,
+    *,
+    trusted: Sequence[str] = (),
+) -> Any:
+    """Read an estimator that :func:`save` wrote.
+
+    Nothing in the file is executed, whoever wrote it: it names types, and those that
+    are neither this package's nor known to skops (NumPy's, scikit-learn's but for some
+    inner ones) are refused unless you name them.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    module : torch.nn.Module, optional
+        A network of the same architecture: it is given the weights of the file, eval
+        mode, and stays where it is (CPU or GPU). Needed if the estimator has a network.
+    trusted : sequence of str, optional
+        Names of further types that the file may hold, such as those of a detector of
+        your own.
+
+    Returns
+    -------
+    estimator
+        As it was saved, around `module`.
+
+    Raises
+    ------
+    ValueError
+        If the file is not of :func:`save`, of a later version, holds types that are not
+        trusted, or weights that `module` does not fit.
+    ImportError
+        If skops is not installed.
+    """
+    skops = require("skops.io", extra="skops")
+    allowed = {*_OURS, *trusted}
+    try:
+        others = set(skops.get_untrusted_types(file=path)) - allowed
+    except (AttributeError, LookupError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{_NOT_OURS}; got {path} ({error})") from error
+    if others:
+        raise ValueError(
+            f"{path} holds types that are not trusted: {sorted(others)}. If you know "
+            "them, name them: load(..., trusted=[...])"
+        )
+    content = skops.load(path, trusted=sorted(allowed))
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"{_NOT_OURS}; got {path}")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {version}; this curvdetect reads up to "
+            f"{FORMAT_VERSION}. Install a newer one"
+        )
+    if not {"estimator", "weights", "has_network"} <= content.keys():
+        raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
+    if not content["has_network"]:
+        return _changed(content["estimator"], lambda held: held)
+    return _with_network(content["estimator"], content["weights"], module)
+
+
+def _with_network(
+    estimator: Any, weights: dict[str, npt.NDArray[Any]], module: nn.Module | None
+) -> Any:
+    """Put the network where it was."""
+    if module is None:
+        raise ValueError(
+            "module must be a network of the architecture that was saved; got None"
+        )
+    try:
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"module must have the architecture that was saved; got {error}"
+        ) from error
+    module.eval()
+    wrapped: dict[str, TorchModel] = {}
+
+    def network(held: Any) -> Any:
+        if not isinstance(held, _SavedModel):
+            return held
+        if held.settings is None:
+            return module
+        key = repr(sorted(held.settings.items()))
+        if key not in wrapped:
+            wrapped[key] = TorchModel(module, **held.settings)
+        return wrapped[key]
+
+    return _changed(estimator, network)
+
+
+def _changed(holder: Any, change: Callable[[Any], Any]) -> Any:
+    """Copy an estimator with everything it holds changed; its arrays are shared."""
+    if isinstance(holder, BaseEstimator):
+        copied: Any = object.__new__(type(holder))
+        vars(copied).update(_changed(vars(holder), change))
+        if "memory" in vars(copied):
+            copied.memory = None  # joblib would unpickle what a stranger put there
+        return copied
+    if isinstance(holder, dict):
+        return {key: _changed(value, change) for key, value in holder.items()}
+    if type(holder) in (list, tuple):
+        return type(holder)(_changed(value, change) for value in holder)
+    return change(holder)
+
+
+def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
+    """Return the parameters of a TorchModel but for where it computes."""
+    if not isinstance(network, TorchModel):
+        return None
+    names = ("input_shape", "bounds", "mean", "std", "batch_size")
+    return {name: getattr(network, name) for name in names}
+
+
+def _array(name: str, tensor: Tensor) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(tensor.detach().cpu().numpy())
+    except TypeError as error:
+        raise ValueError(
+            f"weights must have a number format that NumPy has; {name} has "
+            f"{tensor.dtype}. Call module.float() first"
+        ) from error
