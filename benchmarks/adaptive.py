@@ -18,26 +18,26 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from differentiable import Laplacian, Nearness
 from torch import Tensor
 
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import pgd
 from curvdetect.evasion import (
-    CurvatureScore,
     EvasionAttack,
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
+    SignalScore,
     minimal_evasion,
 )
 from curvdetect.geometry import adversarial_perturbation
+from curvdetect.signals import FirstOrder
 from curvdetect.study import metrics
 from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
@@ -152,24 +152,24 @@ def detectors(model: TorchModel, clean: Tensor) -> dict[str, Callable[[], Detect
     three = CurvatureFeaturizer(
         model, random_state=0, step=(scale / 2, scale, 2 * scale)
     ).fit(clean)
-    default, scales = CurvatureScore(one), CurvatureScore(three)
+    default, scales = SignalScore(one), SignalScore(three)
     # An attacker who does not know the directions averages over many others.
     secret = CurvatureFeaturizer(model, random_state=1, step=scale).fit(clean)
     guessed = CurvatureFeaturizer(
         model, random_state=2, step=scale, n_directions=32
     ).fit(clean)
-    laplacian = Laplacian(model, torch.from_numpy(one.directions_), SCALES)
-    nearness = Nearness(model)
+    laplacian = score_of(model, clean, ("laplacian",), laplacian_step=SCALES)
+    distance = score_of(model, clean, [FirstOrder(n_nearest=1)])
 
     def with_laplacian(x: Tensor) -> Tensor:
         return torch.cat([scales(x), laplacian(x)], dim=1)
 
     def with_distance(x: Tensor) -> Tensor:
-        return torch.cat([scales(x), nearness(x)], dim=1)
+        return torch.cat([scales(x), -distance(x)], dim=1)
 
     ways = {
         "default": (default, default),
-        "secret directions": (CurvatureScore(secret), CurvatureScore(guessed)),
+        "secret directions": (SignalScore(secret), SignalScore(guessed)),
         "three scales": (scales, scales),
         "three scales and laplacian": (with_laplacian, with_laplacian),
         "three scales and distance": (with_distance, with_distance),
@@ -183,6 +183,16 @@ def detectors(model: TorchModel, clean: Tensor) -> dict[str, Callable[[], Detect
     nothing = Detector(no_score, no_score, {0.05: np.array([np.inf], np.float32)})
     makers = {name: partial(made, *way) for name, way in ways.items()}
     return {"no detector": lambda: nothing, **makers}
+
+
+def score_of(
+    model: TorchModel, clean: Tensor, features: Sequence, **settings
+) -> SignalScore:
+    """Return other features with a gradient, in the same directions."""
+    featurizer = CurvatureFeaturizer(
+        model, features=features, random_state=0, **settings
+    )
+    return SignalScore(featurizer.fit(clean))
 
 
 def learned(args) -> Detector:

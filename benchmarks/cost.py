@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import make_adversarial_set, pgd
 from curvdetect.network import nearest_boundaries
-from curvdetect.report.reproduce import goldman_features
+from curvdetect.report.goldman import goldman_features
 from curvdetect.study import metrics
 from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model

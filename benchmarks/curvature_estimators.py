@@ -22,6 +22,7 @@ from curvature_profile import smoothed
 
 from curvdetect import TorchModel
 from curvdetect.geometry import mean_curvature, principal_curvatures
+from curvdetect.geometry._differences import Differences
 from curvdetect.geometry._operators import Operator
 from curvdetect.network import nearest_boundaries
 from curvdetect.study.datasets import load_dataset
@@ -66,9 +67,8 @@ def compare(model, images, exact):
         truth = mean_curvature(
             margin, z, n_directions=20_000, generator=seeded(0), **settings
         )
-    operator = Operator(
-        margin, z, tangent=True, start=None, **{"step": 0.1, **settings}
-    )
+    differences = Differences.at(margin, z, start=None, **{"step": 0.1, **settings})
+    operator = Operator(differences, tangent=True)
     rows = []
     for m in N_PRODUCTS:
         row = {

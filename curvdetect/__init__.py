@@ -7,18 +7,9 @@ recovers the label they had; `GuardedClassifier` is all three in one, and
 :mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
 """
 
-from curvdetect.estimators import (
-    Assessment,
-    CurvatureFeaturizer,
-    CurvatureGuard,
-    CurvatureRelabeler,
-    CurvatureThresholdDetector,
-    Guarded,
-    GuardedClassifier,
-)
-from curvdetect.network import TorchModel
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Assessment",
@@ -30,3 +21,46 @@ __all__ = [
     "GuardedClassifier",
     "TorchModel",
 ]
+
+if TYPE_CHECKING:
+    from curvdetect.estimators import (
+        Assessment,
+        CurvatureFeaturizer,
+        CurvatureGuard,
+        CurvatureRelabeler,
+        CurvatureThresholdDetector,
+        Guarded,
+        GuardedClassifier,
+    )
+    from curvdetect.network import TorchModel
+else:
+    _FOLDERS = (
+        "attacks",
+        "estimators",
+        "evasion",
+        "geometry",
+        "network",
+        "plotting",
+        "signals",
+        "storage",
+        "study",
+    )
+
+    def __getattr__(name):
+        """Import a name when it is first asked for: the command line's help is quick.
+
+        Torch and scikit-learn, which all of them need, take seconds to import.
+        """
+        import importlib
+
+        if name in _FOLDERS:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        folder = "network" if name == "TorchModel" else "estimators"
+        value = getattr(importlib.import_module(f"{__name__}.{folder}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__, *_FOLDERS})

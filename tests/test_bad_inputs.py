@@ -399,12 +399,11 @@ GUARD = {
             lambda w, settings=settings: GuardedClassifier(
                 w.model, featurizer=CurvatureFeaturizer(None, **settings)
             ).fit(w.X[:4]),
-            "featurizer must give one curvature for each class",
+            "featurizer must measure curvature alone, at one step",
         )
         for name, settings in {
             "features": {"features": ("curvature", "distance"), "step": 0.4},
             "steps": {"step": (0.2, 0.4)},
-            "layout": {"layout": "nearest", "step": 0.4},
         }.items()
     },
     "detector": (

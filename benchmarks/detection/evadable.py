@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from detectors import LAPLACIAN_STEPS, Features, Learned
-from differentiable import Laplacian, Nearness
 from protocol import (
     BUDGETS,
     Protocol,
@@ -28,7 +27,8 @@ from torch import Tensor
 
 from curvdetect import CurvatureFeaturizer
 from curvdetect.attacks import MinimalNormAttack, pgd, same_norm_noise
-from curvdetect.evasion import CurvatureScore, NeighbourhoodMarginAttack
+from curvdetect.evasion import NeighbourhoodMarginAttack, SignalScore
+from curvdetect.signals import FirstOrder
 
 __all__ = ["learned_model"]
 
@@ -45,15 +45,19 @@ class Differentiable:
 
     def __init__(self, features: Features) -> None:
         known = features.featurizer
-        curvatures = CurvatureFeaturizer(
-            known.model, step=known.step, random_state=known.random_state
-        ).fit(np.zeros((2, *known.input_shape_), np.float32))
-        np.testing.assert_array_equal(curvatures.directions_, known.directions_)
-        directions = torch.from_numpy(known.directions_)
+        nothing = np.zeros((2, *known.input_shape_), np.float32)
+
+        def score(n_largest: int = 1, **settings) -> SignalScore:
+            featurizer = CurvatureFeaturizer(
+                known.model, random_state=known.random_state, **settings
+            ).fit(nothing)
+            np.testing.assert_array_equal(featurizer.directions_, known.directions_)
+            return SignalScore(featurizer, n_largest=n_largest)
+
         self.parts = [
-            CurvatureScore(curvatures, n_largest=N_LARGEST),
-            Laplacian(known.model_, directions, LAPLACIAN_STEPS),
-            Nearness(known.model_),
+            score(step=known.step, n_largest=N_LARGEST),
+            score(features=["laplacian"], laplacian_step=LAPLACIAN_STEPS),
+            score(features=[FirstOrder(n_nearest=1)]),
         ]
 
     def __call__(self, x: Tensor) -> Tensor:

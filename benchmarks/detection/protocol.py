@@ -10,7 +10,7 @@ import torchattacks
 
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
 from curvdetect.attacks import MinimalNormAttack, pgd
-from curvdetect.evasion import CurvatureScore, EvasionAttack, NeighbourhoodMarginAttack
+from curvdetect.evasion import EvasionAttack, NeighbourhoodMarginAttack, SignalScore
 from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
@@ -112,7 +112,7 @@ def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     )
     orthogonal = EvasionAttack(
         model,
-        CurvatureScore(guard.featurizer_),
+        SignalScore(guard.featurizer_),
         float(guard.detector_.threshold_),
         eps=eps,
         steps=steps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_labels",
     "check_positive",
     "check_share",
+    "check_steps",
     "check_vectors",
 ]
 
@@ -52,6 +54,20 @@ def check_share(name: str, value: object) -> None:
     if isinstance(value, Real) and 0 < float(value) < 1:
         return
     raise ValueError(f"{name} must be strictly between 0 and 1; got {value!r}")
+
+
+def check_steps(name: str, value: Any, alternative: str = "") -> None:
+    """Refuse what is neither a positive number nor some different ones."""
+    if isinstance(value, Real):
+        steps: Sequence[Any] = [value]
+    else:
+        steps = () if isinstance(value, str) or not hasattr(value, "__len__") else value
+    numbers = all(isinstance(h, Real) and 0 < float(h) < math.inf for h in steps)
+    if not len(steps) or not numbers or len(set(steps)) < len(steps):
+        raise ValueError(
+            f"{name} must be {alternative}a positive finite number, or a sequence of "
+            f"different ones; got {value!r}"
+        )
 
 
 def check_bounds(bounds: tuple[float, float] | None) -> None:

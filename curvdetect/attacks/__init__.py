@@ -5,17 +5,18 @@ the same norm; the others come from torchattacks, foolbox and ART. Attacks that 
 detector are in :mod:`curvdetect.evasion`.
 """
 
-from curvdetect.attacks._libraries import from_art, from_foolbox, pgd
-from curvdetect.attacks.adversarial_set import (
-    AdversarialSet,
-    LabelledSet,
-    make_adversarial_set,
-    same_norm_noise,
-)
+from curvdetect.attacks.adversarial_set import AdversarialSet, make_adversarial_set
+from curvdetect.attacks.art import from_art
+from curvdetect.attacks.convention import Attack
+from curvdetect.attacks.foolbox import from_foolbox
+from curvdetect.attacks.labelled_set import LabelledSet
 from curvdetect.attacks.minimal_norm import MinimalNormAttack
+from curvdetect.attacks.noise import same_norm_noise
+from curvdetect.attacks.pgd import pgd
 
 __all__ = [
     "AdversarialSet",
+    "Attack",
     "LabelledSet",
     "MinimalNormAttack",
     "from_art",

@@ -1,4 +1,4 @@
-"""Adversarial sets: run an attack, keep what it really fooled, and the controls."""
+"""Adversarial sets: run an attack, keep what it really fooled."""
 
 from __future__ import annotations
 
@@ -6,41 +6,17 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from curvdetect.attacks._libraries import Attack
+from curvdetect.attacks.convention import Attack
+from curvdetect.attacks.labelled_set import LabelledSet
 from curvdetect.network import TorchModel
 
-__all__ = ["AdversarialSet", "LabelledSet", "make_adversarial_set", "same_norm_noise"]
-
-
-class LabelledSet(NamedTuple):
-    """Clean and adversarial images in one set, as cross-validation takes them.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n_samples, *input_shape)
-        Clean images, then adversarial ones.
-    y : ndarray of shape (n_samples,), int64
-        0 clean, 1 adversarial.
-    groups : ndarray of shape (n_samples,), int64
-        The same for an image and what was made of it; for ``GroupKFold`` and others,
-        so that both are in the same fold.
-    original_label, predicted_label : ndarray of shape (n_samples,), int64
-        Label before and after the attack; the same for clean images.
-    """
-
-    X: npt.NDArray[np.float32]
-    y: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    original_label: npt.NDArray[np.int64]
-    predicted_label: npt.NDArray[np.int64]
+__all__ = ["AdversarialSet", "make_adversarial_set"]
 
 
 @dataclass(frozen=True)
@@ -218,52 +194,3 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-
-def same_norm_noise(
-    X: npt.NDArray[np.float32],
-    norms: npt.NDArray[Any] | float,
-    *,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
-    random_state: int | np.random.RandomState | None = None,
-) -> npt.NDArray[np.float32]:
-    """Add Gaussian noise of a given norm: the control that must not be flagged.
-
-    Parameters
-    ----------
-    X : array of shape (n_samples, *input_shape)
-        Images.
-    norms : float or array of shape (n_samples,)
-        L2 norm that the noise has in the end, in input units.
-    bounds : (float, float) or None, default=(0.0, 1.0)
-        Values are clipped to these; the noise is made longer until it has its norm
-        nevertheless.
-    random_state : int, RandomState or None, default=None
-        Draws the noise.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, *input_shape), float32
-        Noisy images.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from curvdetect.attacks import same_norm_noise
-    >>> noisy = same_norm_noise(np.zeros((1, 64), np.float32), 2.0, random_state=0)
-    >>> round(float(np.linalg.norm(noisy)), 3), float(noisy.min())
-    (2.0, 0.0)
-    """
-    rng = check_random_state(random_state)
-    flat = np.asarray(X, dtype=np.float64).reshape(len(X), -1)
-    target = np.broadcast_to(np.asarray(norms, dtype=np.float64), len(flat))[:, None]
-    low, high = bounds or (-np.inf, np.inf)
-    noise = rng.normal(size=flat.shape)
-    # The norm after clipping grows with the scale: bisect for it.
-    least, most = np.zeros_like(target), np.full_like(target, 1e3) * target
-    for _ in range(60):
-        scale = (least + most) / 2
-        noisy = np.clip(flat + scale * noise, low, high)
-        longer = np.linalg.norm(noisy - flat, axis=1, keepdims=True) > target
-        least, most = np.where(longer, least, scale), np.where(longer, scale, most)
-    return noisy.reshape(X.shape).astype(np.float32)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,21 +20,37 @@ from sklearn.utils.validation import (
     validate_data,
 )
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from curvdetect._base.checks import check_choice, check_count, check_positive
+from curvdetect._base.checks import (
+    check_choice,
+    check_count,
+    check_positive,
+    check_steps,
+)
+from curvdetect.estimators._features import arrange, measure_all, names_of_columns
 from curvdetect.estimators._shared_network import SharedNetworkMixin
+from curvdetect.estimators.state import module_of
 from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.network import TorchModel, nearest_boundaries
+from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
-from curvdetect.network.model import as_array, as_flat_array
-from curvdetect.signals._measure import Measurements, Probe, measure
+from curvdetect.signals import (
+    SIGNALS,
+    BoundarySignal,
+    Curvature,
+    Laplacian,
+    Measured,
+    Setup,
+    Signal,
+    Where,
+    joint_cost,
+    named_signals,
+)
 
 __all__ = ["CurvatureFeaturizer"]
 
 _LOG = logging.getLogger(__name__)
 
-_FEATURES = ("curvature", "distance", "laplacian")
 #: Images from which step="auto" learns the typical distance to the boundary.
 _N_SCALE_IMAGES = 256
 #: Images with which fit tries the module.
@@ -46,6 +61,8 @@ _N_CHECK_IMAGES = 4
 _SMALLEST_STEP = 10
 #: Missing boundaries up to this share are a matter of course: NaN says enough.
 _MISSING_SHARE = 0.05
+#: With more classes, a column for each that is nearly always empty is a waste.
+_MANY_CLASSES = 100
 
 
 class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
@@ -62,7 +79,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     ----------
     model : TorchModel or torch.nn.Module
         The trained network. A bare module is wrapped in a :class:`TorchModel` with
-        its defaults and the shape of the inputs it is fitted with.
+        its defaults and the shape of the inputs it is fitted with. As a part of a
+        :class:`GuardedClassifier`, it may be left out: it takes the guard's.
     at : {"boundary", "input"}, default="boundary"
         Where the curvature is taken: at a boundary point, or - an approximation -
         on the level set of the margin through the image itself.
@@ -93,18 +111,30 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         the last step leaves is of second order, where it crosses no kink. A margin that
         comes so close to zero without crossing it counts as a boundary. 1e-3 costs
         some 50 forward passes more for ten classes.
-    features : sequence of str, default=("curvature",)
+    features : sequence of str or Signal, default=("curvature",)
+        What is measured, by name or as instances of :mod:`curvdetect.signals`, also of
+        classes of your own:
+
         - "curvature": average curvature of each boundary, in 1 / input units;
         - "distance": L2 distance to the point found on each boundary, in input units;
         - "laplacian": F(x) - mean of F(x + h u) over random unit steps u, for each
-          margin F at the image itself, in logits.
-    layout : {"class", "nearest"}, default="class"
+          margin F at the image itself, in logits (minus a Laplacian);
+        - "logits": the logits less the largest;
+        - "first_order": distance to the two nearest boundaries by the gradient at the
+          image, in input units.
+    layout : {"class", "nearest"}, optional
+        How the values of boundaries are arranged:
+
         - "class": a column per class; NaN at the predicted class and where no
           boundary was asked for or found. For the relabeler.
         - "nearest": columns ordered by the distance of the boundary, without NaN,
           for any classifier. Where a boundary was not found, its columns repeat
           those of the farthest one found; where none was, curvature and laplacian
           are 0 and distance is the diagonal of the input range.
+
+        By default "class"; with `n_boundaries` and more than 100 classes, "nearest":
+        k columns instead of a thousand that are nearly all empty. :meth:`measure` gives
+        the classes that they belong to.
     laplacian_step : float or sequence of float, optional
         Steps of the "laplacian" feature; those of `step` by default.
     memory : str or joblib.Memory, optional
@@ -146,12 +176,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     image depends on no other image. Their sampling error is described at
     :func:`curvdetect.geometry.mean_curvature`.
 
-    Cost per image with L classes, counted in forward passes (a backward pass is
-    two): about (L - 1) (2 n_directions + 10), less than 220 for ten classes; each
-    further step adds 2 n_directions (L - 1). With n_boundaries=k it is about
-    k (2 n_directions + 8) + 2 max(2 k, 10), whatever L; with `n_curved`,
-    (k + 1) (2 n_directions) + 8 k + 2 max(2 k, 7). `fit` with step="auto" searches
-    one boundary for at most 256 images.
+    :meth:`cost` says what the features cost. `fit` with step="auto" searches one
+    boundary for at most 256 images.
 
     Examples
     --------
@@ -167,17 +193,17 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: TorchModel | nn.Module,
+        model: TorchModel | nn.Module | None = None,
         *,
-        at: Literal["boundary", "input"] = "boundary",
+        at: Where = "boundary",
         method: CurvatureMethod = "forward",
         n_directions: int | Literal["all"] = 7,
         step: float | Sequence[float] | Literal["auto"] = "auto",
         n_boundaries: int | None = None,
         n_curved: int = 0,
         tol: float = 0.1,
-        features: Sequence[str] = ("curvature",),
-        layout: Literal["class", "nearest"] = "class",
+        features: Sequence[str | Signal] = ("curvature",),
+        layout: Literal["class", "nearest"] | None = None,
         laplacian_step: float | Sequence[float] | None = None,
         memory: str | Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -265,22 +291,65 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         UserWarning
             If more than 5 % of the boundaries asked for were not found.
         """
+        return self._arranged(*self._measured(X, stacklevel=4))
+
+    def measure(self, X: npt.ArrayLike | Tensor) -> Measured:
+        """Measure the boundaries around images, and say which they are.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+            Images, within the model's bounds.
+
+        Returns
+        -------
+        Measured
+            Tensors on the CPU: logits, the k classes of each image, whether there is a
+            boundary to them, how far away, and what the features are there. What
+            :meth:`transform` arranges.
+
+        Warns
+        -----
+        UserWarning
+            If more than 5 % of the boundaries asked for were not found.
+        """
+        return self._measured(X, stacklevel=3)[0]
+
+    @property
+    def setup_(self) -> Setup:
+        """What is the same for all images and signals, settled by `fit`."""
         check_is_fitted(self)
-        flat, shape = as_flat_array(X)
-        values: npt.NDArray[Any] = validate_data(self, flat, reset=False, **_VALIDATION)
-        images = self._images(values, shape)
-        cached = check_memory(self.memory).cache(_measure_all, ignore=["featurizer"])
-        out, n_missing = cached(self, values.dtype, images.numpy(), self._settings())
-        n_pairs = len(values) * self._n_boundaries()
-        if n_missing > _MISSING_SHARE * n_pairs:
-            warnings.warn(
-                f"no boundary was found for {n_missing} of {n_pairs} pairs of image "
-                "and class (the margin never changes sign, or has no gradient). "
-                "Fewer, nearer boundaries may help: n_boundaries.",
-                UserWarning,
-                stacklevel=3,  # scikit-learn wraps transform
-            )
-        return out
+        return Setup(
+            n_classes=self.n_classes_,
+            input_shape=tuple(self.input_shape_),
+            n_boundaries=self._n_boundaries(),
+            n_curved=self.n_curved,
+            tol=float(self.tol),
+            at=self.at,
+            method=self.method,
+            steps=tuple(float(h) for h in np.ravel(self.step_)),
+            directions=self.directions_,
+        )
+
+    @property
+    def signals_(self) -> tuple[Signal, ...]:
+        """What is measured, with what `fit` settled."""
+        setup = self.setup_
+        return tuple(signal.resolved(setup) for signal in self._unresolved())
+
+    def cost(self) -> float:
+        """Return what the features cost, in forward-equivalents an image.
+
+        Returns
+        -------
+        float
+            A forward pass counts as 1, a backward pass as 2. 217 with nine boundaries,
+            seven directions and one step: a forward pass and 9 backward ones to choose
+            boundaries, 8 for the way to each, 14 for its curvature. The way to a
+            boundary is what it takes on trained networks; the rest is exact.
+        """
+        check_is_fitted(self)
+        return joint_cost(self.signals_, self.n_classes_)
 
     def get_feature_names_out(
         self, input_features: Any = None
@@ -299,15 +368,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         _check_feature_names_in(self, input_features)
-        columns = range(self._n_columns_per_block())
-        return np.asarray(
-            [
-                f"{block}_{self.layout}{column}"
-                for block in self._block_names()
-                for column in columns
-            ],
-            dtype=object,
+        names = names_of_columns(
+            self.signals_, self._layout(), self.n_classes_, self._n_boundaries()
         )
+        return np.asarray(names, dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -321,28 +385,36 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             raise TypeError(
                 "model must be a TorchModel or a torch.nn.Module; got "
                 f"{type(self.model).__name__}"
+                + (". Only as a part of a guard it is left out" * (self.model is None))
             )
-        check_choice("at", self.at, ("boundary", "input"))
+        check_choice("at", self.at, get_args(Where))
         check_choice("method", self.method, get_args(CurvatureMethod))
-        check_choice("layout", self.layout, ("class", "nearest"))
+        check_choice("layout", self.layout, ("class", "nearest", None))
         if self.n_directions != "all":
             check_count("n_directions", self.n_directions, alternative=' or "all"')
         if self.n_boundaries is not None:
             check_count("n_boundaries", self.n_boundaries, alternative=" or None")
         self._check_search()
-        if isinstance(self.features, str) or not len(self.features):
-            raise ValueError(
-                f"features must be a sequence out of {_FEATURES}, such as "
-                f'("curvature",); got {self.features!r}'
-            )
-        for feature in self.features:
-            check_choice("features", feature, _FEATURES)
-        if len(set(self.features)) < len(self.features):
-            raise ValueError(f"features must not repeat; got {self.features!r}")
+        self._check_features()
         if not isinstance(self.step, str) or self.step != "auto":
-            _check_steps("step", self.step, '"auto", ')
+            check_steps("step", self.step, '"auto", ')
         if self.laplacian_step is not None:
-            _check_steps("laplacian_step", self.laplacian_step, "None, ")
+            check_steps("laplacian_step", self.laplacian_step, "None, ")
+
+    def _check_features(self) -> None:
+        features = self.features
+        if isinstance(features, str | Signal) or not len(features):
+            raise ValueError(
+                "features must be a sequence of signals or of their names "
+                f"{tuple(signal.name for signal in SIGNALS)}, such as "
+                f'("curvature",); got {features!r}'
+            )
+        names = [signal.name for signal in named_signals(features)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "features must not repeat, or columns would have the same names; got "
+                f"{features!r}"
+            )
 
     def _check_search(self) -> None:
         check_positive("tol", self.tol)
@@ -357,7 +429,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
                 "least one boundary is chosen by distance; got "
                 f"n_curved={self.n_curved} and n_boundaries={self.n_boundaries}"
             )
-        if "curvature" not in self.features:
+        if not any(isinstance(s, Curvature) for s in named_signals(self.features)):
             raise ValueError(
                 'n_curved must be 0 where "curvature" is not among the features; got '
                 f"{self.n_curved}"
@@ -378,7 +450,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
         if isinstance(self.model, TorchModel):
             return self.model
-        return TorchModel(self.model, input_shape=shape)
+        return TorchModel(module_of(self.model), input_shape=shape)
 
     # Fitting ---------------------------------------------------------------
 
@@ -403,8 +475,9 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         if not isinstance(self.step, str):
             steps = tuple(float(h) for h in np.ravel(self.step))
             return steps if np.ndim(self.step) else steps[0]
-        of_laplacian = "laplacian" in self.features and self.laplacian_step is None
-        if "curvature" not in self.features and not of_laplacian:
+        if not any(
+            isinstance(s, BoundarySignal) and s.takes_step for s in self._unresolved()
+        ):
             return np.nan  # nothing is measured at it
         chosen = random_state.permutation(len(images))[:_N_SCALE_IMAGES]
         nearest = nearest_boundaries(self.model_, images[np.sort(chosen)])
@@ -419,8 +492,13 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     def _warn_of_rounding(self, dtype: torch.dtype) -> None:
         """Warn where rounding is a few per cent of a curvature, or more."""
-        steps = self._steps_of("curvature")
-        if self.method != "forward" or not steps:
+        steps = [
+            step
+            for signal in self.signals_
+            if isinstance(signal, Curvature) and signal.method == "forward"
+            for step in signal.steps
+        ]
+        if not steps:
             return
         low, high = self.model_.bounds or (0.0, 1.0)
         smallest = _SMALLEST_STEP * (high - low) * torch.finfo(dtype).eps ** 0.5
@@ -440,156 +518,59 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         check_shape((len(X), *(shape or X.shape[1:])), self.input_shape_)
         return self.model_.to_tensor(X.reshape(-1, *self.input_shape_))
 
+    def _measured(
+        self, X: npt.ArrayLike | Tensor, *, stacklevel: int
+    ) -> tuple[Measured, npt.DTypeLike]:
+        """Measure checked images, or look them up; return their dtype too."""
+        check_is_fitted(self)
+        flat, shape = as_flat_array(X)
+        values: npt.NDArray[Any] = validate_data(self, flat, reset=False, **_VALIDATION)
+        images = self._images(values, shape)
+        cached = check_memory(self.memory).cache(measure_all, ignore=["verbose"])
+        measured = cached(images.numpy(), self._settings(), verbose=self.verbose)
+        n_missing, n_pairs = int((~measured.found).sum()), measured.found.numel()
+        if n_missing > _MISSING_SHARE * n_pairs:
+            warnings.warn(
+                f"no boundary was found for {n_missing} of {n_pairs} pairs of image "
+                "and class (the margin never changes sign, or has no gradient). "
+                "Fewer, nearer boundaries may help: n_boundaries.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+        return measured, values.dtype
+
+    def _arranged(self, measured: Measured, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return what was measured as columns."""
+        return arrange(measured, self.signals_, self._layout(), self._diagonal(), dtype)
+
     def _settings(self) -> dict[str, Any]:
-        """Return all that the features depend on, besides the images."""
+        """Return all that the measurements depend on, besides the images."""
         return {
             "model": self.model_,
-            "directions": self.directions_,
-            "step": self.step_,
-            **{name: getattr(self, name) for name in _MEASURED},
-            "features": tuple(self.features),
+            "setup": self.setup_,
+            "signals": self.signals_,
+            "by_distance": self._layout() == "nearest",
         }
 
-    def _measure_batches(self, images: Tensor) -> Iterator[tuple[Any, int]]:
-        """Yield the columns of each batch, and how many boundaries it misses."""
-        with self.model_.evaluating():
-            for batch in self._progress(images):
-                measured = measure(self.model_, batch, self._probe(batch))
-                columns = self._arrange(measured).reshape(len(batch), -1)
-                yield columns, int((~measured.found).sum())
+    def _unresolved(self) -> tuple[Signal, ...]:
+        """Return the signals as they were asked for."""
+        return named_signals(
+            Laplacian(self.laplacian_step) if feature == "laplacian" else feature
+            for feature in self.features
+        )
 
     def _n_boundaries(self) -> int:
         return self.n_boundaries or self.n_classes_ - 1
 
-    def _n_columns_per_block(self) -> int:
-        return self.n_classes_ if self.layout == "class" else self._n_boundaries()
+    def _layout(self) -> Literal["class", "nearest"]:
+        if self.layout is not None:
+            return self.layout
+        few = self._n_boundaries() < self.n_classes_ - 1
+        return "nearest" if few and self.n_classes_ > _MANY_CLASSES else "class"
 
-    def _steps_of(self, feature: str) -> tuple[float, ...]:
-        """Return the steps at which a feature is measured, if it is wanted."""
-        if feature not in self.features:
-            return ()
-        step: Any = self.step_
-        if feature == "laplacian" and self.laplacian_step is not None:
-            step = self.laplacian_step
-        return tuple(float(h) for h in np.ravel(step))
-
-    def _block_names(self) -> list[str]:
-        names = []
-        for feature in self.features:
-            steps = self._steps_of(feature)
-            if feature == "distance" or len(steps) == 1:
-                names.append(feature)
-            else:
-                names.extend(f"{feature}_h{h:g}" for h in steps)
-        return names
-
-    def _probe(self, batch: Tensor) -> Probe:
-        curved = "curvature" in self.features
-        at_boundary = self.at == "boundary"
-        directions = None
-        if self.directions_ is not None:
-            directions = torch.tensor(self.directions_).to(batch)
-        return Probe(
-            at_boundary=at_boundary,
-            method=self.method,
-            directions=directions,
-            curvature_steps=self._steps_of("curvature"),
-            laplacian_steps=self._steps_of("laplacian"),
-            search="distance" in self.features
-            or (at_boundary and (curved or self.layout == "nearest")),
-            tol=float(self.tol),
-            n_boundaries=self._n_boundaries(),
-            n_curved=self.n_curved,
-        )
-
-    def _progress(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield batches of images whose boundaries fill the network's batches."""
-        if not len(images):
-            return
-        rows = self.model_.rows_per_batch(images[:1])
-        # Twice, since the search narrows down to the rows that are still open.
-        size = max(1, 2 * rows // max(self._n_boundaries(), 1))
-        with tqdm(
-            total=len(images), unit="image", desc="measure", disable=not self.verbose
-        ) as bar:
-            for batch in self.model_.split(images, size):
-                yield batch
-                bar.update(len(batch))
-
-    def _arrange(self, measured: Measurements) -> npt.NDArray[Any]:
-        """Return the columns of a batch, shape (n, n_blocks, n_columns)."""
-        blocks: list[Tensor] = []
-        for feature in self.features:
-            block = getattr(measured, feature)
-            blocks.extend(block[None] if feature == "distance" else block)
-        values = torch.stack(blocks, dim=1)  # (n, n_blocks, k)
-        if self.layout == "class":
-            return as_array(self._by_class(measured, values))
-        return as_array(self._by_distance(measured, values))
-
-    def _by_class(self, measured: Measurements, values: Tensor) -> Tensor:
-        values = values.where(measured.found[:, None], torch.nan)
-        out = values.new_full((*values.shape[:2], self.n_classes_), torch.nan)
-        return out.scatter_(2, measured.classes[:, None].expand_as(values), values)
-
-    def _by_distance(self, measured: Measurements, values: Tensor) -> Tensor:
-        found = measured.found
-        distance = measured.distance.where(found, torch.inf)
-        order = distance.argsort(dim=1, stable=True)
-        # Positions past the last boundary found repeat it.
-        n_found = found.sum(dim=1, keepdim=True)
-        position = torch.arange(order.shape[1], device=order.device)
-        order = order.gather(1, torch.minimum(position, (n_found - 1).clamp(min=0)))
-        values = values.gather(2, order[:, None].expand_as(values))
+    def _diagonal(self) -> float:
         low, high = self.model_.bounds or (0.0, 1.0)
-        diagonal = (high - low) * float(np.sqrt(self.n_features_in_))
-        names = self._block_names()
-        blank = values.new_tensor([diagonal * (n == "distance") for n in names])
-        none_found = (n_found == 0)[:, None].expand_as(values)
-        return torch.where(none_found, blank[:, None], values)
-
-
-#: Parameters that `transform` depends on, besides what `fit` learned.
-_MEASURED = (
-    "at",
-    "method",
-    "n_boundaries",
-    "n_curved",
-    "tol",
-    "layout",
-    "laplacian_step",
-)
-
-
-def _measure_all(
-    featurizer: CurvatureFeaturizer,
-    dtype: npt.DTypeLike,
-    images: npt.NDArray[Any],
-    settings: dict[str, Any],
-) -> tuple[npt.NDArray[Any], int]:
-    """Return the features of all images, and how many boundaries were not found.
-
-    A function of `images`, which were checked, and `settings`: that is what a cache
-    looks it up by.
-    """
-    n_columns = len(featurizer.get_feature_names_out())
-    out = np.empty((len(images), n_columns), dtype=dtype)
-    done = n_missing = 0
-    for columns, missing in featurizer._measure_batches(torch.from_numpy(images)):
-        out[done : done + len(columns)] = columns
-        done += len(columns)
-        n_missing += missing
-    return out, n_missing
+        return float((high - low) * np.sqrt(self.n_features_in_))
 
 
 _VALIDATION: dict[str, Any] = {"dtype": [np.float64, np.float32]}
-
-
-def _check_steps(name: str, value: Any, alternative: str) -> None:
-    steps = [value] if np.ndim(value) == 0 else list(value)
-    numbers = all(isinstance(h, Real) and 0 < float(h) < np.inf for h in steps)
-    if not steps or not numbers or len(set(steps)) < len(steps):
-        raise ValueError(
-            f"{name} must be {alternative}a positive finite number, or a sequence of "
-            f"different ones; got {value!r}"
-        )

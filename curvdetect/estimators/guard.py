@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import accuracy_score
@@ -19,14 +20,17 @@ from curvdetect._base.checks import check_choice
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
-from curvdetect.estimators.relabeler import CurvatureRelabeler
+from curvdetect.estimators.relabeler import most_curved
+from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
-from curvdetect.network.model import as_flat_array
+from curvdetect.network.arrays import as_array, as_flat_array
+from curvdetect.signals import BoundarySignal, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
 
 _LOG = logging.getLogger(__name__)
 OnFlag = Literal["relabel", "reject", "label"]
+_TARGET_FPR = 0.01
 
 
 class Assessment(NamedTuple):
@@ -57,34 +61,35 @@ class Assessment(NamedTuple):
 class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     """Predict a network's labels, but relabel or reject images that look adversarial.
 
-    A featurizer, a detector and a relabeler in one, around a trained network.
+    A featurizer, a detector and the relabeler's rule in one, around a trained network.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
     featurizer : CurvatureFeaturizer, optional
-        For curvatures, a column a class; a copy is fitted, with `model`. By default one
-        with its defaults and `random_state`.
+        A copy is fitted, with the guard's `model`; its own may be left out. By default
+        one with its defaults and `random_state`. Flagged images are relabelled by the
+        class of their largest curvature, so "curvature" must be among its features
+        where `on_flag` is "relabel".
     detector : classifier, optional
         Fitted on the features of clean images alone, with ``decision_function``; a copy
-        is used. By default a :class:`CurvatureThresholdDetector` with `target_fpr`;
-        :meth:`p_values` needs that.
-    relabeler : CurvatureRelabeler, optional
-        On these features; a copy is fitted.
+        is used. By default a :class:`CurvatureThresholdDetector` with `target_fpr`, for
+        which the features must be curvatures at one step; :meth:`p_values` needs that.
     on_flag : {"relabel", "reject", "label"}, default="relabel"
         What :meth:`predict` gives for a flagged image: the recovered label, the
         `reject_label`, or the network's label all the same.
     reject_label : int, default=-1
         The label of rejected images.
-    target_fpr : float, default=0.01
-        Share of clean images that may be flagged, for the default detector.
-    random_state : int, default=0
-        Of the default featurizer.
+    target_fpr : float, optional
+        Share of clean images that may be flagged, for the default detector; 0.01 by
+        default. Not together with `detector`, which has its own.
+    random_state : int, optional
+        Of the default featurizer; 0 by default. Not together with `featurizer`.
 
     Attributes
     ----------
-    featurizer_, detector_, relabeler_ : estimators
+    featurizer_, detector_ : estimators
         Fitted.
     classes_ : ndarray of shape (n_classes,), int64
         0 .. n_classes - 1: labels are the positions of the logits.
@@ -113,16 +118,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         *,
         featurizer: CurvatureFeaturizer | None = None,
         detector: Any = None,
-        relabeler: CurvatureRelabeler | None = None,
         on_flag: OnFlag = "relabel",
         reject_label: int = -1,
-        target_fpr: float = 0.01,
-        random_state: int = 0,
+        target_fpr: float | None = None,
+        random_state: int | None = None,
     ) -> None:
         self.model = model
         self.featurizer = featurizer
         self.detector = detector
-        self.relabeler = relabeler
         self.on_flag = on_flag
         self.reject_label = reject_label
         self.target_fpr = target_fpr
@@ -160,23 +163,12 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
-        featurizer, detector, relabeler = self._parts()
+        featurizer, detector = self._parts()
         featurizer = featurizer.fit(images)
-        names = featurizer.get_feature_names_out()
-        if (
-            featurizer.layout != "class"
-            or len(names) != featurizer.n_classes_
-            or (tuple(featurizer.features) != ("curvature",))
-        ):
-            raise ValueError(
-                'featurizer must give one curvature for each class (layout="class", '
-                'features=("curvature",), one step); got '
-                f"{featurizer!r}"
-            )
+        self._check_features(featurizer)
         if y is not None:
             images = self._right(featurizer.model_, images, np.asarray(y))
-        features = featurizer.transform(images)
-        detector = detector.fit(features)
+        detector = detector.fit(featurizer.transform(images))
         for name in ("classes_", "decision_function"):
             if not hasattr(detector, name):
                 raise ValueError(
@@ -184,31 +176,27 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                     f"classifier with decision_function; {type(detector).__name__} has "
                     f"no {name}"
                 )
-        self._adopt(featurizer, detector, relabeler.fit(features))
+        self._adopt(featurizer, detector)
         return self
 
-    def _parts(self) -> tuple[CurvatureFeaturizer, Any, CurvatureRelabeler]:
+    def _parts(self) -> tuple[CurvatureFeaturizer, Any]:
         """Return what is to be fitted."""
-        featurizer = (
-            CurvatureFeaturizer(self.model, random_state=self.random_state)
-            if self.featurizer is None
-            else clone(self.featurizer).set_params(model=self.model)
-        )
-        detector = (
-            CurvatureThresholdDetector(target_fpr=self.target_fpr)
-            if self.detector is None
-            else clone(self.detector)
-        )
-        relabeler = (
-            CurvatureRelabeler() if self.relabeler is None else clone(self.relabeler)
-        )
-        # The other two know no column names.
-        return featurizer.set_output(transform="default"), detector, relabeler
+        if self.featurizer is None:
+            seed = 0 if self.random_state is None else self.random_state
+            featurizer = CurvatureFeaturizer(self.model, random_state=seed)
+        else:
+            featurizer = clone(self.featurizer).set_params(model=self.model)
+        if self.detector is None:
+            fpr = _TARGET_FPR if self.target_fpr is None else self.target_fpr
+            detector = CurvatureThresholdDetector(target_fpr=fpr)
+        else:
+            detector = clone(self.detector)
+        # The detector knows no column names.
+        return featurizer.set_output(transform="default"), detector
 
-    def _adopt(self, featurizer: Any, detector: Any, relabeler: Any) -> None:
+    def _adopt(self, featurizer: CurvatureFeaturizer, detector: Any) -> None:
         """Take these as fitted."""
         self.featurizer_, self.detector_ = featurizer, detector
-        self.relabeler_ = relabeler
         self.classes_ = np.arange(featurizer.n_classes_)
 
     def _check_parameters(self) -> None:
@@ -216,6 +204,36 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         if not isinstance(self.reject_label, Integral):
             raise ValueError(
                 f"reject_label must be an integer; got {self.reject_label!r}"
+            )
+        for part, name in (("detector", "target_fpr"), ("featurizer", "random_state")):
+            held, value = getattr(self, part), getattr(self, name)
+            if held is not None and value is not None:
+                raise ValueError(
+                    f"{name} must be left out where {part} is given, which has its "
+                    f"own; got {name}={value!r} and {held!r}"
+                )
+        other = None if self.featurizer is None else self.featurizer.model
+        if other is not None and module_of(other) is not module_of(self.model):
+            raise ValueError(
+                "featurizer must be for the guard's model, or have none; got another "
+                "network. Leave it out: CurvatureFeaturizer(n_boundaries=3)"
+            )
+
+    def _check_features(self, featurizer: CurvatureFeaturizer) -> None:
+        """Refuse features that the default detector or relabelling cannot use."""
+        blocks = _curvature_blocks(featurizer)
+        alone = len(featurizer.signals_) == 1 and len(blocks) == 1
+        if self.detector is None and not alone:
+            raise ValueError(
+                "featurizer must measure curvature alone, at one step, where no "
+                "detector is given; give one that is fitted on such features of clean "
+                f"images; got {featurizer!r}"
+            )
+        if self.on_flag == "relabel" and not blocks:
+            raise ValueError(
+                'featurizer must have "curvature" among its features for '
+                'on_flag="relabel"; give on_flag="reject" or "label", or add it; got '
+                f"features={featurizer.features!r}"
             )
 
     @staticmethod
@@ -256,19 +274,17 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         Returns
         -------
         Assessment
-            Labels, flags and scores. Cost: that of the featurizer, and a forward pass
-            an image.
+            Labels, flags and scores. Cost: that of the featurizer.
         """
         return self._logits_and_assessment(X)[1]
 
     def _logits_and_assessment(
         self, X: npt.ArrayLike | Tensor
     ) -> tuple[npt.NDArray[Any], Assessment]:
-        images, features = self._measure(X)
-        logits = self.featurizer_.model_.predict_logits(images)
+        measured, features = self._measure(X)
+        logits = as_array(measured.logits)
         model_label = logits.argmax(axis=1)
-        nothing = np.isnan(features).all(axis=1)
-        recovered = np.where(nothing, model_label, self.relabeler_.predict(features))
+        recovered = self._recovered(measured, model_label)
         flagged = self.detector_.predict(features) == self.detector_.classes_[1]
         instead = {
             "relabel": recovered,
@@ -283,16 +299,25 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             score=self.detector_.decision_function(features),
         )
 
-    def _measure(
-        self, X: npt.ArrayLike | Tensor
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the images, checked, and their features."""
+    def _recovered(
+        self, measured: Measured, model_label: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return the classes of the largest curvatures, at the first step."""
+        blocks = _curvature_blocks(self.featurizer_)
+        if not blocks:
+            return model_label
+        curvature = measured.boundaries[:, blocks[0]].where(measured.found, torch.nan)
+        return most_curved(as_array(curvature), measured.classes.numpy(), model_label)
+
+    def _measure(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.NDArray[Any]]:
+        """Return what was measured around images, and the detector's features."""
         check_is_fitted(self)
         self._check_parameters()  # they may have been changed since
         flat, _ = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric", reset=False)
         images = values.reshape(-1, *self.featurizer_.input_shape_)
-        return images, self.featurizer_.transform(images)
+        measured, dtype = self.featurizer_._measured(images, stacklevel=5)
+        return measured, self.featurizer_._arranged(measured, dtype)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
         """Predict labels; flagged images get what `on_flag` says.
@@ -387,3 +412,10 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             Share of right labels.
         """
         return float(accuracy_score(y, self.predict(X)))
+
+
+def _curvature_blocks(featurizer: CurvatureFeaturizer) -> list[int]:
+    """Return which blocks of the boundaries' values are curvatures."""
+    signals = [s for s in featurizer.signals_ if isinstance(s, BoundarySignal)]
+    kinds = [isinstance(s, Curvature) for s in signals for _ in s.blocks()]
+    return [block for block, yes in enumerate(kinds) if yes]

@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect.estimators.guard import GuardedClassifier
+from curvdetect.estimators.state import learned, module_of
 from curvdetect.network import TorchModel
-from curvdetect.network.model import uncompiled
+from curvdetect.signals import Signal
 
 __all__ = ["CurvatureGuard", "Guarded"]
 
@@ -20,7 +21,7 @@ __all__ = ["CurvatureGuard", "Guarded"]
 _FORMAT = 1
 #: Parameters that change no result, or whose result is in the state.
 _NOT_COMPARED = ("model", "memory", "random_state", "verbose")
-_PARTS = ("featurizer_", "detector_", "relabeler_")
+_PARTS = ("featurizer_", "detector_")
 
 
 class Guarded(NamedTuple):
@@ -121,7 +122,7 @@ class CurvatureGuard(nn.Module):
                 f"of TorchModel and move the guard: .to({str(held.device)!r})"
             )
         self.guard = guard
-        self.module = _module_of(guard)
+        self.module = module_of(guard.model)
 
     def __getstate__(self) -> dict[str, Any]:
         # The network is in the guard; one copy, not two, is pickled.
@@ -130,7 +131,7 @@ class CurvatureGuard(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.module = _module_of(self.guard)
+        self.module = module_of(self.guard.model)
 
     def calibrate(
         self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | None = None
@@ -183,7 +184,7 @@ class CurvatureGuard(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor; got {type(x).__name__}")
-        if not hasattr(self.guard, "relabeler_"):
+        if not hasattr(self.guard, "detector_"):
             raise RuntimeError(
                 "the guard is not calibrated; call calibrate(images, labels) or "
                 "load_state_dict(state) first"
@@ -232,10 +233,10 @@ class CurvatureGuard(nn.Module):
         dict
             Tensors and numbers; nothing learned if the guard was not calibrated.
         """
-        learned = {}
-        if hasattr(self.guard, "relabeler_"):
-            learned = {name: _learned(getattr(self.guard, name)) for name in _PARTS}
-        return {"format": _FORMAT, "settings": self._settings(), "learned": learned}
+        known = {}
+        if hasattr(self.guard, "detector_"):
+            known = {name: _plain_learned(getattr(self.guard, name)) for name in _PARTS}
+        return {"format": _FORMAT, "settings": self._settings(), "learned": known}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take a calibration over; torch calls it with that of a state dict.
@@ -258,8 +259,8 @@ class CurvatureGuard(nn.Module):
                 f"the state has format {version}; this curvdetect reads up to "
                 f"{_FORMAT}. Install a newer one"
             )
-        learned = state.get("learned")
-        if not isinstance(learned, dict) or learned.keys() not in (set(), set(_PARTS)):
+        known = state.get("learned")
+        if not isinstance(known, dict) or known.keys() not in (set(), set(_PARTS)):
             raise ValueError("the state lacks some of what a CurvatureGuard keeps")
         own, others = self._settings(), state.get("settings", {})
         differing = {
@@ -272,15 +273,15 @@ class CurvatureGuard(nn.Module):
                 "the state is of a guard with other parameters; as (this guard's, the "
                 f"state's): {differing}"
             )
-        if not learned:
+        if not known:
             return
         guard = self.guard
-        featurizer, detector, relabeler = (
-            _with(part, learned[name])
+        featurizer, detector = (
+            _with(part, known[name])
             for name, part in zip(_PARTS, guard._parts(), strict=True)
         )
         featurizer.model_ = featurizer._wrapped(featurizer.input_shape_)
-        guard._adopt(featurizer, detector, relabeler)
+        guard._adopt(featurizer, detector)
         guard.n_features_in_ = featurizer.n_features_in_
 
     def _settings(self) -> dict[str, Any]:
@@ -290,34 +291,16 @@ class CurvatureGuard(nn.Module):
             settings[f"{name}_class"] = type(part).__name__
             for key, value in part.get_params().items():
                 if key not in _NOT_COMPARED:
-                    if isinstance(value, np.ndarray):
-                        value = value.tolist()  # as a parameter, like a tuple
-                    settings[f"{name}_{key}"] = _plain(f"{name}_{key}", value)
+                    settings[f"{name}_{key}"] = _setting(f"{name}_{key}", value)
         held = self.guard.model
         if isinstance(held, TorchModel):
-            for key in ("input_shape", "bounds", "mean", "std"):
+            for key in ("input_shape", "bounds", "mean", "std", "clamp"):
                 settings[f"model__{key}"] = getattr(held, key)
         return settings
 
 
-def _module_of(guard: GuardedClassifier) -> nn.Module:
-    held = guard.model
-    module = held.module if isinstance(held, TorchModel) else held
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            "the guard's model must be a TorchModel or a torch.nn.Module; got "
-            f"{type(held).__name__}"
-        )
-    return uncompiled(module)
-
-
-def _learned(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return what `fit` set, but for the network."""
-    return {
-        name: _plain(name, value)
-        for name, value in vars(estimator).items()
-        if name.endswith("_") and name != "model_"
-    }
+def _plain_learned(estimator: BaseEstimator) -> dict[str, Any]:
+    return {name: _plain(name, value) for name, value in learned(estimator).items()}
 
 
 def _with(estimator: Any, learned: dict[str, Any]) -> Any:
@@ -326,6 +309,19 @@ def _with(estimator: Any, learned: dict[str, Any]) -> Any:
             value = value.cpu().numpy()
         setattr(estimator, name, value)
     return estimator
+
+
+def _setting(name: str, value: Any) -> Any:
+    """Return a parameter as something that can be compared, and stored."""
+    if isinstance(value, np.ndarray):
+        return _setting(name, value.tolist())
+    if isinstance(value, Signal):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        settings = sorted(vars(value).items())
+        return kind, tuple((key, _setting(f"{name}.{key}", v)) for key, v in settings)
+    if isinstance(value, list | tuple):
+        return tuple(_setting(name, v) for v in value)
+    return _plain(name, value)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["CurvatureRelabeler"]
+__all__ = ["CurvatureRelabeler", "most_curved"]
 
 
 class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
@@ -192,6 +192,22 @@ _VALIDATION: dict[str, Any] = {
     "dtype": [np.float64, np.float32],
     "ensure_all_finite": "allow-nan",
 }
+
+
+def most_curved(
+    curvature: npt.NDArray[Any],
+    classes: npt.NDArray[np.int64],
+    otherwise: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Return the class of the largest of k curvatures of each image, (n,).
+
+    Where all are NaN, what is in `otherwise`.
+    """
+    if not curvature.shape[1]:
+        return otherwise
+    filled = np.where(np.isnan(curvature), -np.inf, curvature)
+    best = np.take_along_axis(classes, filled.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(np.isnan(curvature).all(axis=1), otherwise, best)
 
 
 def _labels_of_columns(y: npt.NDArray[Any], n_columns: int) -> npt.NDArray[Any]:

@@ -4,20 +4,17 @@ All but the search for the smallest have torchattacks' calling convention,
 ``attack(images, labels) -> images``.
 """
 
-from curvdetect.evasion._adaptive import (
-    EvasionAttack,
-    LogitMatchingAttack,
-    MinimalEvasion,
-    NeighbourhoodMarginAttack,
-    minimal_evasion,
-)
-from curvdetect.evasion.curvature_score import CurvatureScore
+from curvdetect.evasion.logit_matching import LogitMatchingAttack
+from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
+from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
+from curvdetect.evasion.orthogonal import EvasionAttack
+from curvdetect.evasion.signal_score import SignalScore
 
 __all__ = [
-    "CurvatureScore",
     "EvasionAttack",
     "LogitMatchingAttack",
     "MinimalEvasion",
     "NeighbourhoodMarginAttack",
+    "SignalScore",
     "minimal_evasion",
 ]

@@ -68,22 +68,26 @@ References
    curvature regularization, and vice versa", CVPR 2019.
 """
 
-from curvdetect.geometry._boundary import Boundary, find_boundary
-from curvdetect.geometry._curvature import (
-    goldman_curvature,
-    mean_curvature,
-    normal_curvature,
-)
+from curvdetect.geometry._boundary import find_boundary
+from curvdetect.geometry._decrease import mean_decrease
 from curvdetect.geometry._derivatives import (
     margin_gradient,
     margin_value,
     margin_value_and_gradient,
-    mean_decrease,
 )
+from curvdetect.geometry._differences import CurvatureMethod
 from curvdetect.geometry._directions import random_directions, tangent_basis
 from curvdetect.geometry._eigen import Spectrum, Which
+from curvdetect.geometry._goldman import goldman_curvature
+from curvdetect.geometry._linearisation import Linearisation
 from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin, RegionMargin
+from curvdetect.geometry._mean_curvature import mean_curvature
+from curvdetect.geometry._nearest_classes import linearise, nearest_classes
+from curvdetect.geometry._newton import step_to_boundary
+from curvdetect.geometry._normal_curvature import normal_curvature
 from curvdetect.geometry._operators import ProductMethod
+from curvdetect.geometry._pairs import Pairs
+from curvdetect.geometry._points import BoundaryPoints
 from curvdetect.geometry._principal import hessian_eigenvalues, principal_curvatures
 from curvdetect.geometry._profile import ProfileStatistics, profile_statistics
 from curvdetect.geometry._robustness import (
@@ -91,7 +95,7 @@ from curvdetect.geometry._robustness import (
     adversarial_perturbation,
     random_direction_robustness,
 )
-from curvdetect.geometry._sampling import CurvatureMethod, Estimator
+from curvdetect.geometry._sampling import Estimator
 from curvdetect.geometry._subspace import (
     Subspace,
     curvature_in_subspace,
@@ -113,11 +117,13 @@ from curvdetect.geometry._universal import (
 )
 
 __all__ = [
-    "Boundary",
+    "BoundaryPoints",
     "ClassLoss",
     "CurvatureMethod",
     "Estimator",
+    "Linearisation",
     "Margin",
+    "Pairs",
     "PairwiseMargin",
     "Perturbation",
     "ProductMethod",
@@ -137,11 +143,13 @@ __all__ = [
     "hessian_eigenvalues",
     "hessian_trace",
     "label_changes",
+    "linearise",
     "margin_gradient",
     "margin_value",
     "margin_value_and_gradient",
     "mean_curvature",
     "mean_decrease",
+    "nearest_classes",
     "normal_curvature",
     "path_in_region",
     "principal_curvatures",
@@ -151,6 +159,7 @@ __all__ = [
     "random_subspace",
     "shared_subspace",
     "smallest_universal_perturbation",
+    "step_to_boundary",
     "tangent_basis",
     "universal_perturbation",
 ]

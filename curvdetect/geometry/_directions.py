@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "CoordinateAxes",
-    "Householder",
+    "TangentSpace",
+    "WholeSpace",
+    "check_tangent_space",
     "project_to_tangent",
     "random_directions",
     "tangent_basis",
@@ -58,6 +60,15 @@ def random_directions(
     return v.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
 
+def check_tangent_space(z: Tensor) -> None:
+    """Refuse points of fewer than two values."""
+    if math.prod(z.shape[1:]) < 2:
+        raise ValueError(
+            "z must hold points of at least 2 values for a tangent space to exist; "
+            f"got input shape {tuple(z.shape[1:])}"
+        )
+
+
 def project_to_tangent(v: Tensor, normal: Tensor) -> Tensor:
     """Remove the normal part of each row of `v` and normalise what is left.
 
@@ -68,12 +79,12 @@ def project_to_tangent(v: Tensor, normal: Tensor) -> Tensor:
     return tangent / tangent.norm(dim=1, keepdim=True)
 
 
-class Householder:
-    """Orthonormal tangent bases for many normals, one vector at a time.
+class TangentSpace:
+    """What is orthogonal to many normals, with a basis made one vector at a time.
 
-    The reflection Q = I - 2 w w^T that sends the normal to a coordinate axis p has
-    orthonormal columns; all but the p-th are orthogonal to the normal. A column is
-    made when asked for, so that a d x d matrix is never held. With p the largest
+    Householder's reflection Q = I - 2 w w^T that sends the normal to a coordinate axis
+    p has orthonormal columns; all but the p-th are orthogonal to the normal. A column
+    is made when asked for, so that a d x d matrix is never held. With p the largest
     component of the normal, the columns are close to the pixel axes.
 
     Parameters
@@ -83,6 +94,7 @@ class Householder:
     """
 
     def __init__(self, normal: Tensor) -> None:
+        self.normal = normal
         self.pivot = normal.abs().argmax(dim=1)
         rows = torch.arange(len(normal), device=normal.device)
         w = normal.clone()
@@ -98,6 +110,10 @@ class Householder:
         v = -2 * w.gather(1, k[:, None]) * w
         v.scatter_add_(1, k[:, None], torch.ones_like(v[:, :1]))
         return v
+
+    def projected(self, rows: Tensor, v: Tensor) -> Tensor:
+        """Return the unit tangents that are left of vectors, one a row."""
+        return project_to_tangent(v, self.normal[rows])
 
     def coordinates(self, rows: Tensor, w: Tensor) -> Tensor:
         """Return the inner products of vectors, one a row, with the tangents."""
@@ -118,8 +134,8 @@ class Householder:
         return v - 2 * (w * v).sum(1, keepdim=True) * w
 
 
-class CoordinateAxes:
-    """The whole space, with the interface of :class:`Householder`."""
+class WholeSpace:
+    """The whole space, with the interface of :class:`TangentSpace`."""
 
     def __init__(self, like: Tensor) -> None:
         self.like = like
@@ -129,6 +145,10 @@ class CoordinateAxes:
         """Return axis k."""
         shape = len(k), self.dimension
         return self.like.new_zeros(shape).scatter_(1, k[:, None], 1)
+
+    def projected(self, rows: Tensor, v: Tensor) -> Tensor:
+        """Return v itself."""
+        return v
 
     def coordinates(self, rows: Tensor, w: Tensor) -> Tensor:
         """Return the coordinates of w: itself."""
@@ -164,5 +184,5 @@ def tangent_basis(normal: Tensor) -> Tensor:
     """
     n, d = len(normal), normal[0].numel()
     pairs = torch.arange(n * (d - 1), device=normal.device)
-    basis = Householder(normal.flatten(1)).columns(pairs // (d - 1), pairs % (d - 1))
+    basis = TangentSpace(normal.flatten(1)).columns(pairs // (d - 1), pairs % (d - 1))
     return basis.reshape(n, d - 1, *normal.shape[1:])

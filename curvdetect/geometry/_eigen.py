@@ -47,19 +47,21 @@ class Spectrum(NamedTuple):
 @torch.no_grad()
 def dense_eigenpairs(operator: Operator, *, directions: bool) -> Spectrum:
     """Solve by the whole matrices, symmetrised: differences are not quite symmetric."""
-    axes, size = operator.axes, operator.dimension
+    space, size = operator.space, operator.dimension
     if size**2 > _LARGEST_MATRIX:
         raise ValueError(
             f"k must be given for inputs of {operator.points.shape[1]} values: all "
             f"eigenvalues need a matrix of {size} x {size} numbers; the leading few "
             "need none"
         )
+    batch_size = operator.differences.batch_size
     parts = []
     for rows in operator.chunks(size**2):
         columns = operator.points.new_empty(len(rows) * size, size)
-        for pairs in batches(len(columns), operator.batch_size, rows.device):
+        for pairs in batches(len(columns), batch_size, rows.device):
             row, k = rows[pairs // size], pairs % size
-            columns[pairs] = axes.coordinates(row, operator(row, axes.columns(row, k)))
+            image = operator(row, space.columns(row, k))
+            columns[pairs] = space.coordinates(row, image)
         matrix = columns.reshape(-1, size, size)
         matrix = (matrix + matrix.mT) / 2
         finite = matrix.isfinite().flatten(1).all(1)
@@ -67,7 +69,7 @@ def dense_eigenpairs(operator: Operator, *, directions: bool) -> Spectrum:
         if directions:
             values, vectors = _eigh(matrix)
             coordinates = vectors.flip(2).mT.flatten(0, 1)
-            vectors = axes.embed(rows.repeat_interleave(size), coordinates)
+            vectors = space.embed(rows.repeat_interleave(size), coordinates)
             vectors = vectors.reshape(len(rows), size, operator.points.shape[1])
             vectors = vectors.where(finite[:, None, None], torch.nan)
         else:

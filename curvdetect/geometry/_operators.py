@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from curvdetect._base.checks import check_choice, check_positive
 from curvdetect._base.rows import batches
-from curvdetect.geometry._derivatives import (
-    hessian_product,
-    margin_value_and_gradient,
-    warn_if_piecewise_linear,
-)
-from curvdetect.geometry._directions import CoordinateAxes, Householder
-from curvdetect.geometry._margins import Margin, take_rows
+from curvdetect.geometry._differences import Differences
+from curvdetect.geometry._directions import TangentSpace, WholeSpace
 
-__all__ = ["WORKING_NUMBERS", "Operator", "ProductMethod"]
+__all__ = ["WORKING_NUMBERS", "Operator", "ProductMethod", "check_precision"]
 
 #: How Hessian-vector products are taken.
 ProductMethod: TypeAlias = Literal["gradient", "autodiff"]
@@ -31,21 +26,11 @@ class Operator:
 
     Parameters
     ----------
-    function : callable
-        F: (n, *input_shape) -> (n,).
-    x : Tensor of shape (n, *input_shape)
-        Points.
+    differences : Differences
+        Of the function, at the points.
     tangent : bool
         Whether it is the shape operator - P H P / \|g\| of the level sets, on the
         tangent space, instead of the Hessian H.
-    method : {"gradient", "autodiff"}
-        Differences of gradients, or exact products.
-    step : float
-        h of the differences.
-    start : tuple of Tensor, optional
-        F and its gradient at `x`, if they are known already.
-    batch_size : int or None
-        Rows given to `function` at a time.
 
     Attributes
     ----------
@@ -53,55 +38,30 @@ class Operator:
         The points.
     normal : Tensor of shape (n, d), or None
         Unit normals of the tangent spaces.
-    axes : Householder or CoordinateAxes
-        An orthonormal basis of the space that the matrices act on.
+    space : TangentSpace or WholeSpace
+        What the matrices act on.
     dimension : int
         Of that space: d, or d - 1.
     """
 
-    def __init__(
-        self,
-        function: Margin,
-        x: Tensor,
-        *,
-        tangent: bool,
-        method: str,
-        step: float,
-        start: tuple[Tensor, Tensor] | None,
-        batch_size: int | None,
-    ) -> None:
-        check_choice("method", method, get_args(ProductMethod))
-        check_positive("step", step)
-        if x.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"points must be float32 or float64 for eigenvalues; got {x.dtype}"
-            )
-        if start is None:
-            start = margin_value_and_gradient(function, x, batch_size=batch_size)
-        self.function, self.x, self.start = function, x, start
-        self.method, self.step, self.batch_size = method, step, batch_size
-        self.points = x.flatten(1)
+    def __init__(self, differences: Differences, *, tangent: bool) -> None:
+        self.differences = differences
+        self.points = differences.x.detach().flatten(1)
         self.normal: Tensor | None = None
-        self.axes: Householder | CoordinateAxes = CoordinateAxes(self.points)
+        self.space: TangentSpace | WholeSpace = WholeSpace(self.points)
         if tangent:
-            gradient = start[1].flatten(1)
-            self.steepness = gradient.norm(dim=1, keepdim=True)
-            normal = gradient / self.steepness
+            self.steepness = differences.steepness[:, None]
+            normal = differences.gradient.flatten(1) / self.steepness
             # Where the gradient vanishes any normal will do: products are not finite.
+            self.has_normal = normal.isfinite().all(1, keepdim=True)
             self.normal = normal.where(normal.isfinite(), normal.shape[1] ** -0.5)
-            self.axes = Householder(self.normal)
-        self.dimension = self.axes.dimension
+            self.space = TangentSpace(self.normal)
+        self.dimension = self.space.dimension
 
     def __call__(self, rows: Tensor, v: Tensor) -> Tensor:
         """Apply the matrices of some rows to a vector each, both of shape (m, d)."""
-        image = hessian_product(
-            take_rows(self.function, rows),
-            self.x[rows],
-            v.reshape(-1, *self.x.shape[1:]),
-            method=self.method,
-            step=self.step,
-            gradient=self.start[1][rows],
-        ).flatten(1)
+        v = v.reshape(-1, *self.differences.x.shape[1:])
+        image = self.differences.product(rows, v).flatten(1)
         if self.normal is None:
             return image
         n = self.normal[rows]
@@ -111,9 +71,19 @@ class Operator:
         """Apply the matrix of each row to all its vectors, (len(rows), m, d)."""
         pairs = rows.repeat_interleave(blocks.shape[1])
         flat = blocks.flatten(0, 1)
-        runs = batches(len(flat), self.batch_size, flat.device)
+        runs = batches(len(flat), self.differences.batch_size, flat.device)
         images = torch.cat([self(pairs[run], flat[run]) for run in runs])
         return images.reshape_as(blocks)
+
+    def along(self, m: int, directions: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return v^T A v of m unit vectors v of the space, as (n, m); NaN without A.
+
+        Directions as those of :meth:`Differences.second`.
+        """
+        second = self.differences.second(m, directions)
+        if self.normal is None:
+            return second
+        return -second.where(self.has_normal, torch.nan) / self.steepness
 
     def chunks(self, numbers_per_row: int) -> list[Tensor]:
         """Cut the rows into runs that need `WORKING_NUMBERS` at the most."""
@@ -122,16 +92,16 @@ class Operator:
 
     def warn_if_wrongly_zero(self, values: Tensor, *, stacklevel: int) -> None:
         """Warn if all exact values are zero since the function is piecewise linear."""
-        if self.method != "autodiff" or not values.numel() or bool(values.any()):
-            return
-        rows = torch.arange(len(self.points), device=self.points.device)
-        v = self.axes.columns(rows, torch.zeros_like(rows))
-        warn_if_piecewise_linear(
-            self.function,
-            self.x,
-            v.reshape_as(self.x),
-            step=self.step,
-            start=self.start,
-            batch_size=self.batch_size,
+        self.differences.warn_if_wrongly_zero(
+            values,
+            lambda rows: self.space.columns(rows, torch.zeros_like(rows)),
             stacklevel=stacklevel + 1,
+        )
+
+
+def check_precision(x: Tensor) -> None:
+    """Refuse points of a type that linear algebra cannot take."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"points must be float32 or float64 for eigenvalues; got {x.dtype}"
         )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_choice, check_count, check_positive
+from curvdetect.geometry._differences import Differences
+from curvdetect.geometry._directions import check_tangent_space
 from curvdetect.geometry._eigen import (
     Spectrum,
     Which,
@@ -17,7 +19,11 @@ from curvdetect.geometry._eigen import (
     leading_eigenpairs,
 )
 from curvdetect.geometry._margins import Margin
-from curvdetect.geometry._operators import Operator, ProductMethod
+from curvdetect.geometry._operators import (
+    Operator,
+    ProductMethod,
+    check_precision,
+)
 
 __all__ = ["hessian_eigenvalues", "principal_curvatures"]
 
@@ -129,22 +135,15 @@ def principal_curvatures(
     tensor([[1., 0., 0.],
             [0., 1., 0.]], dtype=torch.float64)
     """
+    check_tangent_space(z)
     d = math.prod(z.shape[1:])
-    if d < 2:
-        raise ValueError(
-            "z must hold points of at least 2 values for a tangent space to exist; "
-            f"got input shape {tuple(z.shape[1:])}"
-        )
     _check_leading(k, d - 1, which, tol, max_iter)
-    operator = Operator(
-        margin,
-        z,
-        tangent=True,
-        method=method,
-        step=step,
-        start=start,
-        batch_size=batch_size,
+    check_choice("method", method, get_args(ProductMethod))
+    check_precision(z)
+    differences = Differences.at(
+        margin, z, method=method, step=step, start=start, batch_size=batch_size
     )
+    operator = Operator(differences, tangent=True)
     return _spectrum(operator, k, which, directions, tol, max_iter, generator)
 
 
@@ -218,15 +217,12 @@ def hessian_eigenvalues(
     tensor([[ 2., -6.]], dtype=torch.float64)
     """
     _check_leading(k, math.prod(x.shape[1:]), which, tol, max_iter)
-    operator = Operator(
-        function,
-        x,
-        tangent=False,
-        method=method,
-        step=step,
-        start=None,
-        batch_size=batch_size,
+    check_choice("method", method, get_args(ProductMethod))
+    check_precision(x)
+    differences = Differences.at(
+        function, x, method=method, step=step, start=None, batch_size=batch_size
     )
+    operator = Operator(differences, tangent=False)
     return _spectrum(operator, k, which, directions, tol, max_iter, generator)
 
 
@@ -256,11 +252,11 @@ def _spectrum(
         spectrum = leading_eigenpairs(
             operator, k=k, which=which, tol=tol, max_iter=max_iter, generator=generator
         )
-        _warn_if_not_converged(spectrum, tol, operator.method)
+        _warn_if_not_converged(spectrum, tol, operator.differences.method)
     operator.warn_if_wrongly_zero(spectrum.values, stacklevel=3)
     if not directions or spectrum.directions is None:
         return spectrum._replace(directions=None)
-    shape = *spectrum.values.shape, *operator.x.shape[1:]
+    shape = *spectrum.values.shape, *operator.differences.x.shape[1:]
     return spectrum._replace(directions=spectrum.directions.reshape(shape))
 
 

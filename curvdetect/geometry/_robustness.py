@@ -17,7 +17,6 @@ from curvdetect._base.checks import (
 from curvdetect._base.rows import batches, per_row
 from curvdetect.geometry._boundary import find_boundary
 from curvdetect.geometry._derivatives import margin_value
-from curvdetect.geometry._margins import PairwiseMargin
 from curvdetect.geometry._nearest_classes import nearest_classes
 
 __all__ = [
@@ -41,14 +40,14 @@ class Perturbation(NamedTuple):
         \|r*\|, in input units; infinite where none was found.
     other : Tensor of shape (n,), int64
         The class on the other side.
-    converged : Tensor of shape (n,), bool
+    found : Tensor of shape (n,), bool
         Whether a boundary was found.
     """
 
     points: Tensor
     norms: Tensor
     other: Tensor
-    converged: Tensor
+    found: Tensor
 
 
 def adversarial_perturbation(
@@ -120,29 +119,27 @@ def adversarial_perturbation(
     check_count("n_boundaries", n_boundaries)
     check_bounds(bounds)
     x = x.detach()
-    start = nearest_classes(logits, x, n_boundaries, label=label, batch_size=batch_size)
-    k = start.classes.shape[1]
+    near = nearest_classes(logits, x, n_boundaries, label=label, batch_size=batch_size)
+    pairs = near.pairs
     boundary = find_boundary(
-        PairwiseMargin(
-            logits, start.predicted.repeat_interleave(k), start.classes.flatten()
-        ),
-        x.repeat_interleave(k, dim=0),
+        pairs.margin(logits),
+        pairs.rows(x),
         n_projections=n_projections,
         bounds=bounds,
-        start=(start.value, start.gradient),
+        start=(near.value.flatten(), near.gradient.flatten(0, 1)),
         batch_size=batch_size,
     )
-    distances = boundary.distances.where(boundary.converged, torch.inf).reshape(-1, k)
-    wrong = start.value.reshape(-1, k) < 0  # there already: the way is 0
-    distances = distances.where(~wrong, 0)
-    norms, nearest = distances.min(dim=1)
-    rows = nearest + k * torch.arange(len(x), device=x.device)
+    distances = boundary.distances.where(boundary.found, torch.inf)
+    wrong = near.value < 0  # there already: the way is 0
+    norms, nearest = pairs.by_point(distances).where(~wrong, 0).min(dim=1)
+    of_point = torch.arange(len(x), device=x.device)
+    points = pairs.by_point(boundary.points)[of_point, nearest]
     moves = (norms > 0) & norms.isfinite()
     return Perturbation(
-        points=boundary.points[rows].where(per_row(moves, x), x),
+        points=points.where(per_row(moves, x), x),
         norms=norms,
-        other=start.classes.flatten()[rows],
-        converged=norms.isfinite(),
+        other=pairs.classes.gather(1, nearest[:, None]).squeeze(1),
+        found=norms.isfinite(),
     )
 
 

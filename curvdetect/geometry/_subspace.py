@@ -11,11 +11,11 @@ from torch import Tensor
 
 from curvdetect._base.checks import check_count, check_positive, check_vectors
 from curvdetect._base.rows import batches
-from curvdetect.geometry._curvature import normal_curvature
 from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
+from curvdetect.geometry._differences import CurvatureMethod
 from curvdetect.geometry._directions import project_to_tangent, random_directions
 from curvdetect.geometry._margins import Margin
-from curvdetect.geometry._sampling import CurvatureMethod
+from curvdetect.geometry._normal_curvature import normal_curvature
 
 __all__ = [
     "Subspace",

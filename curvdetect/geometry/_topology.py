@@ -191,7 +191,7 @@ def _pushed_into_region(
     value = margin_value(margin, p, batch_size=batch_size)
     rows = (value <= 0).nonzero().squeeze(1)
     boundary = find_boundary(margin.take(rows), p[rows], batch_size=batch_size)
-    rows, z = rows[boundary.converged], boundary.points[boundary.converged]
+    rows, z = rows[boundary.found], boundary.points[boundary.found]
     inwards = margin_gradient(margin.take(rows), z, batch_size=batch_size)
     scale = lengths[rows] / inwards.flatten(1).norm(dim=1)
     inwards = per_row(scale, p) * inwards

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from curvdetect.geometry._derivatives import margin_value_and_gradient
-from curvdetect.geometry._directions import CoordinateAxes
+from curvdetect.geometry._differences import CurvatureMethod, Differences
+from curvdetect.geometry._estimates import trace_and_error
 from curvdetect.geometry._margins import Margin
 from curvdetect.geometry._operators import Operator
-from curvdetect.geometry._sampling import (
-    CurvatureMethod,
-    Estimator,
-    check_sampling,
-    mean_and_error,
-    second_derivatives,
-    shared_directions,
-)
-from curvdetect.geometry._xtrace import xtrace
+from curvdetect.geometry._sampling import Estimator, Sampling
 
-__all__ = ["estimated_trace", "hessian_trace"]
+__all__ = ["hessian_trace"]
 
 
 def hessian_trace(
@@ -94,75 +84,11 @@ def hessian_trace(
     >>> hessian_trace(saddle, x, n_directions="all").round(decimals=6)
     tensor([-4.], dtype=torch.float64)
     """
-    check_sampling(method, step, n_directions, estimator, directions)
-    traces = estimated_trace(
-        function,
-        x,
-        method=method,
-        n_directions=n_directions,
-        estimator=estimator,
-        step=step,
-        generator=generator,
-        directions=directions,
-        start=start,
-        batch_size=batch_size,
-        stacklevel=3,
+    sampling = Sampling(n_directions, estimator, generator, directions)
+    sampling.check(method)
+    differences = Differences.at(
+        function, x, method=method, step=step, start=start, batch_size=batch_size
     )
+    operator = Operator(differences, tangent=False)
+    traces = trace_and_error(operator, sampling, mean=False, stacklevel=2)
     return traces if return_error else traces[0]
-
-
-def estimated_trace(
-    function: Margin,
-    x: Tensor,
-    *,
-    method: str,
-    n_directions: int | str,
-    estimator: str,
-    step: float,
-    generator: torch.Generator | None,
-    directions: Tensor | None,
-    start: tuple[Tensor, Tensor] | None,
-    batch_size: int | None,
-    stacklevel: int,
-) -> Tensor:
-    """Return traces and standard errors, (2, n); parameters are checked already."""
-    if start is None:
-        start = margin_value_and_gradient(function, x, batch_size=batch_size)
-    if estimator == "xtrace":
-        operator = Operator(
-            function,
-            x,
-            tangent=False,
-            method=method,
-            step=step,
-            start=start,
-            batch_size=batch_size,
-        )
-        return xtrace(
-            operator,
-            n_products=int(n_directions),
-            generator=generator,
-            stacklevel=stacklevel + 1,
-        )
-    d = math.prod(x.shape[1:])
-    unit: Callable[[Tensor], Tensor]
-    exact = directions is None and n_directions == "all"
-    if exact:
-        m, axes = d, CoordinateAxes(x.flatten(1))
-        unit = lambda pairs: axes.columns(pairs, pairs % m)
-    else:
-        flat = shared_directions(n_directions, x, generator, directions)
-        m = len(flat)
-        unit = lambda pairs: flat[pairs % m]
-    second = second_derivatives(
-        function,
-        x,
-        m,
-        unit,
-        method=method,
-        step=step,
-        start=start,
-        batch_size=batch_size,
-        stacklevel=stacklevel,
-    )
-    return mean_and_error(d * second, exact)

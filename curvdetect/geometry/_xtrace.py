@@ -7,7 +7,6 @@ from torch import Tensor
 
 from curvdetect.geometry._directions import random_directions
 from curvdetect.geometry._operators import Operator
-from curvdetect.geometry._sampling import mean_and_error
 
 __all__ = ["xtrace"]
 
@@ -17,14 +16,13 @@ def xtrace(
     *,
     n_products: int,
     generator: torch.Generator | None,
-    stacklevel: int,
 ) -> Tensor:
-    """Estimate traces and their standard errors by XTrace (exchangeable Hutch++).
+    """Estimate traces by XTrace (exchangeable Hutch++), one by each test vector.
 
     Half of the products find where the matrix is large, and its trace there is exact;
     the rest of the trace is estimated with each test vector in turn, in the complement
     of what the others found. A few large eigenvalues thus add no variance (Epperly,
-    Tropp and Webber 2024, with their normalisation). The result has shape (2, n).
+    Tropp and Webber 2024, with their normalisation). The result has shape (n, m).
     """
     d = operator.points.shape[1]
     m = n_products // 2
@@ -43,9 +41,7 @@ def xtrace(
         device=operator.points.device,
     )
     chunks = operator.chunks(6 * m * d)
-    estimates = torch.cat([_estimates(operator, rows, draws) for rows in chunks])
-    operator.warn_if_wrongly_zero(estimates, stacklevel=stacklevel)
-    return mean_and_error(estimates)
+    return torch.cat([_estimates(operator, rows, draws) for rows in chunks])
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from curvdetect._base.extras import require
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.network import TorchModel
+from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_input_shape, check_shape
-from curvdetect.network.model import as_array, as_flat_array
 
 __all__ = ["CurvatureDetector", "DetectorScores"]
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvdetect.geometry import PairwiseMargin, find_boundary
-from curvdetect.geometry._nearest_classes import nearest_classes
-from curvdetect.network.checks import check_finite
+from curvdetect.geometry import (
+    BoundaryPoints,
+    PairwiseMargin,
+    find_boundary,
+    nearest_classes,
+)
+from curvdetect.network.checks import check_defined, check_finite
 from curvdetect.network.model import TorchModel
 
-__all__ = ["Boundaries", "nearest_boundaries"]
+__all__ = ["Boundaries", "nearest_boundaries", "undefined"]
+
+#: In diagonals of the input range: nothing of use is found beyond.
+_FAR = 10
 
 
 @dataclass(frozen=True)
@@ -31,19 +39,28 @@ class Boundaries:
         attributes ``predicted`` and ``other`` are the classes i and j.
     images : Tensor of shape (n * k, *input_shape)
         x, the image of every row.
-    points : Tensor of shape (n * k, *input_shape)
-        z, on the boundary between the predicted class and the other one.
-    distances : Tensor of shape (n * k,)
-        L2 norm of z - x, in input units.
-    found : Tensor of shape (n * k,), bool
-        Whether a boundary was found; where it was not, z is where the search ended.
+    boundary : BoundaryPoints
+        What the search found for every row; the properties are parts of it.
     """
 
     margin: PairwiseMargin
     images: Tensor
-    points: Tensor
-    distances: Tensor
-    found: Tensor
+    boundary: BoundaryPoints
+
+    @property
+    def points(self) -> Tensor:
+        """z, (n * k, *input_shape), on the boundary of the predicted class."""
+        return self.boundary.points
+
+    @property
+    def distances(self) -> Tensor:
+        """L2 norm of z - x, (n * k,), in input units."""
+        return self.boundary.distances
+
+    @property
+    def found(self) -> Tensor:
+        """Whether a boundary was found, (n * k,) bool."""
+        return self.boundary.found
 
 
 def nearest_boundaries(
@@ -77,7 +94,8 @@ def nearest_boundaries(
     Raises
     ------
     ValueError
-        If the images or `n_boundaries` are not what they must be.
+        If the images or `n_boundaries` are not what they must be, or the network cannot
+        be asked outside its bounds.
 
     Examples
     --------
@@ -105,27 +123,46 @@ def nearest_boundaries(
             f"n_boundaries must be an integer from 1 to {others}, the number of other "
             f"classes, or None; got {n_boundaries!r}"
         )
+    search = partial(_nearest, model, k=int(k), n_projections=n_projections)
     with model.evaluating():
-        parts = [
-            _nearest(model, rows, int(k), n_projections) for rows in model.split(x)
-        ]
-    predicted, other, *rest = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Boundaries(model.margin(predicted, other), *rest)
+        margin, images, boundary = _joined(model, [search(b) for b in model.split(x)])
+    check_defined(undefined(boundary, model, x))
+    return Boundaries(margin, images, boundary)
 
 
-def _nearest(
-    model: TorchModel, x: Tensor, k: int, n_projections: int
-) -> tuple[Tensor, ...]:
+_Found = tuple[PairwiseMargin, Tensor, BoundaryPoints]
+
+
+def _nearest(model: TorchModel, x: Tensor, k: int, n_projections: int) -> _Found:
     batch_size = model.rows_per_batch(x[:1])
-    start = nearest_classes(model.logits, x, k, batch_size=batch_size)
-    check_finite(start.value)
-    predicted, other = start.predicted.repeat_interleave(k), start.classes.flatten()
-    images = x.repeat_interleave(k, dim=0)
+    near = nearest_classes(model.logits, x, k, batch_size=batch_size)
+    check_finite(near.value)
+    margin, images = near.pairs.margin(model.logits), near.pairs.rows(x)
     boundary = find_boundary(
-        model.margin(predicted, other),
+        margin,
         images,
         n_projections=n_projections,
-        start=(start.value, start.gradient),
+        start=(near.value.flatten(), near.gradient.flatten(0, 1)),
         batch_size=batch_size,
     )
-    return predicted, other, images, *boundary
+    return margin, images, boundary
+
+
+def undefined(found: BoundaryPoints, model: TorchModel, x: Tensor) -> Tensor:
+    """Say at which points the network gave NaN, and not for being far out of reach.
+
+    Where gradients are tiny a search leads so far that numbers overflow: no boundary.
+    """
+    low, high = model.bounds or (0.0, 1.0)
+    reach = _FAR * (high - low) * x[0].numel() ** 0.5
+    slope = found.gradient.flatten(1).norm(dim=1)
+    return (found.value + slope).isnan() & (found.distances < reach)
+
+
+def _joined(model: TorchModel, found: list[_Found]) -> _Found:
+    """Put the rows of all batches together."""
+    margins, images, boundaries = zip(*found, strict=True)
+    predicted = torch.cat([margin.predicted for margin in margins])
+    other = torch.cat([margin.other for margin in margins])
+    parts = (torch.cat(part) for part in zip(*boundaries, strict=True))
+    return model.margin(predicted, other), torch.cat(images), BoundaryPoints(*parts)

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_batch_size",
     "check_bounds",
     "check_channels",
+    "check_clamp",
+    "check_defined",
     "check_finite",
     "check_input_shape",
     "check_logits",
     "check_repeatable",
     "check_row_by_row",
     "check_shape",
+    "check_std",
     "check_within",
+    "outside_bounds",
     "warn_if_imprecise",
     "warn_if_probabilities",
 ]
@@ -78,6 +83,30 @@ def check_channels(
     return result
 
 
+def check_std(std: tuple[float, ...] | None) -> None:
+    """Refuse standard deviations that are not positive."""
+    if std is not None and min(std) <= 0:
+        raise ValueError(f"std must be positive; got {std!r}")
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse what is neither None nor a number of rows."""
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(
+            f"batch_size must be a positive integer or None; got {batch_size!r}"
+        )
+
+
+def check_clamp(clamp: bool, bounds: tuple[float, float] | None) -> None:
+    """Refuse to clamp where there is nothing to clamp to."""
+    if not isinstance(clamp, bool):
+        raise ValueError(f"clamp must be True or False; got {clamp!r}")
+    if clamp and bounds is None:
+        raise ValueError(
+            "clamp=True needs bounds=(low, high) to clamp to; got bounds=None"
+        )
+
+
 def check_shape(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
     """Refuse arrays that are neither inputs of that shape nor the same flattened."""
     d = math.prod(input_shape)
@@ -105,6 +134,30 @@ def check_within(low: float, high: float, bounds: tuple[float, float]) -> None:
         f"X must lie within the model's bounds {bounds}; got values from {low:g} to "
         f"{high:g}. {hint}"
     )
+
+
+def outside_bounds(bounds: tuple[float, float] | None, raised: Exception) -> ValueError:
+    """Make the error for a module that raised where it was asked outside its bounds."""
+    return ValueError(
+        f"the module raised {type(raised).__name__} ({raised}) for inputs outside its "
+        f"bounds {bounds}, and not within. {_CLAMP}"
+    )
+
+
+def check_defined(undefined: Tensor) -> None:
+    """Refuse a module that gives NaN at some of the points where it was measured."""
+    n = int(undefined.sum())
+    if n:
+        raise ValueError(
+            f"the module gave NaN or infinity at {n} of {undefined.numel()} points "
+            f"near the images, where it is measured. {_CLAMP}"
+        )
+
+
+_CLAMP = (
+    "Probes and searches step outside the bounds: TorchModel(..., clamp=True) gives "
+    "the module the nearest values within"
+)
 
 
 def check_logits(logits: Any, n: int) -> None:

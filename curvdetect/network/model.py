@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,29 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from curvdetect.geometry import ClassLoss, PairwiseMargin
+from curvdetect.network._batch_size import activation_bytes, fitting_rows
+from curvdetect.network._evaluating import evaluating
+from curvdetect.network._preparing import clamped, lies_outside, normalised
+from curvdetect.network.arrays import as_array, from_numpy
 from curvdetect.network.checks import (
+    check_batch_size,
     check_bounds,
     check_channels,
+    check_clamp,
     check_finite,
     check_input_shape,
     check_logits,
     check_repeatable,
     check_row_by_row,
     check_shape,
+    check_std,
     check_within,
+    outside_bounds,
     warn_if_imprecise,
     warn_if_probabilities,
 )
+from curvdetect.network.modules import (
+    NormalisedModule,
+    device_of,
+    dtype_of,
+    uncompiled,
+)
 from curvdetect.network.portable import portable
 
-__all__ = ["TorchModel", "as_array", "as_flat_array", "uncompiled"]
-
-#: Activations that a batch may hold, in bytes, and how many rows. On a CPU, wider
-#: batches leave the cache, and malloc gives their memory back after each and takes it
-#: again (with 256 rows, the LeNet's features took a quarter longer). A GPU wants many
-#: rows at once.
-_ACTIVATION_BYTES = {"cpu": 128 * 2**20, "cuda": 2 * 2**30}
-_BATCH_SIZE_RANGE = {"cpu": (16, 128), "cuda": (64, 8192)}
+__all__ = ["TorchModel"]
 
 
 class TorchModel:
@@ -72,6 +77,12 @@ class TorchModel:
     batch_size : int, optional
         Rows given to the module at a time. By default as many as keep its
         activations in the cache, at most 128 on a CPU and 8,192 on a GPU.
+    clamp : bool, default=False
+        Whether values outside `bounds` are moved onto them before the module sees
+        them. Probes and searches step outside: a module that must not be asked there
+        (a root, a logarithm, a check of its input) needs it. What is measured is then
+        the clamped network, x -> f(clamp(x)), which is flat outside the bounds; the
+        gradient is 1 on the bounds themselves.
 
     Raises
     ------
@@ -100,6 +111,7 @@ class TorchModel:
         std: float | Sequence[float] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
+        clamp: bool = False,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(
@@ -110,14 +122,9 @@ class TorchModel:
         self.bounds = check_bounds(bounds)
         self.mean = check_channels(mean, "mean", self.input_shape)
         self.std = check_channels(std, "std", self.input_shape)
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std must be positive; got {std!r}")
-        if batch_size is not None and (
-            not isinstance(batch_size, int) or batch_size < 1
-        ):
-            raise ValueError(
-                f"batch_size must be a positive integer or None; got {batch_size!r}"
-            )
+        check_std(self.std)
+        check_batch_size(batch_size)
+        check_clamp(clamp, self.bounds)
         if module.training:
             warnings.warn(
                 "module is in training mode (dropout and batch normalisation behave "
@@ -129,12 +136,14 @@ class TorchModel:
         self.module = module if device is None else module.to(device)
         self.device = device
         self.batch_size = batch_size
+        self.clamp = clamp
         self._known: dict[Any, Any] = {}  # learned by calling; not pickled, not hashed
 
     def __repr__(self) -> str:
+        clamp = ", clamp=True" if self.clamp else ""
         return (
             f"TorchModel({type(self.module).__name__}, input_shape={self.input_shape}, "
-            f"bounds={self.bounds})"
+            f"bounds={self.bounds}{clamp})"
         )
 
     # Copies ----------------------------------------------------------------
@@ -169,26 +178,8 @@ class TorchModel:
         Nested calls cost nothing. Threads that share the module take turns. Autocast
         and TF32 are off: second differences would drown in their rounding.
         """
-        use = _USES.setdefault(self.module, _Use())
-        with use.lock:
-            if use.active:
-                yield
-                return
-            modes = [(m, m.training) for m in self.module.modules()]
-            trainable = [p for p in self.module.parameters() if p.requires_grad]
-            use.active = True
-            try:
-                with _exact_arithmetic(self._torch_device()):
-                    self.module.eval()
-                    for parameter in trainable:
-                        parameter.requires_grad_(False)
-                    yield
-            finally:
-                use.active = False
-                for module, training in modes:
-                    module.training = training
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
+        with evaluating(self.module, self.device):
+            yield
 
     def logits(self, x: Tensor) -> Tensor:
         """Call the network on one batch, differentiably with respect to the input.
@@ -202,10 +193,41 @@ class TorchModel:
         -------
         Tensor of shape (n, n_classes)
             Logits.
+
+        Raises
+        ------
+        ValueError
+            If the module raises for inputs outside `bounds`, and would not with
+            ``clamp=True``. What it raises itself is raised as it is.
         """
         with self.evaluating():
-            logits: Tensor = self.module(self._normalise(x))
+            try:
+                logits = self._call(x, clamp=self.clamp)
+            except Exception as error:
+                if self._bounds_are_why(x):
+                    raise outside_bounds(self.bounds, error) from error
+                raise
         return logits
+
+    def _call(self, x: Tensor, *, clamp: bool) -> Tensor:
+        if clamp and self.bounds is not None:
+            x = clamped(x, self.bounds)
+        x = normalised(x, self.mean, self.std, self._known)
+        logits: Tensor = self.module(x)
+        return logits
+
+    def _bounds_are_why(self, x: Tensor) -> bool:
+        """Say whether a module that raised would not, asked within the bounds."""
+        if self.bounds is None or self.clamp:
+            return False
+        try:
+            if not lies_outside(x, self.bounds):
+                return False
+            with torch.no_grad():
+                self._call(x, clamp=True)
+        except Exception:  # there is another reason, and it is known already
+            return False
+        return True
 
     def margin(self, predicted: Tensor, other: Tensor) -> PairwiseMargin:
         """Return the margin f_i - f_j of a pair of classes for every row.
@@ -248,7 +270,7 @@ class TorchModel:
         torch.nn.Module
             Maps inputs within `bounds` to logits; shares the weights.
         """
-        return _Normalised(self)
+        return NormalisedModule(self.module, self.logits)
 
     def predict_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
         """Compute logits.
@@ -325,7 +347,7 @@ class TorchModel:
         ValueError
             If the shape is wrong, or a value is not finite or outside `bounds`.
         """
-        x = X.detach() if isinstance(X, Tensor) else _from_numpy(np.asarray(X))
+        x = X.detach() if isinstance(X, Tensor) else from_numpy(np.asarray(X))
         x = self._shaped(x)
         if not x.numel():
             return x
@@ -359,7 +381,7 @@ class TorchModel:
         """
         if not len(x):
             return
-        device, dtype = self._torch_device(), self._dtype(x)
+        device, dtype = self._torch_device(), dtype_of(self.module, x)
         for batch in x.split(size or self.rows_per_batch(x[:1])):
             yield batch.to(device=device, dtype=dtype)
 
@@ -381,62 +403,13 @@ class TorchModel:
         kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
         known = f"batch_size on {kind}"  # the module may be moved
         if known not in self._known:
-            fitting = _ACTIVATION_BYTES[kind] // max(self._activation_bytes(x), 1)
-            smallest, largest = _BATCH_SIZE_RANGE[kind]
-            self._known[known] = min(max(fitting, smallest), largest)
+            one = x.to(device=self._torch_device(), dtype=dtype_of(self.module, x))
+            needed = activation_bytes(self.module, lambda: self.logits(one))
+            self._known[known] = fitting_rows(kind, needed)
         return self._known[known]
 
-    def _activation_bytes(self, x: Tensor) -> int:
-        """Measure what the leaves of the module put out for one input."""
-        sizes: list[int] = []
-
-        def record(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                sizes.append(output.numel() * output.element_size())
-
-        leaves = [m for m in self.module.modules() if not any(m.children())]
-        hooks = [leaf.register_forward_hook(record) for leaf in leaves]
-        try:
-            with torch.no_grad():
-                self.logits(x.to(device=self._torch_device(), dtype=self._dtype(x)))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return sum(sizes)
-
     def _torch_device(self) -> torch.device:
-        if self.device is not None:
-            return torch.device(self.device)
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
-            return tensor.device
-        return torch.device("cpu")
-
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        """Return the module's floating dtype; that of `x` if it has none."""
-        for parameter in self.module.parameters():
-            if parameter.is_floating_point():
-                return parameter.dtype
-        return x.dtype if x.is_floating_point() else torch.get_default_dtype()
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        if self.mean is not None:
-            x = x - self._per_channel(self.mean, x)
-        if self.std is not None:
-            x = x / self._per_channel(self.std, x)
-        return x
-
-    def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
-        """Return values shaped for `x`; copied once to a device, not at every call."""
-        shape = (-1, *[1] * (x.ndim - 2))
-        if x.device.type == "cpu" or torch.compiler.is_compiling():
-            return x.new_tensor(values).reshape(shape)
-        known = values, x.device, x.dtype
-        if known not in self._known:
-            with torch.inference_mode(False):  # or it could never be part of a graph
-                constant = torch.tensor(values, dtype=x.dtype).to(x.device)
-            self._known[known] = constant
-        kept: Tensor = self._known[known]
-        return kept.reshape(shape)
+        return torch.device(self.device or device_of(self.module))
 
     # Checks ----------------------------------------------------------------
 
@@ -461,7 +434,7 @@ class TorchModel:
             If the output looks like probabilities, or has half precision.
         """
         x = self.to_tensor(X).to(device=self._torch_device())
-        x = x.to(dtype=self._dtype(x))
+        x = x.to(dtype=dtype_of(self.module, x))
         with self.evaluating(), torch.no_grad():
             try:
                 first = self.logits(x)
@@ -478,88 +451,3 @@ class TorchModel:
         warn_if_probabilities(first)
         warn_if_imprecise(first)
         self._known["n_classes"] = first.shape[1]
-
-
-class _Use:
-    """Who is using a module: wrappers of the same module must not interleave."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.active = False
-
-
-_USES: weakref.WeakKeyDictionary[nn.Module, _Use] = weakref.WeakKeyDictionary()
-
-
-@contextmanager
-def _exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Switch off what rounds coarsely; keep random numbers as they are."""
-    cudnn = torch.backends.cudnn
-    with (
-        torch.inference_mode(False),
-        torch.autocast(device.type, enabled=False)
-        if torch.amp.is_autocast_available(device.type)
-        else nullcontext(),
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        cudnn.flags(
-            enabled=cudnn.enabled,
-            benchmark=cudnn.benchmark,
-            deterministic=cudnn.deterministic,
-            allow_tf32=False,
-        )
-        if device.type == "cuda"
-        else nullcontext(),
-    ):
-        yield
-
-
-class _Normalised(nn.Module):
-    """A TorchModel seen as a module."""
-
-    def __init__(self, model: TorchModel) -> None:
-        super().__init__()
-        self.module = model.module
-        self._model = model
-        self.training = False  # not eval(): that would change the module itself
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._model.logits(x)
-
-    def train(self, mode: bool = True) -> _Normalised:
-        return self  # attacks switch modes; the model sees to that itself
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """Return what a module was before torch.compile, if it was compiled.
-
-    Compiled, a ResNet-20 gave wrong curvatures (torch 2.15, on a CPU).
-    """
-    return getattr(module, "_orig_mod", module)
-
-
-def as_array(values: Tensor) -> npt.NDArray[Any]:
-    """Return a tensor as an array, in single precision where NumPy lacks its dtype."""
-    return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
-
-
-def as_flat_array(X: Any) -> tuple[Any, tuple[int, ...] | None]:
-    """Flatten images to (n_samples, d) and return their shape too.
-
-    What is not an array of images is left to scikit-learn, with None for the shape.
-    """
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-    if isinstance(X, np.ndarray) and X.ndim > 2:
-        return X.reshape(len(X), math.prod(X.shape[1:])), X.shape[1:]
-    return X, None
-
-
-def _from_numpy(X: npt.NDArray[Any]) -> Tensor:
-    if X.dtype.kind not in "fiub":
-        raise ValueError(f"X must hold numbers; got an array of dtype {X.dtype}")
-    # torch takes neither negative strides nor foreign byte orders nor wide unsigned
-    # integers, and warns about arrays that it must not write to
-    dtype = np.int64 if X.dtype.kind == "u" and X.itemsize > 1 else X.dtype
-    dtype = np.dtype(dtype).newbyteorder("=")
-    return torch.from_numpy(np.require(X, dtype, ["C", "W"]))

@@ -17,7 +17,7 @@ from curvdetect.geometry import (
     normal_curvature,
 )
 from curvdetect.network import TorchModel, nearest_boundaries
-from curvdetect.network.model import as_array
+from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new
 
 __all__ = ["BoundarySectionDisplay"]

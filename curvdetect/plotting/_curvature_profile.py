@@ -10,7 +10,7 @@ import numpy.typing as npt
 from curvdetect._base.extras import require
 from curvdetect.geometry import ProductMethod, principal_curvatures
 from curvdetect.network import TorchModel, nearest_boundaries
-from curvdetect.network.model import as_array
+from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import axes_or_new
 
 __all__ = ["CurvatureProfileDisplay"]

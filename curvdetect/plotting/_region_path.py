@@ -11,7 +11,7 @@ import torch
 from curvdetect._base.extras import require
 from curvdetect.geometry import margin_value, path_in_region
 from curvdetect.network import TorchModel
-from curvdetect.network.model import as_array
+from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import axes_or_new
 
 __all__ = ["RegionPathDisplay"]

@@ -16,7 +16,7 @@ from curvdetect.geometry import (
     random_directions,
 )
 from curvdetect.network import TorchModel
-from curvdetect.network.model import as_array
+from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import COLOURS, axes_or_new
 
 __all__ = ["FoolingRateDisplay", "RobustnessDisplay"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect._base.extras import require
+from curvdetect.estimators.state import is_network, networks_replaced
 from curvdetect.network import TorchModel
+from curvdetect.signals import SIGNALS
 
 __all__ = ["load", "save"]
 
@@ -26,8 +28,9 @@ _OURS = (
     "curvdetect.estimators.detector.CurvatureThresholdDetector",
     "curvdetect.estimators.featurizer.CurvatureFeaturizer",
     "curvdetect.estimators.guard.GuardedClassifier",
-    "curvdetect.storage._SavedModel",
     "curvdetect.estimators.relabeler.CurvatureRelabeler",
+    "curvdetect.storage.guards._SavedModel",
+    *(f"{signal.__module__}.{signal.__qualname__}" for signal in SIGNALS),
 )
 
 _NOT_OURS = "path must be a file that curvdetect.storage.save wrote"
@@ -85,7 +88,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     modules: dict[int, nn.Module] = {}
 
     def stand_in(held: Any) -> Any:
-        if not isinstance(held, TorchModel | nn.Module):
+        if not is_network(held):
             return held
         module = held.module if isinstance(held, TorchModel) else held
         modules[id(module)] = module
@@ -93,7 +96,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
 
     content: dict[str, Any] = {
         "format": FORMAT_VERSION,
-        "estimator": _changed(estimator, stand_in),
+        "estimator": networks_replaced(estimator, stand_in),
         "weights": {
             name: _array(name, tensor)
             for module in modules.values()
@@ -167,7 +170,7 @@ def load(
     if not {"estimator", "weights", "has_network"} <= content.keys():
         raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
     if not content["has_network"]:
-        return _changed(content["estimator"], lambda held: held)
+        return networks_replaced(content["estimator"], lambda held: held)
     return _with_network(content["estimator"], content["weights"], module)
 
 
@@ -198,29 +201,14 @@ def _with_network(
             wrapped[key] = TorchModel(module, **held.settings)
         return wrapped[key]
 
-    return _changed(estimator, network)
-
-
-def _changed(holder: Any, change: Callable[[Any], Any]) -> Any:
-    """Copy an estimator with everything it holds changed; its arrays are shared."""
-    if isinstance(holder, BaseEstimator):
-        copied: Any = object.__new__(type(holder))
-        vars(copied).update(_changed(vars(holder), change))
-        if "memory" in vars(copied):
-            copied.memory = None  # joblib would unpickle what a stranger put there
-        return copied
-    if isinstance(holder, dict):
-        return {key: _changed(value, change) for key, value in holder.items()}
-    if type(holder) in (list, tuple):
-        return type(holder)(_changed(value, change) for value in holder)
-    return change(holder)
+    return networks_replaced(estimator, network)
 
 
 def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
     """Return the parameters of a TorchModel but for where it computes."""
     if not isinstance(network, TorchModel):
         return None
-    names = ("input_shape", "bounds", "mean", "std", "batch_size")
+    names = ("input_shape", "bounds", "mean", "std", "batch_size", "clamp")
     return {name: getattr(network, name) for name in names}
 
 

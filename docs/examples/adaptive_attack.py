@@ -9,7 +9,7 @@ differentiates the guard's own score, fools both.
 
 from curvdetect import GuardedClassifier, TorchModel
 from curvdetect.attacks import make_adversarial_set, pgd
-from curvdetect.evasion import CurvatureScore, EvasionAttack
+from curvdetect.evasion import EvasionAttack, SignalScore
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
@@ -23,7 +23,7 @@ attacks = {
     "PGD": pgd(model, eps=eps),
     "orthogonal PGD": EvasionAttack(
         model,
-        CurvatureScore(guard.featurizer_),
+        SignalScore(guard.featurizer_),
         float(guard.detector_.threshold_),
         eps=eps,
         steps=20,

@@ -15,7 +15,7 @@ import torch
 
 from curvdetect import GuardedClassifier
 from curvdetect.attacks import make_adversarial_set
-from curvdetect.evasion import CurvatureScore, EvasionAttack
+from curvdetect.evasion import EvasionAttack, SignalScore
 from curvdetect.plotting import ADVERSARIAL, CLEAN
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import trained_model
@@ -46,7 +46,7 @@ attacks = {
     "PGD": pgd,
     "orthogonal PGD": EvasionAttack(
         model,
-        CurvatureScore(guard.featurizer_),
+        SignalScore(guard.featurizer_),
         float(guard.detector_.threshold_),
         eps=16 / 255,
         steps=20,

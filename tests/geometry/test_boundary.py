@@ -23,7 +23,7 @@ def test_distance_to_a_sphere_from_both_sides(direction, radius):
         return
     x = radius * v / v.norm()
     found = find_boundary(ball, x)
-    assert found.converged.all()
+    assert found.found.all()
     assert float(found.distances) == pytest.approx(abs(radius - 2), abs=1e-4)
     assert float(ball(found.points)) == pytest.approx(0, abs=1e-4)
 
@@ -52,7 +52,7 @@ def test_projections_lead_to_the_nearest_point_of_an_ellipse():
 def test_a_point_on_the_boundary_stays():
     x = torch.tensor([[2.0, 0.0]])
     found = find_boundary(ball, x)
-    assert found.converged.all()
+    assert found.found.all()
     assert found.distances == 0
 
 
@@ -66,7 +66,7 @@ def test_a_point_on_the_boundary_stays():
 )
 def test_not_found_is_a_value(margin):
     found = find_boundary(margin, torch.ones(2, 3))
-    assert not found.converged.any()
+    assert not found.found.any()
     assert found.points.isfinite().all()
 
 
@@ -74,7 +74,7 @@ def test_found_and_not_found_in_one_batch():
     x = torch.tensor([[0.5, 0.0], [0.5, 1.0]])
     margin = lambda x: torch.where(x[:, 1] > 0.9, 1 + 0 * x[:, 0], 1 - x[:, 0])
     found = find_boundary(margin, x)
-    assert found.converged.tolist() == [True, False]
+    assert found.found.tolist() == [True, False]
 
 
 def test_a_kink_is_bracketed():
@@ -90,7 +90,7 @@ def test_bounds_are_kept():
     free = find_boundary(margin, x)
     boxed = find_boundary(margin, x, bounds=(0.0, 0.97))
     assert free.points.max() > 0.97 - 1e-6
-    assert boxed.converged.all()
+    assert boxed.found.all()
     assert boxed.points.min() >= 0
     assert boxed.points.max() <= 0.97
     assert margin(boxed.points).abs() < 1e-3

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from curvdetect.geometry import PairwiseMargin, find_boundary, margin_value_and_gradient
-from curvdetect.geometry._nearest_classes import nearest_classes
-from curvdetect.geometry._newton import step_to_boundary
+from curvdetect.geometry import (
+    find_boundary,
+    margin_value_and_gradient,
+    nearest_classes,
+    step_to_boundary,
+)
 from curvdetect.study import metrics
 
 
@@ -25,7 +28,7 @@ def starts():
 def test_what_is_left_is_of_second_order(starts, tol):
     x, z = starts
     near = step_to_boundary(ellipsoid, x, z, tol=tol, batch_size=None)
-    assert near.converged.all()
+    assert near.found.all()
     torch.testing.assert_close(near.value, ellipsoid(near.points))
     slope = near.gradient.norm(dim=1)
     left = near.value.abs() / slope / (near.points - x).norm(dim=1)
@@ -41,7 +44,7 @@ def test_where_newtons_method_diverges_the_safe_one_is_taken():
 
     x = torch.tensor([[0.5, 0.1], [-0.3, 0.2]], dtype=torch.float64)
     near = step_to_boundary(cube_root, x, x, tol=0.1, batch_size=None)
-    assert near.converged.all()
+    assert near.found.all()
     assert near.points[:, 0].abs().max() < 1e-3
 
 
@@ -51,22 +54,19 @@ def test_no_boundary_is_a_value():
 
     x = torch.tensor([[0.5, 0.1], [0.0, 0.0]], dtype=torch.float64)
     near = step_to_boundary(bowl, x, x, tol=0.1, batch_size=None)
-    assert not near.converged.any()
+    assert not near.found.any()
     assert near.points.isfinite().all()
 
 
 def test_as_near_as_the_safe_way_on_a_network(model, images):
     x = torch.from_numpy(images[0][:30])
     with model.evaluating():
-        start = nearest_classes(model.logits, x, 9, batch_size=None)
-        margin = PairwiseMargin(
-            model.logits, start.predicted.repeat_interleave(9), start.classes.flatten()
-        )
-        x = x.repeat_interleave(9, dim=0)
-        z = x + start.first_order_step()
+        around = nearest_classes(model.logits, x, 9, batch_size=None)
+        margin, x = around.pairs.margin(model.logits), around.pairs.rows(x)
+        z = x + around.step()
         near = step_to_boundary(margin, x, z, tol=0.1, batch_size=64)
         safe = find_boundary(margin, z, n_projections=0, batch_size=64)
-    assert near.converged.all()
+    assert near.found.all()
     apart = (near.points - safe.points).flatten(1).norm(dim=1)
     distance = (safe.points - x).flatten(1).norm(dim=1)
     assert (apart / distance).median() < 0.02
@@ -79,13 +79,12 @@ def test_as_near_as_the_safe_way_on_a_network(model, images):
 def test_gradients_of_all_margins_from_one_forward_pass(model, images):
     x = torch.from_numpy(images[0][:7])
     with model.evaluating(), metrics.count_passes(model.module) as passes:
-        start = nearest_classes(model.logits, x, 9, batch_size=3)
+        around = nearest_classes(model.logits, x, 9, batch_size=3)
     assert passes.forward_equivalents == 7 * (1 + 9 * 2)
-    predicted = start.predicted.repeat_interleave(9)
     with model.evaluating():
-        margin = PairwiseMargin(model.logits, predicted, start.classes.flatten())
+        margin = around.pairs.margin(model.logits)
         value, gradient = margin_value_and_gradient(margin, x.repeat_interleave(9, 0))
-    torch.testing.assert_close(start.value, value, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(start.gradient, gradient, rtol=1e-3, atol=1e-5)
-    distance = start.first_order_distance()
-    assert (distance.diff(dim=1) >= 0).all()
+    by_row = around.value.flatten(), around.gradient.flatten(0, 1)
+    torch.testing.assert_close(by_row[0], value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_row[1], gradient, rtol=1e-3, atol=1e-5)
+    assert (around.distances.diff(dim=1) >= 0).all()

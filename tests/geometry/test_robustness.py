@@ -58,7 +58,7 @@ def test_distance_to_the_nearest_of_several_planes(seed):
     found = adversarial_perturbation(logits, x, n_boundaries=6)
     inside = expected > 0
     torch.testing.assert_close(found.norms[inside], expected[inside], rtol=1e-6, atol=0)
-    assert bool(found.converged.all())
+    assert bool(found.found.all())
 
 
 def test_distance_to_spheres():
@@ -104,7 +104,7 @@ def test_no_boundary_is_a_value():
     logits = lambda x: torch.stack([1 + x.square().sum(1), 0 * x[:, 0]], dim=1)
     found = adversarial_perturbation(logits, torch.ones(2, 3))
     assert found.norms.tolist() == [math.inf] * 2
-    assert not found.converged.any()
+    assert not found.found.any()
     torch.testing.assert_close(found.points, torch.ones(2, 3))
 
 
@@ -114,7 +114,7 @@ def test_a_label_to_get_away_from():
     assert float(back.norms) == pytest.approx(0.5, rel=1e-3)
     there = adversarial_perturbation(two_balls, x, label=torch.tensor([2]))
     assert float(there.norms) == 0  # it has another class already
-    assert bool(there.converged)
+    assert bool(there.found)
     torch.testing.assert_close(there.points, x)
 
 
@@ -265,7 +265,7 @@ def test_labels_of_any_integer_type_are_taken_and_others_refused():
     x = torch.tensor([[0.5, 0.1]], dtype=torch.float64)
     label = torch.tensor([0], dtype=torch.uint8)
     found = adversarial_perturbation(ball(2.0), x, label=label)
-    assert bool(found.converged)
+    assert bool(found.found)
     for bad, message in (
         (torch.tensor([2]), "label must be from 0 to 1; got 2 to 2"),
         (torch.tensor([0, 1]), "one integer for each of the 1 rows; got shape"),

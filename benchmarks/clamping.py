@@ -1,0 +1,152 @@
+"""What detection gains or loses by clamping probes to the bounds of an image.
+
+    PYTHONPATH=benchmarks/detection python benchmarks/clamping.py \
+        --out benchmarks/results/clamping.json
+
+The default setting and the cheap one, with and without ``TorchModel(clamp=True)``. The
+attacks do not leave the bounds, so both are shown the same images: development images
+of the LeNets, training images of the ResNet-20. Boundaries of the clamped network are
+farther away, and ``step="auto"`` is longer: so also without a clamp at that step.
+Directions are drawn anew for each of --draws; --networks and --n-images make a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cost import FEW
+from protocol import development_images
+
+from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
+from curvdetect.attacks import (
+    AdversarialSet,
+    MinimalNormAttack,
+    make_adversarial_set,
+    pgd,
+    same_norm_noise,
+)
+from curvdetect.study import metrics
+from curvdetect.study.networks import trained_model
+
+#: PGD's budget, times 255; lengths of minimal perturbations; images of each purpose.
+ATTACKS = {
+    "fashion-mnist": (16, (1.02, 2), 200),
+    "mnist": (50, (1.02, 2), 200),
+    "cifar10": (2, (1.02,), 100),
+}
+SETTINGS: dict[str, dict[str, Any]] = {"default": {}, "three boundaries": FEW}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="*", default=list(ATTACKS))
+    parser.add_argument("--n-images", type=int, help="images of each purpose")
+    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results = []
+    for network in args.networks:
+        for row in of_network(network, args.data_dir, args.n_images, args.draws):
+            results.append(row)
+            print(json.dumps(row), flush=True)
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def of_network(
+    network: str, data_dir: str | None, n: int | None, n_draws: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of every setting, draw, clamp and attack."""
+    budget, factors, n_default = ATTACKS[network]
+    n = n or n_default
+    plain = trained_model(network, data_dir=data_dir)
+    X, y = development_images(network, data_dir)
+    known = X[:n][plain.predict(X[:n]) == y[:n]]
+    attacks: dict[str, Callable] = {f"PGD {budget}/255": pgd(plain, eps=budget / 255)}
+    for factor in factors:
+        attacks[f"minimal norm x {factor}"] = MinimalNormAttack(plain, factor=factor)
+    test = {
+        name: make_adversarial_set(plain, attack, X[n : 2 * n], y[n : 2 * n])
+        for name, attack in attacks.items()
+    }
+    clamping = TorchModel(
+        plain.module,
+        input_shape=plain.input_shape,
+        mean=plain.mean,
+        std=plain.std,
+        clamp=True,
+    )
+    steps = [learned_step(model, known) for model in (plain, clamping)]
+    variants = ((plain, steps[0]), (clamping, steps[1]), (plain, steps[1]))
+    for setting, parameters in SETTINGS.items():
+        for draw in range(n_draws):
+            for model, step in variants:
+                settings = {**parameters, "random_state": draw, "layout": "class"}
+                featurizer = CurvatureFeaturizer(model, step=step, **settings)
+                cell = {
+                    "network": network,
+                    "setting": setting,
+                    "draw": draw,
+                    "clamp": model.clamp,
+                    "step": round(step, 4),
+                }
+                for found in measured(featurizer.fit(known), test):
+                    yield {**cell, **found}
+
+
+def learned_step(model: TorchModel, known: np.ndarray) -> float:
+    """Return what step="auto" is, with a clamp or without."""
+    return float(CurvatureFeaturizer(model, random_state=0).fit(known).step_)
+
+
+def measured(
+    featurizer: CurvatureFeaturizer, test: dict[str, AdversarialSet]
+) -> Iterator[dict[str, Any]]:
+    """Yield cost, detection, relabelling and what becomes of noise, for each attack."""
+    clean = next(iter(test.values())).clean
+    with metrics.count_passes(featurizer.model_.module) as passes:
+        features = featurizer.transform(clean)
+    fe = passes.forward_equivalents / len(clean)
+    relabeler, clean_scores = CurvatureRelabeler().fit(features), largest(features)
+    for name, images in test.items():
+        attacked = featurizer.transform(images.adversarial)
+        noise = same_norm_noise(images.clean, images.control_norms, random_state=1)
+        noise_scores = largest(featurizer.transform(noise))
+        recovered = relabeler.predict(attacked) == images.original_label
+        scores = largest(attacked)
+        yield {
+            "attack": name,
+            "n_clean": len(images.clean),
+            "n_adversarial": len(images.adversarial),
+            "fe": round(fe, 1),
+            "auroc": rounded(metrics.auroc(clean_scores, scores)),
+            "detected_at_5%": rounded(metrics.tpr_at_fpr(clean_scores, scores, 0.05)),
+            "relabelled": rounded(metrics.share(recovered)),
+            "noise_flagged_at_5%": rounded(
+                metrics.tpr_at_fpr(clean_scores, noise_scores, 0.05)
+            ),
+        }
+
+
+def largest(features: np.ndarray) -> np.ndarray:
+    """Return the largest curvature of each image, 0 where there is none."""
+    none = np.isnan(features).all(axis=1, keepdims=True)
+    return np.nanmax(np.where(none, 0, features), axis=1)
+
+
+def rounded(figure: metrics.Figure) -> list[float]:
+    """Return value and interval for a file."""
+    return [round(number, 4) for number in figure]
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=UserWarning)
+    main()

@@ -1,0 +1,76 @@
+"""How a command is declared, and the options of all experiments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["EXAMPLES", "add_command", "add_device", "add_experiment", "add_seed"]
+
+#: At the end of every help.
+EXAMPLES = """\
+examples:
+  curvdetect demo
+  curvdetect demo --n-images 200 --out /tmp/demo
+  curvdetect demo --dataset mnist --data-dir ~/data
+  curvdetect reproduce --dataset mnist --data-dir ~/data
+
+a network of your own, in net.py a function make() without arguments (or net.pt2):
+  curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images calibration/ --target-fpr 0.01 --out guard.skops
+  curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
+  curvdetect profile --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images new/ --out profile
+"""
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[..., object], **texts: str
+) -> argparse.ArgumentParser:
+    """Add a command; `run` gets its options, by their names."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **texts,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed of what is random."""
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def add_device(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add the device; `default` says which it is where none is given."""
+    parser.add_argument(
+        "--device", help=f"torch device, such as cuda (default: {default})"
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser, *, out: str, n_images: int) -> None:
+    """Add the options that all experiments have."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(out),
+        help="folder for pictures and results.json (default: %(default)s)",
+    )
+    add_seed(parser)
+    parser.add_argument(
+        "--n-images",
+        type=int,
+        default=n_images,
+        help="test images to start from (default: %(default)s)",
+    )
+    add_device(parser, default="where the network is")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder of data sets in torchvision's layout "
+        "(default: $CURVDETECT_DATA, else ~/.cache/curvdetect)",
+    )

@@ -1,0 +1,47 @@
+"""Pictures of your own: their options, and what is said of those that are refused."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from curvdetect.storage import Batch
+
+__all__ = ["add_pictures", "check_any", "reported"]
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Add where the pictures come from."""
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="folder of pictures, a picture, or a .npy or .npz file",
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="resize pictures of another size instead of refusing them",
+    )
+
+
+def reported(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Pass batches on; say on stderr what was refused, and at the end how many."""
+    n_refused = 0
+    for batch in batches:
+        for name, reason in batch.refused.items():
+            print(f"curvdetect: refused {name}: {reason}", file=sys.stderr)
+        n_refused += len(batch.refused)
+        yield batch
+    if n_refused:
+        print(f"curvdetect: {n_refused} images were refused", file=sys.stderr)
+
+
+def check_any(n: int, images: str | Path) -> None:
+    """Refuse to go on where all pictures were refused."""
+    if not n:
+        raise ValueError(f"images: none of those in {images} could be used")

@@ -1,0 +1,38 @@
+"""``curvdetect demo``: the main job on real images, from attack to table."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from curvdetect.cli._options import add_command, add_experiment
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "demo",
+        _run,
+        help="attack a trained network, detect and relabel the images",
+        description=(
+            "Attack a trained network with PGD; detect the adversarial images and "
+            "recover their labels. Prints a table, writes pictures and results.json."
+        ),
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=["fashion-mnist", "mnist", "digits", "cifar10"],
+        default="fashion-mnist",
+        help="fashion-mnist (default) and digits need no download",
+    )
+    add_experiment(parser, out="curvdetect-demo", n_images=800)
+    return parser
+
+
+def _run(**options: Any) -> None:
+    from curvdetect.report.demo import run_demo
+
+    run_demo(**options)

@@ -1,0 +1,131 @@
+"""``curvdetect fit``: calibrate a guard for a network of your own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvdetect.cli._network import add_model, add_weights, loaded_model
+from curvdetect.cli._options import add_command, add_device, add_seed
+from curvdetect.cli._pictures import add_pictures, check_any, reported
+
+if TYPE_CHECKING:
+    from curvdetect import GuardedClassifier
+
+__all__ = ["run_fit"]
+
+
+def add_to(commands: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "fit",
+        run_fit,
+        help="calibrate a guard for a network of your own",
+        description=(
+            "Calibrate a guard on clean images that the network was not trained on and "
+            "gets right, and save it. Says on standard error which images were refused."
+        ),
+    )
+    add_model(parser)
+    add_pictures(parser)
+    add_device(parser, default="cpu")
+    add_weights(parser)
+    parser.add_argument(
+        "--target-fpr",
+        type=float,
+        default=0.01,
+        help="share of clean images that may be flagged (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--n-boundaries", type=int, help="only the nearest so many (default: all)"
+    )
+    add_seed(parser)
+    parser.add_argument("--out", type=Path, required=True, help="file of the guard")
+    return parser
+
+
+def run_fit(
+    factory: str,
+    images: str | Path,
+    *,
+    out: str | Path,
+    input_shape: tuple[int, int, int],
+    weights: str | Path | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    target_fpr: float = 0.01,
+    n_boundaries: int | None = None,
+    resize: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+) -> GuardedClassifier:
+    """Calibrate a guard on clean images and save it; say on stderr what was done.
+
+    Parameters
+    ----------
+    factory, weights
+        As in :func:`curvdetect.network.loading.load_module`.
+    images : str or Path
+        Clean images that the network was not trained on, and gets right.
+    out : str or Path
+        The file of the guard, see :func:`curvdetect.storage.save`.
+    input_shape : (int, int, int)
+        Channels, height and width.
+    mean, std : tuple of float, optional
+        Normalisation of the network, a number for each channel or one for all.
+    target_fpr : float, default=0.01
+        Share of clean images that may be flagged.
+    n_boundaries : int, optional
+        As in :class:`~curvdetect.CurvatureFeaturizer`; all by default.
+    resize : bool, default=False
+        As in :func:`~curvdetect.storage.read_images`.
+    device : str, optional
+        torch device.
+    seed : int, default=0
+        Of the directions.
+
+    Returns
+    -------
+    GuardedClassifier
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If anything is not what it must be.
+    """
+    import numpy as np
+
+    from curvdetect import CurvatureFeaturizer, GuardedClassifier
+    from curvdetect._base.checks import check_share
+    from curvdetect._base.extras import require
+    from curvdetect.estimators.detector import n_allowed_above
+    from curvdetect.storage import read_images, save
+
+    require("skops.io", extra="skops")  # before any long work
+    check_share("target_fpr", target_fpr)
+    if not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"out: there is no folder {Path(out).parent}")
+    model = loaded_model(
+        factory, weights, input_shape=input_shape, mean=mean, std=std, device=device
+    )
+    batches = list(reported(read_images(images, input_shape, resize=resize)))
+    X = np.concatenate([batch.X for batch in batches])
+    check_any(len(X), images)
+    n_allowed_above(len(X), target_fpr)
+    featurizer = CurvatureFeaturizer(
+        model, n_boundaries=n_boundaries, random_state=seed, verbose=1
+    )
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=target_fpr)
+    guard.fit(X)
+    save(guard, out)
+    threshold = guard.detector_.threshold_
+    print(
+        f"{len(X)} images; step {guard.featurizer_.step_:.4g}; scores above "
+        f"{threshold:.4g} are flagged; the guard is in {out}",
+        file=sys.stderr,
+    )
+    return guard

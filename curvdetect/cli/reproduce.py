@@ -1,0 +1,45 @@
+"""``curvdetect reproduce``: the report's experiment, and the same with our defaults."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from curvdetect.cli._options import add_command, add_experiment
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "reproduce",
+        _run,
+        help="run the report's experiment, and the same with the defaults",
+        description=(
+            "Run the report's experiment on a LeNet: PGD, 25 natural and 25 perturbed "
+            "pictures, the best threshold, over 1,000 draws. Prints a table, writes "
+            "a page with Figures 2 to 6 and results.json. Some 5 minutes on 2 cores."
+        ),
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=["fashion-mnist", "mnist"],
+        default="fashion-mnist",
+        help="fashion-mnist (default) needs no download",
+    )
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        dest="train_anew",
+        help="train a LeNet instead of loading the one that is shipped",
+    )
+    add_experiment(parser, out="curvdetect-reproduce", n_images=300)
+    return parser
+
+
+def _run(**options: Any) -> None:
+    from curvdetect.report.reproduce import run_reproduce
+
+    run_reproduce(**options)

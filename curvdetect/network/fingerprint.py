@@ -1,0 +1,340 @@
+"""A digest of a network: its weights, buffers, code and settings.
+
+The same in every copy and process, another for whatever could give other logits. What
+cannot be taken into it is an error that names the place: joblib's hash passes over some
+of that in silence (an OrderedDict with a lock in it hashes as an empty one), and two
+networks would share a cache.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["changed_by", "fingerprint"]
+
+#: What torch keeps in a module besides what users put there. Hooks are read by
+#: themselves: they are code, but their numbers are counted from the process's start.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_HELD = ("_parameters", "_buffers", "_modules")
+_INNER = {
+    *vars(nn.Module()),
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+    "_compiled_call_impl",
+    "_compiler_config",
+}
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype)
+
+
+def fingerprint(
+    module: nn.Module, *, without: Mapping[str, set[str]] | None = None
+) -> str:
+    """Return a digest of a network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network. Its mode, the devices of its weights and ``requires_grad`` do not
+        count.
+    without : mapping of str to set of str, optional
+        For names of submodules, attributes that do not count: what a call leaves
+        behind, see :func:`changed_by`.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+
+    Raises
+    ------
+    TypeError
+        If something in it cannot be hashed; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect.network.fingerprint import fingerprint
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    >>> before = fingerprint(net)
+    >>> _ = net[0].weight.data.add_(1)
+    >>> fingerprint(net) == before
+    False
+    """
+    digest = _Digest(without or {})
+    digest.add(module, type(module).__name__)
+    return digest.hexdigest()
+
+
+def changed_by(module: nn.Module, call: Callable[[], object]) -> dict[str, set[str]]:
+    """Return which attributes of a network a call of it changes, sets or deletes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    call : callable
+        Calls it.
+
+    Returns
+    -------
+    dict of str to set of str
+        By the name of the submodule.
+    """
+    before = _attributes(module)
+    call()
+    after = _attributes(module)
+    changed: dict[str, set[str]] = {}
+    for path, name in before.keys() | after.keys():
+        old, new = before.get((path, name)), after.get((path, name))
+        if old is None or new is None or old[1] != new[1] or _another(old[0], new[0]):
+            changed.setdefault(path, set()).add(name)
+    return changed
+
+
+def _another(old: Any, new: Any) -> bool:
+    """Return whether something was put in the place of an equal one."""
+    return old is not new and not isinstance(old, _PLAIN)
+
+
+def _attributes(module: nn.Module) -> dict[tuple[str, str], tuple[Any, object]]:
+    """Return each attribute and buffer of each submodule, with its digest."""
+    found: dict[tuple[str, str], tuple[Any, object]] = {}
+    for path, part in module.named_modules():
+        for name, value in (*_own(part), *part._buffers.items()):
+            digest = _Digest({})
+            try:
+                digest.add(value, name)
+                found[path, name] = value, digest.hexdigest()
+            except TypeError:
+                found[path, name] = value, id(value)
+    return found
+
+
+def _own(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return what users put into a module, less parameters, buffers and submodules."""
+    return sorted((k, v) for k, v in vars(module).items() if k not in _INNER)
+
+
+class _Digest:
+    """Hashes values of many kinds, each with its kind, so that none is another's."""
+
+    def __init__(self, without: Mapping[str, set[str]]) -> None:
+        self._hash = hashlib.blake2b(digest_size=20)
+        self._without = without
+        self._open: list[int] = []  # what is being hashed: a circle comes back to it
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def _write(self, kind: str, *parts: object) -> None:
+        for part in (kind, *parts):
+            data = part if isinstance(part, bytes) else repr(part).encode()
+            self._hash.update(len(data).to_bytes(8, "little"))
+            self._hash.update(data)
+
+    def add(self, value: Any, path: str) -> None:
+        """Hash anything; `path` says where it is."""
+        if isinstance(value, _PLAIN):
+            self._write("plain", type(value).__name__, value)
+            return
+        if isinstance(value, _NAMED):
+            self._write("named", str(value))
+            return
+        if id(value) in self._open:
+            self._write("circle", len(self._open) - self._open.index(id(value)))
+            return
+        self._open.append(id(value))
+        try:
+            self._add(value, path)
+        finally:
+            self._open.pop()
+
+    def _add(self, value: Any, path: str) -> None:
+        if isinstance(value, nn.Module):
+            self._module(value, path)
+        elif isinstance(value, Tensor):
+            self._tensor(value, path)
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            self._write("array", str(value.dtype), value.shape, value.tobytes())
+        elif isinstance(value, dict):
+            self._write("dict", _name(type(value)), len(value))
+            self._unordered((self._pair, item, path) for item in value.items())
+        elif isinstance(value, set | frozenset):
+            self._write("set", _name(type(value)), len(value))
+            self._unordered((self.add, held, path) for held in value)
+        elif type(value) in (list, tuple, torch.Size):
+            self._write("sequence", _name(type(value)), len(value))
+            for position, held in enumerate(value):
+                self.add(held, f"{path}[{position}]")
+        elif isinstance(value, enum.Enum):
+            self._write("enum", _name(type(value)), value.name)
+        elif isinstance(value, type):
+            self._class(value, path)
+        elif isinstance(value, types.FunctionType):
+            self._function(value, path)
+        elif isinstance(value, types.MethodType):
+            self.add((value.__func__, value.__self__), path)
+        elif isinstance(value, functools.partial):
+            self.add((value.func, value.args, value.keywords), path)
+        elif isinstance(value, types.BuiltinFunctionType | types.ModuleType):
+            self._write("builtin", getattr(value, "__module__", ""), value.__name__)
+        else:
+            self._reduced(value, path)
+
+    def _pair(self, item: tuple[Any, Any], path: str) -> None:
+        key, held = item
+        self.add(key, path)
+        self.add(held, f"{path}[{key!r}]")
+
+    def _unordered(self, parts: Iterable[tuple[Callable[..., None], Any, str]]) -> None:
+        """Hash each part alone, then all in the order of what they hash to."""
+        digests = []
+        for add, held, path in parts:
+            whole, self._hash = self._hash, hashlib.blake2b(digest_size=20)
+            try:
+                add(held, path)
+                digests.append(self._hash.digest())
+            finally:
+                self._hash = whole
+        self._write("unordered", *sorted(digests))
+
+    # Networks ---------------------------------------------------------------
+
+    def _module(self, module: nn.Module, path: str) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            self._script(module, path)
+            return
+        if isinstance(module, torch.fx.GraphModule):  # its class is made for it alone
+            self._write("graph", module.code)
+            names = [name for name, v in _own(module) if isinstance(v, Tensor)]
+        else:
+            self._class(type(module), path)
+            within = path.partition(".")[2]
+            left_out = self._without.get(within, set())
+            names = [name for name, _ in _own(module) if name not in left_out]
+        for name in names:
+            self._write("attribute", name)
+            self.add(vars(module)[name], f"{path}.{name}")
+        skipped = self._without.get(path.partition(".")[2], set())
+        for held in _HELD:
+            for name, value in vars(module)[held].items():
+                if name not in skipped:
+                    self._write(held, name)
+                    self.add(value, f"{path}.{name}")
+        for kind in _HOOKS:
+            for hook in vars(module)[kind].values():
+                self._write(kind)
+                self.add(hook, f"{path}.{kind}")
+
+    def _script(self, module: torch.jit.ScriptModule, path: str) -> None:
+        """Hash a program, and what a frozen one holds instead of weights."""
+        graph: Any = module.inlined_graph
+        self._write("script", str(graph))
+        for node in graph.findAllNodes("prim::Constant"):
+            if isinstance(constant := node.output().toIValue(), Tensor):
+                self.add(constant, path)
+        self.add(dict(module.state_dict()), path)
+
+    def _tensor(self, tensor: Tensor, path: str) -> None:
+        if tensor.is_meta or is_lazy(tensor):
+            raise TypeError(
+                f"{path} has no values yet (a lazy layer, or one on the meta device); "
+                "load its weights, and call it once, before it is measured"
+            )
+        plain = tensor.detach().cpu()
+        if plain.layout != torch.strided or plain.is_quantized:
+            plain = plain.to_dense() if not plain.is_quantized else plain.dequantize()
+        plain = plain.contiguous().reshape(-1).view(torch.uint8)
+        self._write("tensor", str(tensor.dtype), tuple(tensor.shape))
+        self._write("values", plain.numpy().tobytes())
+
+    # Code -------------------------------------------------------------------
+
+    def _class(self, cls: type, path: str) -> None:
+        """Hash a class by its name and, where it is not torch's, by its code."""
+        self._write("class", _name(cls))
+        for base in cls.__mro__:
+            if base is object or base.__module__.partition(".")[0] in _KNOWN:
+                continue
+            self._write("base", _name(base))
+            for name, value in sorted(vars(base).items()):
+                value = getattr(value, "__func__", value)
+                if isinstance(value, property):
+                    value = value.fget
+                if isinstance(value, types.FunctionType):
+                    self._write("method", name)
+                    self._function(value, f"{path}.{name}")
+
+    def _function(self, function: types.FunctionType, path: str) -> None:
+        self._write("function", function.__module__, function.__qualname__)
+        if function.__module__.partition(".")[0] in _KNOWN:
+            return
+        self._code(function.__code__)
+        for cell in function.__closure__ or ():
+            if getattr(cell, "cell_contents", None) is not function:
+                self.add(cell.cell_contents, path)
+        self.add(function.__defaults__, path)
+        self.add(function.__kwdefaults__, path)
+        # Functions of the same package that it calls: half of a network may be there.
+        package = function.__module__.partition(".")[0]
+        for name in function.__code__.co_names:
+            called = function.__globals__.get(name)
+            if (
+                isinstance(called, types.FunctionType)
+                and called.__module__.partition(".")[0] == package
+                and id(called) not in self._open
+            ):
+                self._open.append(id(called))
+                self._function(called, path)
+                self._open.pop()
+
+    def _code(self, code: types.CodeType) -> None:
+        self._write("code", code.co_code, code.co_names, code.co_varnames)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self._code(constant)
+            else:
+                self._write("constant", constant)
+
+    # Anything else ----------------------------------------------------------
+
+    def _reduced(self, value: Any, path: str) -> None:
+        """Hash an object by what a pickle of it would hold."""
+        try:
+            parts = value.__reduce_ex__(4)
+        except Exception as error:
+            raise TypeError(
+                f"{path} is a {type(value).__name__}, which cannot be hashed "
+                f"({error}): caches and shards could not tell one network from "
+                "another. Leave it out of the network, or give its class a __reduce__"
+            ) from error
+        if isinstance(parts, str):
+            self._write("global", type(value).__module__, parts)
+            return
+        make, arguments, state, listed, mapped = (*parts, None, None, None)[:5]
+        self._write("object", _name(type(value)))
+        self.add(make, path)
+        self.add(arguments, path)
+        self.add(state, path)
+        self.add(None if listed is None else list(listed), path)
+        self.add(None if mapped is None else dict(mapped), path)
+
+
+#: Packages whose code is known by its name: another version is another environment.
+_KNOWN = {"torch", "torchvision", "numpy", "builtins", "functools", "copyreg", "typing"}
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,151 @@
+"""How the boundaries around a few images are curved: a table, a picture, a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from curvdetect._base.extras import require
+from curvdetect.geometry import principal_curvatures, profile_statistics
+from curvdetect.network import Boundaries, TorchModel, nearest_boundaries
+from curvdetect.network.arrays import as_array
+from curvdetect.plotting import CurvatureProfileDisplay
+from curvdetect.storage.tables import as_json
+
+__all__ = ["report_profile"]
+
+#: Above so many values an image, only the leading curvatures: all of them take as many
+#: gradients as there are values, and a matrix.
+_MAX_DENSE = 4096
+_N_LEADING = 10
+#: Of these: products of differences are linear to the order of the step only.
+_TOL = 0.01
+#: Of columns that have other titles than names.
+_TITLES = {"label": "class", "other": "other class"}
+
+
+def report_profile(
+    model: TorchModel,
+    X: npt.NDArray[np.float32],
+    names: Sequence[str],
+    *,
+    out: Path,
+    n_boundaries: int = 3,
+    step: float = 0.1,
+) -> list[dict[str, Any]]:
+    """Measure principal curvatures around some images; print, write and draw them.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The network.
+    X : ndarray of shape (n, *input_shape)
+        Images.
+    names : sequence of n str
+        What they are called.
+    out : Path
+        Folder for profile.json and profile.png; made if it is missing.
+    n_boundaries : int, default=3
+        Around each, the nearest first.
+    step : float, default=0.1
+        h of :func:`curvdetect.geometry.principal_curvatures`.
+
+    Returns
+    -------
+    list of dict
+        A row for each boundary: the image, its class, the other one, the distance, and
+        the principal curvatures there, in 1 / input units (all d - 1 of them up to
+        4,096 values an image, the ten largest in size above that) with their mean and
+        how many are near zero. NaN where there is no boundary; the last two also where
+        it is flat.
+
+    Raises
+    ------
+    ValueError
+        If anything is not what it must be.
+    """
+    nearest = nearest_boundaries(model, X, n_boundaries=n_boundaries)
+    dense = math.prod(X.shape[1:]) <= _MAX_DENSE
+    curvatures = _curvatures(model, nearest, step=step, dense=dense)
+    columns = {
+        "image": np.repeat(names, n_boundaries),
+        "label": nearest.margin.predicted.cpu().numpy(),
+        "other": nearest.margin.other.cpu().numpy(),
+        "distance": as_array(nearest.distances.where(nearest.found, torch.nan)),
+        **_described(curvatures, dense=dense),
+    }
+    rows = [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*(values.tolist() for values in columns.values()), strict=True)
+    ]
+    _print(rows)
+    values = as_array(curvatures)
+    rows = [
+        {**row, "curvatures": of_row}
+        for row, of_row in zip(rows, values.tolist(), strict=True)
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"step": step, "all_curvatures": dense, "input_shape": X.shape[1:]}
+    written = as_json({**settings, "boundaries": rows}, indent=1)
+    (out / "profile.json").write_text(written + "\n")
+    _draw(values.reshape(len(X), n_boundaries, -1), out, dense=dense)
+    return rows
+
+
+def _curvatures(
+    model: TorchModel, nearest: Boundaries, *, step: float, dense: bool
+) -> Tensor:
+    """Measure the curvatures of every boundary, NaN where there is none."""
+    with model.evaluating():
+        curvatures = principal_curvatures(
+            nearest.margin,
+            nearest.points,
+            k=None if dense else _N_LEADING,
+            step=step,
+            tol=_TOL,
+            directions=False,
+            batch_size=model.rows_per_batch(nearest.images[:1]),
+        ).values
+    return curvatures.where(nearest.found[:, None], torch.nan) + 0.0  # no -0
+
+
+def _described(curvatures: Tensor, *, dense: bool) -> dict[str, npt.NDArray[Any]]:
+    described = {"largest": curvatures.amax(1), "smallest": curvatures.amin(1)}
+    if dense:  # of ten out of many, these would say nothing
+        statistics = profile_statistics(curvatures)
+        described = {
+            "mean": curvatures.mean(1),
+            **described,
+            "near_zero": statistics.near_zero,
+            "effective_rank": statistics.effective_rank,
+        }
+    return {name: as_array(values) for name, values in described.items()}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """Print a table on standard output."""
+    lines = [[_TITLES.get(name, name.replace("_", " ")) for name in rows[0]]]
+    for row in rows:
+        lines.append(
+            [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        print("  ".join(cell.rjust(width) for cell, width in cells))
+
+
+def _draw(curvatures: npt.NDArray[Any], folder: Path, *, dense: bool) -> None:
+    pyplot = require("matplotlib.pyplot", extra="plot")
+    display = CurvatureProfileDisplay.from_predictions(curvatures)
+    what = "all" if dense else f"the {curvatures.shape[2]} largest in size"
+    display.ax_.set_title(f"mean over {len(curvatures)} images; {what}")
+    display.figure_.savefig(folder / "profile.png", dpi=150, bbox_inches="tight")
+    pyplot.close(display.figure_)

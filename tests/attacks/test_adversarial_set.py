@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GroupKFold
+
+from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
+
+
+def test_an_attack_that_does_nothing(model, images):
+    made = make_adversarial_set(model, lambda x, y: x, *images)
+    assert made.success_rate == 0
+    assert made.norms.shape == (0,)
+
+
+def test_a_model_that_is_never_right(model, images):
+    X, y = images
+    wrong = (model.predict(X) + 1) % 10
+    with pytest.raises(ValueError, match="classifies none of these images right"):
+        make_adversarial_set(model, pgd(model, eps=0.1), X, wrong)
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda x, y: x[:1], "attack must keep the shape"),
+        (lambda x, y: x + 2, "bounds"),
+        (lambda x, y: x * float("nan"), "finite"),
+    ],
+)
+def test_attacks_that_return_nonsense(model, images, attack, message):
+    with pytest.raises(ValueError, match=message):
+        make_adversarial_set(model, attack, *images)
+
+
+def test_one_set_with_groups(model, images):
+    found = make_adversarial_set(model, MinimalNormAttack(model), *images)
+    labelled = found.labelled()
+    n_clean = len(found.clean)
+    assert labelled.X.shape == (n_clean + len(found.adversarial), 1, 28, 28)
+    assert labelled.y.tolist() == [0] * n_clean + [1] * len(found.adversarial)
+    np.testing.assert_array_equal(model.predict(labelled.X), labelled.predicted_label)
+    same = labelled.original_label == labelled.predicted_label
+    np.testing.assert_array_equal(same, labelled.y == 0)
+    for train, test in GroupKFold(4).split(*labelled[:3]):
+        assert not set(labelled.groups[train]) & set(labelled.groups[test])
+
+
+def test_attacks_that_draw_from_numpy_are_seeded(model, images):
+    def noisy(x, labels):
+        noise = torch.from_numpy(np.random.uniform(size=tuple(x.shape)))
+        return noise.to(x)
+
+    before = np.random.get_state()[1].copy()
+    one, other = (make_adversarial_set(model, noisy, *images) for _ in range(2))
+    np.testing.assert_array_equal(one.adversarial, other.adversarial)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)

@@ -1,0 +1,272 @@
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureRelabeler,
+    CurvatureThresholdDetector,
+    GuardedClassifier,
+    TorchModel,
+)
+from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.metrics import count_passes
+from curvdetect.study.networks import LeNet
+from modules import Returns
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_fashion_mnist_sample()
+
+
+@pytest.fixture
+def guard(model, data):
+    guard = GuardedClassifier(model, target_fpr=0.05)
+    return guard.fit(data[0][:120], data[1][:120])
+
+
+def test_it_is_featurizer_detector_and_relabeler(guard, model, data):
+    """The same by hand."""
+    X, y = data
+    X_clean = X[:120][model.predict(X[:120]) == y[:120]]
+    featurizer = CurvatureFeaturizer(model, random_state=0).fit(X[:120])
+    F = featurizer.transform(X_clean)
+    detector = CurvatureThresholdDetector(target_fpr=0.05).fit(F)
+    relabeler = CurvatureRelabeler().fit(F)
+    found = guard.assess(X[120:150])
+    features = featurizer.transform(X[120:150])
+    np.testing.assert_array_equal(found.flagged, detector.predict(features))
+    np.testing.assert_allclose(found.score, detector.decision_function(features))
+    np.testing.assert_array_equal(found.recovered_label, relabeler.predict(features))
+    np.testing.assert_array_equal(found.model_label, model.predict(X[120:150]))
+    np.testing.assert_allclose(guard.p_values(X[120:150]), detector.p_values(features))
+
+
+@pytest.mark.parametrize("on_flag", ["relabel", "reject", "label"])
+def test_probabilities_agree_with_the_labels(guard, data, on_flag):
+    X = data[0][120:160]
+    guard.detector_.threshold_ += np.median(guard.decision_function(X))  # flags half
+    guard.set_params(on_flag=on_flag)
+    found, proba = guard.assess(X), guard.predict_proba(X)
+    assert 10 < found.flagged.sum() < 30
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    if on_flag == "reject":
+        np.testing.assert_allclose(proba[found.flagged], 0.1)
+        proba, found = proba[~found.flagged], found.label[~found.flagged]
+        np.testing.assert_array_equal(proba.argmax(axis=1), found)
+    else:
+        np.testing.assert_array_equal(proba.argmax(axis=1), found.label)
+    logits = guard.featurizer_.model_.predict_logits(X)
+    own = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if on_flag == "label":
+        np.testing.assert_allclose(proba, own, rtol=1e-4)
+
+
+def test_it_recovers_what_an_attack_took(guard, model, data):
+    attacked = make_adversarial_set(
+        model, MinimalNormAttack(model), data[0][200:240], data[1][200:240]
+    )
+    assert np.all(model.predict(attacked.adversarial) != attacked.original_label)
+    assert guard.score(attacked.adversarial, attacked.original_label) > 0.7
+    assert guard.score(attacked.clean, attacked.clean_label) > 0.85
+
+
+def test_what_is_done_with_flagged_images(guard, data):
+    X = data[0][120:200]
+    found = guard.assess(X)
+    assert 0 < found.flagged.sum() < 80
+    expected = np.where(found.flagged, found.recovered_label, found.model_label)
+    np.testing.assert_array_equal(guard.predict(X), expected)
+    guard.set_params(on_flag="reject", reject_label=-7)
+    expected = np.where(found.flagged, -7, found.model_label)
+    np.testing.assert_array_equal(guard.predict(X), expected)
+    guard.set_params(on_flag="label")
+    np.testing.assert_array_equal(guard.predict(X), found.model_label)
+    np.testing.assert_array_equal(guard.decision_function(X) > 0, found.flagged)
+
+
+def test_in_cross_validation_and_pipelines(model, data):
+    guard = GuardedClassifier(model, target_fpr=0.1)
+    scores = cross_val_score(guard, data[0][:90], data[1][:90], cv=2)
+    assert scores.min() > 0.7
+    pipeline = make_pipeline(FunctionTransformer(), guard)
+    flat = data[0][:60].reshape(60, -1)
+    assert pipeline.fit(flat, data[1][:60]).predict(flat[:3]).shape == (3,)
+
+
+def test_parts_of_ones_own(model, data):
+    guard = GuardedClassifier(
+        model,
+        featurizer=CurvatureFeaturizer(None, at="input", random_state=1),
+        detector=CurvatureThresholdDetector(target_fpr=0.2, statistic="sum"),
+    )
+    guard.fit(data[0][:40])
+    assert guard.featurizer_.at == "input"
+    assert guard.featurizer_.model is model
+    assert guard.featurizer.model is None
+    assert guard.detector_.statistic == "sum"
+
+
+def test_copies_share_the_network_and_predict_the_same(guard, model, data, tmp_path):
+    assert clone(guard).model is model
+    joblib.dump(guard, tmp_path / "guard.joblib")
+    loaded = joblib.load(tmp_path / "guard.joblib")
+    X = data[0][120:130]
+    np.testing.assert_array_equal(loaded.predict(X), guard.predict(X))
+
+
+def test_a_bare_network_is_shared_and_hashes_the_same(lenet, data):
+    guard = GuardedClassifier(lenet, target_fpr=0.1)
+    assert clone(guard).model is lenet
+    copy = pickle.loads(pickle.dumps(guard))
+    assert joblib.hash(copy) == joblib.hash(guard)
+    guard.fit(data[0][:30])
+    copy = pickle.loads(pickle.dumps(guard))
+    np.testing.assert_array_equal(copy.predict(data[0][:5]), guard.predict(data[0][:5]))
+
+
+@pytest.mark.filterwarnings("ignore:no boundary was found")
+def test_an_image_without_boundaries_keeps_its_label():
+    """Beyond 2 the logits are constant, and class 2 wins."""
+
+    def logits(x):
+        first = x[:, :1]
+        near = torch.cat([3 * first, 2 - first, 0 * first - 9], dim=1)
+        return near.where(first < 2, torch.tensor([0.0, 0.0, 9.0]).to(x))
+
+    model = TorchModel(Returns(logits), input_shape=(3,), bounds=None)
+    X = np.random.default_rng(0).uniform(size=(30, 3))
+    featurizer = CurvatureFeaturizer(None, step=0.1, random_state=0)
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.5).fit(X)
+    with pytest.warns(UserWarning, match="bound"):
+        found = guard.assess(X[:5] + 10)
+    assert found.flagged.all()
+    assert set(found.label) == set(found.recovered_label) == {2}
+
+
+def test_images_keep_their_shape(lenet, data):
+    """Where the model would take any."""
+    guard = GuardedClassifier(TorchModel(lenet, input_shape=None), target_fpr=0.2)
+    guard.fit(data[0][:20])
+    labels = guard.predict(data[0][20:30])
+    assert labels.shape == (10,)
+    np.testing.assert_array_equal(guard.predict(data[0][20:30].reshape(10, -1)), labels)
+    assert guard.predict_proba(data[0][20:30]).shape == (10, 10)
+
+
+def test_what_fit_learned_is_logged(model, data, caplog):
+    with caplog.at_level("INFO", logger="curvdetect"):
+        guard = GuardedClassifier(model, target_fpr=0.2).fit(data[0][:30], data[1][:30])
+    n_right = (model.predict(data[0][:30]) == data[1][:30]).sum()
+    assert f"30 images, 10 classes, step {guard.featurizer_.step_}" in caplog.text
+    assert f"the network gets {n_right} of 30 images right" in caplog.text
+
+
+def test_labels_that_cannot_be_right(model, data):
+    X, y = data[0][:30], data[1][:30]
+    with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):
+        GuardedClassifier(model, target_fpr=0.2).fit(X, y + 100)
+
+
+# Parts --------------------------------------------------------------
+
+
+def test_a_featurizer_needs_no_network_of_its_own(model, data):
+    parts = CurvatureFeaturizer(n_boundaries=2, random_state=0)
+    guard = GuardedClassifier(model, featurizer=parts, target_fpr=0.2)
+    guard.fit(data[0][:20])
+    assert guard.featurizer_.model is model
+    with pytest.raises(TypeError, match="got NoneType. Only as a part of a guard"):
+        parts.fit(data[0][:20])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"detector": CurvatureThresholdDetector(), "target_fpr": 0.01},
+            "target_fpr must be left out where detector is given.*got target_fpr=0.01",
+        ),
+        (
+            {"featurizer": CurvatureFeaturizer(), "random_state": 0},
+            "random_state must be left out where featurizer is given.*random_state=0",
+        ),
+        (
+            {"featurizer": CurvatureFeaturizer(LeNet().eval())},
+            "featurizer must be for the guard's model, or have none",
+        ),
+        (
+            {"featurizer": CurvatureFeaturizer(features=["curvature", "logits"])},
+            "must measure curvature alone, at one step, where no detector is given",
+        ),
+        (
+            {"featurizer": CurvatureFeaturizer(step=(0.1, 0.2))},
+            "must measure curvature alone, at one step, where no detector is given",
+        ),
+        (
+            {
+                "featurizer": CurvatureFeaturizer(features=["logits"]),
+                "detector": LogisticRegression(),
+            },
+            'must have "curvature" among its features for on_flag="relabel"',
+        ),
+    ],
+)
+def test_parts_that_contradict_each_other(model, data, settings, message):
+    with pytest.raises(ValueError, match=message):
+        GuardedClassifier(model, **settings).fit(data[0][:20])
+
+
+def test_the_same_network_in_two_wrappers_is_the_same(lenet, data):
+    own = TorchModel(lenet, input_shape=(1, 28, 28))
+    featurizer = CurvatureFeaturizer(lenet, n_boundaries=1, random_state=0)
+    guard = GuardedClassifier(own, featurizer=featurizer, target_fpr=0.2)
+    assert guard.fit(data[0][:20]).featurizer_.model is own
+
+
+def test_the_defaults_are_one_per_cent_and_the_seed_0(model):
+    featurizer, detector = GuardedClassifier(model)._parts()
+    assert (featurizer.random_state, detector.target_fpr) == (0, 0.01)
+
+
+def test_a_guard_measures_each_image_once(model, data):
+    """Logits come with the features: no pass is taken for labels alone."""
+    parts = CurvatureFeaturizer(n_boundaries=2, n_directions=2, random_state=0)
+    guard = GuardedClassifier(model, featurizer=parts, target_fpr=0.2)
+    guard.fit(data[0][:20])
+    X = data[0][20:30]
+    with count_passes(model.module) as of_features:
+        guard.featurizer_.transform(X)
+    with count_passes(model.module) as of_guard:
+        guard.predict_proba(X)
+    assert of_guard.forward_equivalents == of_features.forward_equivalents
+
+
+@pytest.mark.parametrize("n_classes", [12, 1000])
+def test_few_boundaries_of_many_classes(n_classes):
+    """Labels are recovered by the classes of the k columns."""
+    weight = torch.randn(n_classes, 4, generator=torch.Generator().manual_seed(0))
+    module = Returns(lambda x: (x @ weight.T.to(x)).sin())
+    model = TorchModel(module, input_shape=(4,), bounds=None)
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    parts = CurvatureFeaturizer(n_boundaries=3, step=0.1, random_state=0)
+    guard = GuardedClassifier(model, featurizer=parts, target_fpr=0.2).fit(X)
+    found = guard.assess(X)
+    by_class = CurvatureFeaturizer(
+        model, n_boundaries=3, step=0.1, random_state=0, layout="class"
+    ).fit_transform(X)
+    empty = np.isnan(by_class).all(axis=1)
+    expected = np.where(np.isnan(by_class), -np.inf, by_class).argmax(axis=1)
+    expected[empty] = found.model_label[empty]
+    np.testing.assert_array_equal(found.recovered_label, expected)
+    assert guard.featurizer_.transform(X).shape[1] == (12 if n_classes == 12 else 3)

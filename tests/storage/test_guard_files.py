@@ -1,0 +1,216 @@
+"""Files that execute nothing: what comes out is what went in, or an error."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureRelabeler,
+    CurvatureThresholdDetector,
+    GuardedClassifier,
+    TorchModel,
+)
+from curvdetect.storage import guards, load, save
+from curvdetect.study.networks import LeNet
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "estimator.skops"
+
+
+def fitted(kind, model, lenet, X, y):
+    if kind == "guard":
+        return GuardedClassifier(lenet, target_fpr=0.1).fit(X, y)
+    if kind == "featurizer":
+        return CurvatureFeaturizer(model, n_boundaries=2, random_state=0).fit(X)
+    if kind == "pipeline":
+        return make_pipeline(
+            CurvatureFeaturizer(model, step=0.4, n_boundaries=2, random_state=0),
+            CurvatureThresholdDetector(target_fpr=0.1),
+        ).fit(X)
+    if kind == "learned":
+        return make_pipeline(
+            CurvatureFeaturizer(
+                lenet, step=0.4, n_boundaries=2, layout="nearest", random_state=0
+            ),
+            LogisticRegression(),
+        ).fit(X, np.arange(len(X)) % 2)
+    features = np.random.default_rng(0).normal(size=(30, 10))
+    if kind == "detector":
+        return CurvatureThresholdDetector(target_fpr=0.1).fit(features)
+    return CurvatureRelabeler().fit(features)
+
+
+@pytest.mark.parametrize(
+    "kind", ["guard", "featurizer", "pipeline", "learned", "detector", "relabeler"]
+)
+def test_round_trip(kind, model, lenet, images, path):
+    X, y = images
+    estimator = fitted(kind, model, lenet, X, y)
+    save(estimator, path)
+    torch.manual_seed(1)
+    loaded = load(path, LeNet())
+    assert type(loaded) is type(estimator)
+    if kind in ("detector", "relabeler"):
+        X = np.random.default_rng(1).normal(size=(5, 10))
+    use = "transform" if kind == "featurizer" else "predict"
+    np.testing.assert_array_equal(
+        getattr(loaded, use)(X[:5]), getattr(estimator, use)(X[:5])
+    )
+
+
+def test_one_network_stays_one(lenet, images, path):
+    save(GuardedClassifier(lenet, target_fpr=0.1).fit(*images), path)
+    module = LeNet()
+    loaded = load(path, module)
+    assert loaded.model is module
+    assert loaded.featurizer_.model_.module is module
+    assert not module.training
+
+
+def test_another_process_reads_it(model, images, path, tmp_path):
+    guard = GuardedClassifier(model, target_fpr=0.1).fit(*images)
+    save(guard, path)
+    np.save(tmp_path / "X.npy", images[0][:5])
+    code = (
+        "import numpy as np\n"
+        "from curvdetect.study.networks import LeNet\n"
+        "from curvdetect.storage import load\n"
+        f"guard = load({str(path)!r}, LeNet())\n"
+        f"print(guard.predict(np.load({str(tmp_path / 'X.npy')!r})).tolist())\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == str(guard.predict(images[0][:5]).tolist())
+
+
+def test_settings_of_the_model_are_kept(lenet, images, path):
+    model = TorchModel(
+        lenet, input_shape=(1, 28, 28), mean=0.1, std=[0.9], bounds=None, batch_size=7
+    )
+    save(CurvatureFeaturizer(model, step=0.4, n_boundaries=1).fit(images[0]), path)
+    loaded = load(path, LeNet()).model
+    for name in ("input_shape", "mean", "std", "bounds", "batch_size"):
+        assert getattr(loaded, name) == getattr(model, name)
+
+
+class Doubles(nn.Module):
+    """A network without weights."""
+
+    def forward(self, x):
+        return torch.stack([2 * x[:, 0], x[:, 1]], dim=1)
+
+
+def test_a_network_without_weights(path):
+    X = np.random.default_rng(0).random((5, 2))
+    featurizer = CurvatureFeaturizer(Doubles().eval(), step=0.1, random_state=0).fit(X)
+    save(featurizer, path)
+    np.testing.assert_array_equal(
+        load(path, Doubles()).transform(X), featurizer.transform(X)
+    )
+    with pytest.raises(ValueError, match="got None"):
+        load(path)
+
+
+def test_no_cache_comes_out_of_a_file(model, images, path, tmp_path, monkeypatch):
+    """A cache is pickled: one beside a stranger's file would be executed."""
+    settings = {"step": 0.4, "n_boundaries": 1, "memory": str(tmp_path / "cache")}
+    guard = GuardedClassifier(
+        model,
+        featurizer=CurvatureFeaturizer(model, **settings),
+        target_fpr=0.1,
+    ).fit(*images)
+    save(make_pipeline(guard, memory=str(tmp_path / "cache")), path)
+    # A file that was written to hold one all the same.
+    replaced = without_forgetting(guards.networks_replaced)
+    monkeypatch.setattr(guards, "networks_replaced", replaced)
+    save(make_pipeline(guard, memory=str(tmp_path / "cache")), tmp_path / "evil.skops")
+    monkeypatch.undo()
+    for file in (path, tmp_path / "evil.skops"):
+        loaded = load(file, LeNet())
+        assert loaded.memory is None
+        assert loaded[0].featurizer.memory is None
+        assert loaded[0].featurizer_.memory is None
+
+
+def without_forgetting(changed):
+    def keeps(holder, change):
+        copied = changed(holder, change)
+        if isinstance(holder, BaseEstimator) and "memory" in vars(holder):
+            copied.memory = holder.memory
+        return copied
+
+    return keeps
+
+
+@pytest.mark.parametrize(
+    "content", [{"format": 1}, {"format": True}, {"format": "1"}, {}, [1]]
+)
+def test_other_contents_are_refused(content, path):
+    skops.io.dump(content, path)
+    with pytest.raises(ValueError, match="a file that curvdetect.storage.save"):
+        load(path)
+
+
+class Mine(BaseEstimator):
+    """A type that nobody trusts."""
+
+
+def test_types_of_strangers_are_refused(path):
+    save(Mine(), path)
+    with pytest.raises(ValueError, match="not trusted: .*Mine.*name them"):
+        load(path)
+    name = f"{Mine.__module__}.{Mine.__qualname__}"
+    assert isinstance(load(path, trusted=[name]), Mine)
+
+
+def test_a_later_format_is_refused(path, monkeypatch):
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 2)
+    save(CurvatureRelabeler(), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format 2; this curvdetect reads up to 1"):
+        load(path)
+
+
+def test_other_files_are_refused(path, tmp_path):
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(ValueError, match="a file that curvdetect.storage.save"):
+        load(path)
+    skops.io.dump([1, 2], path)
+    with pytest.raises(ValueError, match="a file that curvdetect.storage.save"):
+        load(path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "missing.skops")
+
+
+def test_another_architecture_is_refused(model, images, path):
+    save(CurvatureFeaturizer(model, step=0.4, n_boundaries=1).fit(images[0]), path)
+    with pytest.raises(ValueError, match="architecture that was saved; got Error"):
+        load(path, LeNet(n_classes=3))
+    with pytest.raises(ValueError, match="architecture that was saved; got None"):
+        load(path)
+
+
+def test_two_networks_are_refused(model, images, path):
+    featurizer = CurvatureFeaturizer(model, step=0.4, n_boundaries=1).fit(images[0])
+    other = CurvatureFeaturizer(LeNet().eval(), step=0.4)
+    with pytest.raises(ValueError, match="must hold one network; got 2 different"):
+        save(make_pipeline(featurizer, other), path)
+
+
+def test_weights_that_numpy_lacks(images, path):
+    module = LeNet().eval().to(torch.bfloat16)
+    featurizer = CurvatureFeaturizer(TorchModel(module, input_shape=(1, 28, 28)))
+    with pytest.raises(ValueError, match="number format that NumPy has.*bfloat16"):
+        save(featurizer, path)
