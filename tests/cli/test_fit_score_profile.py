@@ -160,7 +160,13 @@ def test_profile(weights, folder, tmp_path, capsys, model, images):
 
 def test_profile_of_large_images_has_the_leading_curvatures(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((2, 3, 40, 40)))
-    argv = ["profile", "--model", "test_fit_score_profile:smooth", "--input-shape", "3,40,40"]
+    argv = [
+        "profile",
+        "--model",
+        "test_fit_score_profile:smooth",
+        "--input-shape",
+        "3,40,40",
+    ]
     argv += ["--images", str(tmp_path / "x.npy"), "--n-boundaries", "1"]
     assert cli.main([*argv, "--n-images", "1", "--out", str(tmp_path / "out")]) == 0
     (row,) = json.loads((tmp_path / "out" / "profile.json").read_text())["boundaries"]
