@@ -10,14 +10,23 @@ from torch import Tensor
 __all__ = ["clamped", "lies_outside", "normalised"]
 
 
-def clamped(x: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Move values outside the bounds onto them.
+#: In parts of the range: so far inside the bounds values are moved, that a module which
+#: clamps its input itself still has a gradient at black and white.
+_INWARDS = 1e-6
+
+
+def clamped(x: Tensor, bounds: tuple[float, float], *, inside: bool) -> Tensor:
+    """Move values outside the bounds onto them, or with `inside` just within.
 
     The gradient is 1 from bound to bound, the bounds included, and 0 outside: black
-    and white pixels keep theirs (``torch.maximum`` halves it where both are equal).
+    and white pixels keep theirs, which ``torch.clamp`` promises in no version.
     """
     low, high = bounds
-    return x.masked_fill(x < low, low).masked_fill(x > high, high)
+    x = x.masked_fill(x < low, low).masked_fill(x > high, high)
+    if not inside:
+        return x
+    inwards = _INWARDS * (high - low)
+    return x + (x.clamp(low + inwards, high - inwards) - x).detach()
 
 
 def lies_outside(x: Tensor, bounds: tuple[float, float]) -> bool:

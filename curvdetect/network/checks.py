@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 __all__ = [
     "check_batch_size",
@@ -19,15 +18,12 @@ __all__ = [
     "check_defined",
     "check_finite",
     "check_input_shape",
-    "check_logits",
-    "check_repeatable",
-    "check_row_by_row",
     "check_shape",
     "check_std",
+    "check_weights",
     "check_within",
     "outside_bounds",
-    "warn_if_imprecise",
-    "warn_if_probabilities",
+    "warn_of_units",
 ]
 
 
@@ -89,6 +85,48 @@ def check_std(std: tuple[float, ...] | None) -> None:
         raise ValueError(f"std must be positive; got {std!r}")
 
 
+def check_weights(module: nn.Module) -> None:
+    """Refuse weights that have no values, or of which torch takes no gradient."""
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(weight):
+            raise ValueError(
+                f"the module must be complete; {name} has no shape yet (a lazy layer). "
+                "Call the module once on an example"
+            )
+        if weight.is_meta:
+            raise ValueError(
+                f"the module must have values; {name} is on the meta device. Load its "
+                "weights"
+            )
+        if weight.is_inference():
+            raise ValueError(
+                f"the module's weights must be ordinary tensors; {name} was made in "
+                "inference mode, where torch takes no gradient. Make or load the "
+                "network outside of it"
+            )
+
+
+def warn_of_units(
+    name: str,
+    values: tuple[float, ...] | None,
+    bounds: tuple[float, float] | None,
+    stacklevel: int,
+) -> None:
+    """Warn of a mean or standard deviation that is in other units than the bounds."""
+    if values is None or bounds is None:
+        return
+    low, high = bounds
+    reach = 3 * (high - low)
+    if any(not low - reach <= value <= high + reach for value in values):
+        warnings.warn(
+            f"{name}={values} does not belong to images from {low:g} to {high:g}: are "
+            "these in bytes? Divide by 255, or set bounds to the units of the images. "
+            "As it is, the network will see all images alike.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
 def check_batch_size(batch_size: int | None) -> None:
     """Refuse what is neither None nor a number of rows."""
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
@@ -97,13 +135,13 @@ def check_batch_size(batch_size: int | None) -> None:
         )
 
 
-def check_clamp(clamp: bool, bounds: tuple[float, float] | None) -> None:
+def check_clamp(clamp: object, bounds: tuple[float, float] | None) -> None:
     """Refuse to clamp where there is nothing to clamp to."""
-    if not isinstance(clamp, bool):
-        raise ValueError(f"clamp must be True or False; got {clamp!r}")
+    if not isinstance(clamp, bool) and clamp != "inside":
+        raise ValueError(f'clamp must be True, False or "inside"; got {clamp!r}')
     if clamp and bounds is None:
         raise ValueError(
-            "clamp=True needs bounds=(low, high) to clamp to; got bounds=None"
+            f"clamp={clamp!r} needs bounds=(low, high) to clamp to; got bounds=None"
         )
 
 
@@ -160,78 +198,10 @@ _CLAMP = (
 )
 
 
-def check_logits(logits: Any, n: int) -> None:
-    """Refuse an output that is not one finite row of logits per input."""
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the module must return a tensor of logits; got {type(logits).__name__}"
-        )
-    if logits.ndim != 2 or len(logits) != n:
-        raise ValueError(
-            "the module must return logits of shape (n_samples, n_classes); got "
-            f"{tuple(logits.shape)} for {n} samples"
-        )
-    if logits.shape[1] < 2:
-        raise ValueError(
-            "the module must have at least two classes, one logit each; got one. A "
-            "network with a single output s for two classes has the logits (0, s)."
-        )
-    check_finite(logits)
-
-
 def check_finite(logits: Tensor) -> None:
     """Refuse logits that are NaN or infinite."""
     if not bool(logits.isfinite().all()):
         raise ValueError(
             "the module's logits must be finite; got NaN or infinity (a broken weight "
             "file, or inputs of the wrong scale?)"
-        )
-
-
-def check_repeatable(first: Tensor, second: Tensor) -> None:
-    """Refuse a network that answers differently twice."""
-    if not _close(first, second):
-        raise ValueError(
-            "the module must give the same answer twice; two calls on the same inputs "
-            f"differ by up to {float((first - second).abs().max()):g} logits, in eval "
-            "mode. Switch off its randomness (dropout by hand, random augmentation)."
-        )
-
-
-def check_row_by_row(alone: Tensor, in_batch: Tensor) -> None:
-    """Refuse a network that mixes the rows of a batch."""
-    if not _close(alone, in_batch):
-        raise ValueError(
-            "the module must treat each input for itself; the logits of one input "
-            "change with the others in its batch (batch normalisation without "
-            "running statistics?)"
-        )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to what rounding and the choice of kernels may change."""
-    tolerance = 2e3 * torch.finfo(a.dtype).eps * float(a.abs().max())
-    return bool(((a - b).abs() <= tolerance).all())
-
-
-def warn_if_probabilities(logits: Tensor) -> None:
-    """Warn about outputs that look like a softmax."""
-    sums = logits.sum(dim=1)
-    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-        warnings.warn(
-            "the module seems to return probabilities; curvatures are defined on "
-            "logits, and softmax flattens them. Leave the softmax out.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def warn_if_imprecise(logits: Tensor) -> None:
-    """Warn about half precision."""
-    if logits.dtype not in (torch.float32, torch.float64):
-        warnings.warn(
-            f"the module computes in {logits.dtype}, in which second differences are "
-            "mostly rounding. Use module.float().",
-            UserWarning,
-            stacklevel=3,
         )

@@ -11,8 +11,10 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["changed_by", "fingerprint"]
+__all__ = ["changed_by", "fingerprint", "weights_digest", "weights_token"]
 
 #: What torch keeps in a module besides what users put there. Hooks are read by
 #: themselves: they are code, but their numbers are counted from the process's start.
@@ -34,6 +36,7 @@ _INNER = {
     "_compiled_call_impl",
     "_compiler_config",
 }
+_MANGLED = re.compile(r"___torch_mangle_\d+\.")
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype)
 
@@ -59,7 +62,7 @@ def fingerprint(
 
     Raises
     ------
-    TypeError
+    PicklingError
         If something in it cannot be hashed; the message names it.
 
     Examples
@@ -75,6 +78,39 @@ def fingerprint(
     digest = _Digest(without or {})
     digest.add(module, type(module).__name__)
     return digest.hexdigest()
+
+
+def weights_digest(
+    module: nn.Module, *, without: Mapping[str, set[str]] | None = None
+) -> str:
+    """Return a digest of the weights and buffers of a network alone, by their names.
+
+    Parameters
+    ----------
+    module, without
+        As in :func:`fingerprint`.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    without = without or {}
+    digest = _Digest({})
+    for name, tensor in module.state_dict().items():
+        path, _, last = name.rpartition(".")
+        if last not in without.get(path, set()) and isinstance(tensor, Tensor):
+            digest.add((name, tensor), name)
+    return digest.hexdigest()
+
+
+def weights_token(module: nn.Module) -> object:
+    """Return what changes when weights do: quick to ask, and of this process alone."""
+    tensors = [*module.parameters(), *module.buffers()]
+    places = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
+    # A change of ``weight.data`` counts up no version.
+    sums = [t.detach().sum(dtype=torch.float64) for t in tensors if not t.is_complex()]
+    return places, float(torch.stack(sums).sum()) if sums else 0.0
 
 
 def changed_by(module: nn.Module, call: Callable[[], object]) -> dict[str, set[str]]:
@@ -117,7 +153,7 @@ def _attributes(module: nn.Module) -> dict[tuple[str, str], tuple[Any, object]]:
             try:
                 digest.add(value, name)
                 found[path, name] = value, digest.hexdigest()
-            except TypeError:
+            except PicklingError:
                 found[path, name] = value, id(value)
     return found
 
@@ -241,7 +277,8 @@ class _Digest:
     def _script(self, module: torch.jit.ScriptModule, path: str) -> None:
         """Hash a program, and what a frozen one holds instead of weights."""
         graph: Any = module.inlined_graph
-        self._write("script", str(graph))
+        # Without paths of files, and numbers that are counted from the process's start.
+        self._write("script", _MANGLED.sub("", graph.str(False)))
         for node in graph.findAllNodes("prim::Constant"):
             if isinstance(constant := node.output().toIValue(), Tensor):
                 self.add(constant, path)
@@ -249,7 +286,7 @@ class _Digest:
 
     def _tensor(self, tensor: Tensor, path: str) -> None:
         if tensor.is_meta or is_lazy(tensor):
-            raise TypeError(
+            raise PicklingError(
                 f"{path} has no values yet (a lazy layer, or one on the meta device); "
                 "load its weights, and call it once, before it is measured"
             )
@@ -315,7 +352,7 @@ class _Digest:
         try:
             parts = value.__reduce_ex__(4)
         except Exception as error:
-            raise TypeError(
+            raise PicklingError(  # not a TypeError: joblib's hash passes over those
                 f"{path} is a {type(value).__name__}, which cannot be hashed "
                 f"({error}): caches and shards could not tell one network from "
                 "another. Leave it out of the network, or give its class a __reduce__"

@@ -6,8 +6,9 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 from curvdetect.geometry import ClassLoss, PairwiseMargin
 from curvdetect.network._batch_size import activation_bytes, fitting_rows
 from curvdetect.network._evaluating import evaluating
+from curvdetect.network._outputs import as_logits
 from curvdetect.network._preparing import clamped, lies_outside, normalised
+from curvdetect.network._trial import (
+    cannot_be_called,
+    check_answers,
+    warn_of_answers,
+)
 from curvdetect.network.arrays import as_array, from_numpy
 from curvdetect.network.checks import (
     check_batch_size,
@@ -25,25 +32,31 @@ from curvdetect.network.checks import (
     check_clamp,
     check_finite,
     check_input_shape,
-    check_logits,
-    check_repeatable,
-    check_row_by_row,
     check_shape,
     check_std,
+    check_weights,
     check_within,
     outside_bounds,
-    warn_if_imprecise,
-    warn_if_probabilities,
+    warn_of_units,
+)
+from curvdetect.network.fingerprint import (
+    changed_by,
+    fingerprint,
+    weights_digest,
+    weights_token,
 )
 from curvdetect.network.modules import (
     NormalisedModule,
     device_of,
     dtype_of,
     uncompiled,
+    working_dtype,
 )
 from curvdetect.network.portable import portable
 
 __all__ = ["TorchModel"]
+
+Clamp: TypeAlias = Literal[False, True, "inside"]
 
 
 class TorchModel:
@@ -77,12 +90,14 @@ class TorchModel:
     batch_size : int, optional
         Rows given to the module at a time. By default as many as keep its
         activations in the cache, at most 128 on a CPU and 8,192 on a GPU.
-    clamp : bool, default=False
+    clamp : bool or "inside", default=False
         Whether values outside `bounds` are moved onto them before the module sees
         them. Probes and searches step outside: a module that must not be asked there
         (a root, a logarithm, a check of its input) needs it. What is measured is then
         the clamped network, x -> f(clamp(x)), which is flat outside the bounds; the
-        gradient is 1 on the bounds themselves.
+        gradient is 1 on the bounds themselves. "inside" moves values a millionth of
+        the range further: for a module that clamps its input itself, and has no
+        gradient at black and white.
 
     Raises
     ------
@@ -111,7 +126,7 @@ class TorchModel:
         std: float | Sequence[float] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
-        clamp: bool = False,
+        clamp: Clamp = False,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(
@@ -125,7 +140,10 @@ class TorchModel:
         check_std(self.std)
         check_batch_size(batch_size)
         check_clamp(clamp, self.bounds)
-        if module.training:
+        check_weights(module)
+        for name in ("mean", "std"):
+            warn_of_units(name, getattr(self, name), self.bounds, stacklevel=2)
+        if getattr(module, "training", False):  # a frozen script has no mode
             warnings.warn(
                 "module is in training mode (dropout and batch normalisation behave "
                 "differently there); it will be used in eval mode. Call "
@@ -140,7 +158,7 @@ class TorchModel:
         self._known: dict[Any, Any] = {}  # learned by calling; not pickled, not hashed
 
     def __repr__(self) -> str:
-        clamp = ", clamp=True" if self.clamp else ""
+        clamp = f", clamp={self.clamp!r}" if self.clamp else ""
         return (
             f"TorchModel({type(self.module).__name__}, input_shape={self.input_shape}, "
             f"bounds={self.bounds}{clamp})"
@@ -149,7 +167,58 @@ class TorchModel:
     # Copies ----------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "module": portable(self.module), "_known": {}}
+        stands_for = portable(self.module)
+        stands_for.left_behind = self._left_behind()
+        return {**vars(self), "module": stands_for, "_known": {}}
+
+    def _left_behind(self) -> dict[str, set[str]]:
+        """Return what a call leaves in the module, found by a call; once."""
+        if "left behind" not in self._known and self.input_shape is not None:
+            low, high = self.bounds or (0.0, 1.0)
+            x = torch.full((1, *self.input_shape), (low + high) / 2)
+            (one,) = self.split(x, 1)
+            try:
+                with self.evaluating(), torch.no_grad():
+                    left = changed_by(self.module, lambda: self.logits(one))
+            except Exception:  # it cannot be called: then nothing is left
+                left = {}
+            self._known["left behind"] = left
+        known: dict[str, set[str]] = self._known.get("left behind", {})
+        return known
+
+    def fingerprint(self) -> str:
+        """Return a digest of weights, buffers, code and settings.
+
+        Returns
+        -------
+        str
+            Another for whatever could give other logits; the same in every copy and
+            process. What a call leaves behind does not count.
+
+        Raises
+        ------
+        PicklingError
+            If something in the module cannot be hashed; the message names it.
+        """
+        own = fingerprint(self.module, without=self._left_behind())
+        settings = (self.input_shape, self.bounds, self.mean, self.std, self.clamp)
+        return f"{own}-{joblib.hash(settings)}"
+
+    def weights_digest(self) -> str:
+        """Return a digest of weights and buffers.
+
+        Returns
+        -------
+        str
+            The same in every copy and process, on every device; another for other
+            values or another number format. Taken anew only where something moved.
+        """
+        token = weights_token(self.module)
+        if "digest" not in self._known or self._known["digest"][0] != token:
+            digest = weights_digest(self.module, without=self._left_behind())
+            self._known["digest"] = weights_token(self.module), digest
+        known: str = self._known["digest"][1]
+        return known
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -202,19 +271,22 @@ class TorchModel:
         """
         with self.evaluating():
             try:
-                logits = self._call(x, clamp=self.clamp)
+                output = self._call(x, clamp=self.clamp)
             except Exception as error:
-                if self._bounds_are_why(x):
+                if self.bounds is not None and self._bounds_are_why(x):
                     raise outside_bounds(self.bounds, error) from error
                 raise
-        return logits
+        return as_logits(output, len(x)).to(x.dtype)
 
-    def _call(self, x: Tensor, *, clamp: bool) -> Tensor:
+    def _call(self, x: Tensor, *, clamp: Clamp) -> Any:
+        given = x
         if clamp and self.bounds is not None:
-            x = clamped(x, self.bounds)
+            x = clamped(x, self.bounds, inside=self.clamp == "inside")
         x = normalised(x, self.mean, self.std, self._known)
-        logits: Tensor = self.module(x)
-        return logits
+        x = x.to(dtype_of(self.module, x))
+        if x is given:  # a module may write to what it gets: not to what is the user's
+            x = x.clone()
+        return self.module(x)
 
     def _bounds_are_why(self, x: Tensor) -> bool:
         """Say whether a module that raised would not, asked within the bounds."""
@@ -270,7 +342,7 @@ class TorchModel:
         torch.nn.Module
             Maps inputs within `bounds` to logits; shares the weights.
         """
-        return NormalisedModule(self.module, self.logits)
+        return NormalisedModule(self)
 
     def predict_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
         """Compute logits.
@@ -381,7 +453,7 @@ class TorchModel:
         """
         if not len(x):
             return
-        device, dtype = self._torch_device(), dtype_of(self.module, x)
+        device, dtype = self._torch_device(), self._working_dtype(x)
         for batch in x.split(size or self.rows_per_batch(x[:1])):
             yield batch.to(device=device, dtype=dtype)
 
@@ -403,13 +475,16 @@ class TorchModel:
         kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
         known = f"batch_size on {kind}"  # the module may be moved
         if known not in self._known:
-            one = x.to(device=self._torch_device(), dtype=dtype_of(self.module, x))
+            one = x.to(device=self._torch_device(), dtype=self._working_dtype(x))
             needed = activation_bytes(self.module, lambda: self.logits(one))
             self._known[known] = fitting_rows(kind, needed)
         return self._known[known]
 
     def _torch_device(self) -> torch.device:
         return torch.device(self.device or device_of(self.module))
+
+    def _working_dtype(self, x: Tensor) -> torch.dtype:
+        return working_dtype(dtype_of(self.module, x))
 
     # Checks ----------------------------------------------------------------
 
@@ -434,20 +509,16 @@ class TorchModel:
             If the output looks like probabilities, or has half precision.
         """
         x = self.to_tensor(X).to(device=self._torch_device())
-        x = x.to(dtype=dtype_of(self.module, x))
-        with self.evaluating(), torch.no_grad():
-            try:
-                first = self.logits(x)
-            except Exception as error:
-                raise ValueError(
-                    f"the module cannot be called on inputs of shape {tuple(x.shape)}: "
-                    f"{type(error).__name__}: {error}. If that is not the shape of its "
-                    "images, wrap it: TorchModel(module, input_shape=(channels, "
-                    "height, width))"
-                ) from error
-            check_logits(first, len(x))
-            check_repeatable(first, self.logits(x))
-            check_row_by_row(first[:1], self.logits(x[:1]))
-        warn_if_probabilities(first)
-        warn_if_imprecise(first)
+        x = x.to(dtype=self._working_dtype(x))
+        with self.evaluating():
+            with torch.no_grad():
+                try:
+                    output = self._call(x, clamp=self.clamp)
+                except Exception as error:
+                    raise cannot_be_called(error, x) from error
+                first = as_logits(output, len(x)).to(x.dtype)
+                check_answers(self.module, self.logits, x, first)
+            if not self._known.get("checked"):
+                bounds, self._known["checked"] = self.bounds, True
+                warn_of_answers(self.logits, x, first, bounds=bounds, stacklevel=2)
         self._known["n_classes"] = first.shape[1]

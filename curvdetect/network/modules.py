@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NormalisedModule", "device_of", "dtype_of", "uncompiled"]
+__all__ = [
+    "NormalisedModule",
+    "device_of",
+    "dtype_of",
+    "uncompiled",
+    "working_dtype",
+]
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
-    """Return what a module was before torch.compile, if it was compiled.
+    """Return what a module was before it was compiled or distributed.
 
-    Compiled, a ResNet-20 gave wrong curvatures (torch 2.15, on a CPU).
+    What is compiled inside it is run as it was before, see :func:`evaluating`.
     """
-    return getattr(module, "_orig_mod", module)
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        elif isinstance(module, nn.parallel.DistributedDataParallel):
+            module = module.module
+        else:
+            return module
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -27,26 +39,39 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def dtype_of(module: nn.Module, x: Tensor) -> torch.dtype:
-    """Return a module's floating dtype; that of `x` if it has none."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return parameter.dtype
+    """Return the floating dtype of a module's weights; that of `x` if it has none.
+
+    Parameters count first, then buffers, then tensors that are neither.
+    """
+    loose = (v for part in module.modules() for v in vars(part).values())
+    for weight in chain(module.parameters(), module.buffers(), loose):
+        if isinstance(weight, Tensor) and weight.is_floating_point():
+            return weight.dtype
     return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return what is computed in around a module of that dtype: single or double."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class NormalisedModule(nn.Module):
     """A `TorchModel` seen as a module: what it calls, and how."""
 
-    def __init__(self, module: nn.Module, logits: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.module = module
-        self._logits = logits
+        self.module: nn.Module = model.module
+        self._model = model
         self.training = False  # not eval(): that would change the module itself
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        return self._logits(x)
+        logits: Tensor = self._model.logits(x)
+        return logits
 
     def train(self, mode: bool = True) -> NormalisedModule:
         """Change nothing: attacks switch modes; the model sees to that itself."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NormalisedModule, (self._model,)  # a copy calls the copied weights

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pickle import PicklingError
 from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from joblib.hashing import Hasher
 from torch import Tensor, nn
+
+from curvdetect.network.fingerprint import fingerprint
 
 __all__ = ["PortableModule", "portable"]
 
@@ -18,9 +23,10 @@ class PortableModule:
 
     torch pickles a tensor with the address of its storage, so that
     ``joblib.hash`` of a module differs from copy to copy. Here the tensors are
-    replaced by NumPy arrays, which hash by their values. The module comes back in
-    eval mode on the CPU, its parameters trainable: another thread may have frozen them
-    for a moment.
+    replaced by NumPy arrays; and for joblib's hash, which passes over some of what a
+    module may hold, its fingerprint stands for all of it. The module comes back in eval
+    mode on the CPU, its parameters trainable: another thread may have frozen them for a
+    moment.
 
     Parameters
     ----------
@@ -30,9 +36,24 @@ class PortableModule:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        #: What calls leave behind, if it is known: no part of the fingerprint.
+        self.left_behind: dict[str, set[str]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if _is_hashed():
+            return str, (fingerprint(self.module, without=self.left_behind),)
         return _thaw, (_freeze(self.module),)
+
+
+def _is_hashed() -> bool:
+    """Say whether joblib's hash asks: it pickles in Python, by a class of its own."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if isinstance(frame.f_locals.get("self"), Hasher):
+            return True
+        if frame.f_code.co_name not in ("__reduce__", "save"):
+            return False
+    return False
 
 
 _IN_USE: WeakValueDictionary[int, PortableModule] = WeakValueDictionary()
@@ -91,7 +112,15 @@ def _freeze(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {
         key: _FrozenTensor(tensor) for key, tensor in _tensors(module).items()
     }
-    skeleton = copy.deepcopy(module, memo)
+    try:
+        skeleton = copy.deepcopy(module, memo)
+    except Exception as error:
+        raise PicklingError(
+            f"the network {type(module).__name__} cannot be copied, as pickles and "
+            f"other processes need it: {error}. Leave what is in its way out of its "
+            "attributes, or save the guard by curvdetect.storage.save, which keeps "
+            "weights alone"
+        ) from error
     for part in skeleton.modules():
         part.training = False
     return skeleton

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -22,7 +23,7 @@ from curvdetect.network import nearest_boundaries
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
 from curvdetect.study.networks import LeNet
-from modules import Returns
+from modules import Returns, smooth_lenet
 
 D, BOUNDS = 6, (0.1, 0.9)
 W, B = np.random.default_rng(5).normal(size=(D, 3)), np.array([0.0, 0.3, -0.2])
@@ -179,6 +180,32 @@ def test_black_and_white_images_keep_their_gradients(lenet):
     assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (torch.zeros(()), torch.ones(()))])
+def test_a_network_that_clamps_itself(images, limits):
+    """Its gradient at black and white depends on the version of torch: it is said."""
+    smooth = smooth_lenet()
+    clamps = Returns(lambda x: smooth(x.clamp(*limits)))
+    x = torch.from_numpy(images[0][:4]).double()
+    black, first = x == 0, torch.zeros(4, dtype=torch.int64)
+
+    def gradient(module, **settings):
+        model = TorchModel(module, input_shape=(1, 28, 28), **settings)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.check(x)
+        with model.evaluating():
+            found = margin_gradient(model.margin(first, first + 1), x)
+        return found, [w for w in caught if "clamp its input" in str(w.message)]
+
+    plain, _ = gradient(smooth)
+    stopped, said = gradient(clamps)
+    lost = stopped[black].abs().mean() < 0.9 * plain[black].abs().mean()
+    assert len(said) == int(lost)
+    mended, said = gradient(clamps, clamp="inside")
+    assert not said
+    torch.testing.assert_close(mended, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_within_the_bounds_nothing_changes(lenet, images):
     plain, clamping = (
         TorchModel(lenet, input_shape=(1, 28, 28), clamp=clamp)
@@ -263,10 +290,14 @@ def test_without_it_the_error_names_the_remedy(network, inputs):
 
 
 @NETWORKS
-def test_so_does_that_in_the_middle_of_a_measurement(network, inputs):
-    featurizer = CurvatureFeaturizer(model_of(network), step=0.5).fit(inputs)
+def test_so_does_that_of_a_measurement(network, inputs, monkeypatch):
+    """When it is fitted, and in the middle of a measurement too."""
+    featurizer = CurvatureFeaturizer(model_of(network), step=0.5)
     with pytest.raises(ValueError, match=REMEDY):
-        featurizer.transform(inputs)
+        featurizer.fit(inputs)
+    monkeypatch.setattr(CurvatureFeaturizer, "_try_signals", lambda *_: None)
+    with pytest.raises(ValueError, match=REMEDY):
+        featurizer.fit(inputs).transform(inputs)
 
 
 def test_other_errors_are_raised_as_they_are():
@@ -296,6 +327,8 @@ def test_it_is_called_no_more_than_before(lenet):
 @pytest.mark.parametrize("clamp", [True, None, 1])
 def test_bad_clamp(clamp):
     bounds = None if clamp is True else (0.0, 1.0)
-    expected = "clamp=True.*bounds=None" if clamp is True else "clamp must be True or"
+    expected = (
+        "clamp=True.*bounds=None" if clamp is True else "clamp must be True, False or"
+    )
     with pytest.raises(ValueError, match=expected):
         TorchModel(nn.Identity().eval(), input_shape=(D,), bounds=bounds, clamp=clamp)

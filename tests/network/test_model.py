@@ -69,7 +69,9 @@ def test_batch_size_does_not_matter(lenet, images, batch_size):
 def test_default_batch_size_follows_the_activations():
     small = TorchModel(LeNet().eval(), input_shape=(1, 28, 28))
     big = TorchModel(
-        nn.Sequential(nn.Conv2d(1, 1024, 1), nn.AdaptiveAvgPool2d(1)).eval(),
+        nn.Sequential(
+            nn.Conv2d(1, 1024, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        ).eval(),
         input_shape=(1, 28, 28),
     )
     blank = torch.zeros(1, 1, 28, 28)
