@@ -126,14 +126,14 @@ def picture(height, width):
     return file.getvalue()
 
 
-def exported(*arguments, most=0):
-    """Export a module for batches as large as the example, or up to `most`."""
+def exported(*arguments, least=None, most=0):
+    """Export a module for batches as large as the example, or of `least` to `most`."""
 
     class Sum(nn.Module):
         def forward(self, *x):
             return sum(x) + torch.ones(3)
 
-    sizes = None if most == 0 else (({0: torch.export.Dim("n", max=most)},),)
+    sizes = None if most == 0 else (({0: torch.export.Dim("n", min=least, max=most)},),)
     return torch.export.export(Sum(), arguments, dynamic_shapes=sizes)
 
 
@@ -145,9 +145,15 @@ def needs_arguments(width):
     return LeNet(width)
 
 
+def raises_inside():
+    return len(5)
+
+
 a_string = "no function"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 F = np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.5], [np.nan, 0.4]])
 images = np.zeros((2, 1, 28, 28), np.float32)
+LENET = LeNet().state_dict()
 
 NETWORK = {
     "no module": (
@@ -236,6 +242,16 @@ NETWORK = {
         ),
         "a network from a .pt2 file cannot be pickled",
     ),
+    "exported, many": (
+        lambda w: load_exported(
+            w.file("net.pt2", exported(torch.zeros(4, 3), least=4, most=None))
+        ),
+        "takes batches of at least 4 images; export it for any number",
+    ),
+    "exported, a pointer": (
+        lambda w: load_exported(w.file("net.pt2", POINTER)),
+        "model: .*net.pt2 is a pointer of git-lfs.* git lfs pull",
+    ),
     "exported, two inputs": (
         lambda w: load_exported(
             w.file("net.pt2", exported(torch.zeros(4, 3), torch.zeros(4, 3)))
@@ -272,7 +288,7 @@ INPUTS = {
     ),
     "shape, later": (
         lambda w: w.featurizer.transform(np.zeros((2, 1, 32, 32))),
-        "expecting 784 features",
+        r"X must have shape \(n_samples, 1, 28, 28\) or",
     ),
     "no images": (lambda w: w.featurizer.transform(w.X[:0]), "0 sample"),
     "flat, bare": (
@@ -497,6 +513,13 @@ FIT = {
     ),
     "no call": ({"model": "test_bad_inputs:a_string"}, "neither a network nor a func"),
     "arguments": ({"model": "test_bad_inputs:needs_arguments"}, "cannot be called"),
+    "inside": (
+        {"model": "test_bad_inputs:raises_inside"},
+        "raises_inside raised TypeError: object of type 'int' has no len",
+    ),
+    "device": ({"device": "cuda:77"}, "device must be one that torch can use here"),
+    "device, none": ({"device": "meta"}, "can use here, such as cpu; got 'meta'"),
+    "device, a name": ({"device": "gpu"}, "can use here, such as cpu; got 'gpu'"),
     "relative": ({"model": ".net:make"}, "model: cannot find .net:make"),
     "no program": ({"model": "nowhere.pt2"}, "model: there is no nowhere.pt2"),
     "no folder": ({"out": "nowhere/guard"}, "out: there is no folder nowhere"),
@@ -521,6 +544,19 @@ FIT = {
     "weights, empty": ({"weights": b""}, "weights: .* cannot be read"),
     "weights, others": ({"weights": {"a": torch.zeros(1)}}, "weights do not fit the"),
     "weights, a list": ({"weights": [1, 2]}, "weights do not fit the network"),
+    "weights, two sets": (
+        {"weights": {"state_dict": LENET, "model": LENET}},
+        "more than one set .* 'state_dict', 'model': choose by weights_key",
+    ),
+    "weights, no such key": (
+        {"weights": {"state_dict": LENET}, "weights_key": "ema"},
+        "weights_key must lead to weights that fit the network; those of 'state_dict'",
+    ),
+    "weights, a pointer": ({"weights": POINTER}, "is a pointer of git-lfs"),
+    "weights, a module": (
+        {"weights": [nn.ReLU()]},
+        r"torch.save\(net.state_dict\(\), path\).*Check the documentation of torch",
+    ),
     "weights, twice": (
         {"weights": [1], "model": "net.pt2"},
         "weights must be left out where the network is a .pt2 file",
@@ -544,6 +580,8 @@ FIT = {
         {"images": {"a": images, "b": images}},
         'must hold an array called "X" or "images"',
     ),
+    "images, both names": ({"images": {"X": images, "images": images}}, "not both"),
+    "images, a pointer": ({"images": POINTER}, "is a pointer of git-lfs"),
     "images, broken": ({"images": b"PK nonsense"}, "cannot be read"),
     "images, half": ({"images": half(images)}, "cannot be read"),
     "images, range": ({"images": images + 7}, "none of those in"),
@@ -554,10 +592,12 @@ SCORE = {
     "a folder": ({"out": "."}, "out must be a file; . is a folder"),
     "no folder": ({"out": "nowhere/x.csv"}, "out: there is no folder nowhere"),
     "no guard": ({"guard": "nowhere.skops"}, "nowhere.skops"),
+    "device": ({"device": "cuda:77"}, "device must be one that torch can use here"),
     "a picture": ({"guard": b"\x89PNG"}, "a file that curvdetect.storage.save"),
 }
 
 PROFILE = {
+    "device": ({"device": "cuda:77"}, "device must be one that torch can use here"),
     "a file": ({"out": "x.npy"}, "out must be a folder; x.npy is a file"),
     "n_images": ({"n_images": 0}, "n_images must be a positive integer"),
     "step": ({"step": 0}, "step must be a positive"),

@@ -12,11 +12,15 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
+from curvdetect._base.warn import warn
 from curvdetect.attacks.convention import Attack
 from curvdetect.attacks.labelled_set import LabelledSet
 from curvdetect.network import TorchModel
 
 __all__ = ["AdversarialSet", "make_adversarial_set"]
+
+#: A model that gets less right is probably given other labels than its own.
+_FEW_RIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -142,11 +146,16 @@ def make_adversarial_set(
     Raises
     ------
     ValueError
-        If the model gets none of the images right, or the attack's result has
-        another shape, is not finite or leaves the model's bounds.
+        If there is not a label for each image, the model gets none of the images right,
+        or the attack's result has another shape, is not finite or leaves the model's
+        bounds.
+
+    Warns
+    -----
+    UserWarning
+        If the model gets less than half of the images right.
     """
-    y = np.asarray(y, dtype=np.int64)
-    right = model.predict(X) == y
+    right, y = _classified_right(model, X, y)
     if not right.any():
         raise ValueError(
             "the model classifies none of these images right; do the labels and the "
@@ -183,6 +192,33 @@ def make_adversarial_set(
         predicted_label=predicted[fooled],
         source=np.flatnonzero(fooled),
     )
+
+
+def _classified_right(
+    model: TorchModel, X: npt.ArrayLike, y: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return which images the model gets right, and their labels, checked."""
+    given, predicted = np.asarray(y), model.predict(X)
+    if given.shape != predicted.shape:
+        raise ValueError(
+            f"y must hold one label for each of the {len(predicted)} images; got shape "
+            f"{given.shape}"
+        )
+    numbers = given.dtype.kind in "iufb"
+    labels = given.astype(np.int64) if numbers else np.full(given.shape, -1)
+    if not np.array_equal(labels, given):
+        raise ValueError(
+            "y must hold whole numbers, the positions of the classes; got dtype "
+            f"{given.dtype}"
+        )
+    right = predicted == labels
+    if 0 < right.sum() < _FEW_RIGHT * len(right):
+        warn(
+            f"the model gets only {right.sum()} of the {len(right)} images right, and "
+            "the others are left out; do the labels and the preprocessing (bounds, "
+            "mean, std) belong to it?"
+        )
+    return right, labels
 
 
 @contextmanager

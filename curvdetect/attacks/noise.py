@@ -8,7 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
 
+from curvdetect._base.warn import warn
+
 __all__ = ["same_norm_noise"]
+
+#: Relative, of the norm of the noise.
+_PRECISION = 1e-3
 
 
 def same_norm_noise(
@@ -37,6 +42,11 @@ def same_norm_noise(
     ndarray of shape (n_samples, *input_shape), float32
         Noisy images.
 
+    Warns
+    -----
+    UserWarning
+        If some images cannot be moved so far within the bounds; their noise is shorter.
+
     Examples
     --------
     >>> import numpy as np
@@ -57,4 +67,12 @@ def same_norm_noise(
         noisy = np.clip(flat + scale * noise, low, high)
         longer = np.linalg.norm(noisy - flat, axis=1, keepdims=True) > target
         least, most = np.where(longer, least, scale), np.where(longer, scale, most)
+    reached = np.linalg.norm(noisy - flat, axis=1, keepdims=True)
+    n_short = int((reached < (1 - _PRECISION) * target).sum())
+    if n_short:
+        warn(
+            f"{n_short} of {len(flat)} images cannot be moved as far as norms say, "
+            f"within bounds={bounds}; their noise is shorter. Give smaller norms, or "
+            "wider bounds"
+        )
     return noisy.reshape(X.shape).astype(np.float32)

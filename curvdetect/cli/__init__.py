@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from curvdetect._base.messages import one_line
 from curvdetect.cli._parser import make_parser
 
 __all__ = ["main"]
@@ -40,6 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if debug:
             raise
-        print(f"curvdetect: error: {error}", file=sys.stderr)
+        print(f"curvdetect: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0

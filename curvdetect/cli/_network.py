@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curvdetect.cli._options import check_device
+from curvdetect.cli._streams import results_alone
+
 if TYPE_CHECKING:
+    from torch import nn
+
     from curvdetect import TorchModel
 
-__all__ = ["add_model", "add_weights", "loaded_model"]
+__all__ = ["add_model", "add_weights", "loaded_model", "loaded_module"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add what a network needs that comes without a guard."""
-    parser.add_argument("--weights", type=Path, help="state dict of the network")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="state dict of the network, or a checkpoint with one",
+    )
+    parser.add_argument(
+        "--weights-key",
+        metavar="KEY",
+        help="which, where a checkpoint has several that fit, such as state_dict_ema",
+    )
     parser.add_argument(
         "--input-shape",
         type=_shape,
@@ -40,25 +54,37 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
 
 
+def loaded_module(
+    factory: str,
+    weights: str | Path | None = None,
+    *,
+    weights_key: str | None = None,
+    device: str | None,
+) -> nn.Module:
+    """Load a network to where it is to compute; what its code prints goes to stderr."""
+    from curvdetect.network import load_module
+
+    check_device(device)
+    with results_alone():
+        module = load_module(factory, weights, weights_key=weights_key)
+        return module.to(device or "cpu")
+
+
 def loaded_model(
     factory: str,
     weights: str | Path | None,
     *,
+    weights_key: str | None,
     input_shape: tuple[int, int, int],
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     device: str | None,
 ) -> TorchModel:
     """Load the network that these options describe."""
-    from curvdetect.network import TorchModel, load_module
+    from curvdetect.network import TorchModel
 
-    return TorchModel(
-        load_module(factory, weights),
-        input_shape=input_shape,
-        mean=mean,
-        std=std,
-        device=device,
-    )
+    module = loaded_module(factory, weights, weights_key=weights_key, device=device)
+    return TorchModel(module, input_shape=input_shape, mean=mean, std=std)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXAMPLES", "add_command", "add_device", "add_experiment", "add_seed"]
+from curvdetect._base.messages import one_line
+
+__all__ = [
+    "EXAMPLES",
+    "add_command",
+    "add_device",
+    "add_experiment",
+    "add_seed",
+    "check_device",
+]
 
 #: At the end of every help.
 EXAMPLES = """\
@@ -50,6 +59,21 @@ def add_device(parser: argparse.ArgumentParser, *, default: str) -> None:
     parser.add_argument(
         "--device", help=f"torch device, such as cuda (default: {default})"
     )
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that this torch cannot compute on, before long work."""
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # torch without CUDA asserts; others raise as they like
+        raise ValueError(
+            f"device must be one that torch can use here, such as cpu; got {device!r} "
+            f"({one_line(error)})"
+        ) from error
 
 
 def add_experiment(parser: argparse.ArgumentParser, *, out: str, n_images: int) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_pictures", "check_any", "reported"]
 
+_ENOUGH = 5  # names in a line
+
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Add where the pictures come from."""
@@ -30,15 +32,25 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
 
 
 def reported(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Pass batches on; say on stderr what was refused, and at the end how many."""
+    """Pass batches on; say on stderr what was skipped and refused, and how many."""
     n_refused = 0
     for batch in batches:
+        _report_skipped(batch.skipped)
         for name, reason in batch.refused.items():
             print(f"curvdetect: refused {name}: {reason}", file=sys.stderr)
         n_refused += len(batch.refused)
         yield batch
     if n_refused:
         print(f"curvdetect: {n_refused} images were refused", file=sys.stderr)
+
+
+def _report_skipped(skipped: dict[str, str]) -> None:
+    """Say what was skipped, a line for each reason: it may be thousands of files."""
+    for reason in dict.fromkeys(skipped.values()):
+        names = [name for name, why in skipped.items() if why == reason]
+        more = f" and {len(names) - _ENOUGH} more" if len(names) > _ENOUGH else ""
+        shown = ", ".join(names[:_ENOUGH])
+        print(f"curvdetect: skipped {shown}{more}: {reason}", file=sys.stderr)
 
 
 def check_any(n: int, images: str | Path) -> None:

@@ -54,6 +54,7 @@ def run_fit(
     out: str | Path,
     input_shape: tuple[int, int, int],
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     target_fpr: float = 0.01,
@@ -66,8 +67,8 @@ def run_fit(
 
     Parameters
     ----------
-    factory, weights
-        As in :func:`curvdetect.network.loading.load_module`.
+    factory, weights, weights_key
+        As in :func:`curvdetect.network.load_module`.
     images : str or Path
         Clean images that the network was not trained on, and gets right.
     out : str or Path
@@ -83,7 +84,7 @@ def run_fit(
     resize : bool, default=False
         As in :func:`~curvdetect.storage.read_images`.
     device : str, optional
-        torch device.
+        torch device; the CPU by default.
     seed : int, default=0
         Of the directions.
 
@@ -110,7 +111,13 @@ def run_fit(
     if not Path(out).absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {Path(out).parent}")
     model = loaded_model(
-        factory, weights, input_shape=input_shape, mean=mean, std=std, device=device
+        factory,
+        weights,
+        weights_key=weights_key,
+        input_shape=input_shape,
+        mean=mean,
+        std=std,
+        device=device,
     )
     batches = list(reported(read_images(images, input_shape, resize=resize)))
     X = np.concatenate([batch.X for batch in batches])

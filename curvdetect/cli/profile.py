@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from curvdetect.cli._network import add_model, add_weights, loaded_model
 from curvdetect.cli._options import add_command, add_device
 from curvdetect.cli._pictures import add_pictures, check_any, reported
+from curvdetect.cli._streams import results_alone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ def run_profile(
     out: str | Path,
     input_shape: tuple[int, int, int],
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     n_images: int = 5,
@@ -73,8 +75,8 @@ def run_profile(
 
     Parameters
     ----------
-    factory, weights
-        As in :func:`curvdetect.network.loading.load_module`.
+    factory, weights, weights_key
+        As in :func:`curvdetect.network.load_module`.
     images : str or Path
         As in :func:`curvdetect.storage.read_images`.
     out : str or Path
@@ -92,12 +94,12 @@ def run_profile(
     resize : bool, default=False
         As in :func:`curvdetect.storage.read_images`.
     device : str, optional
-        torch device.
+        torch device; the CPU by default.
 
     Returns
     -------
     list of dict
-        A row for each boundary, see :func:`curvdetect.report.profile.report_profile`.
+        A row for each boundary: what is in profile.json.
 
     Raises
     ------
@@ -115,12 +117,25 @@ def run_profile(
     check_count("n_images", n_images)
     check_positive("step", step)
     model = loaded_model(
-        factory, weights, input_shape=input_shape, mean=mean, std=std, device=device
+        factory,
+        weights,
+        weights_key=weights_key,
+        input_shape=input_shape,
+        mean=mean,
+        std=std,
+        device=device,
     )
     names, X = _first(images, input_shape, resize, n_images)
-    return report_profile(
-        model, X, names, out=folder, n_boundaries=n_boundaries, step=step
-    )
+    with results_alone() as file:
+        return report_profile(
+            model,
+            X,
+            names,
+            out=folder,
+            n_boundaries=n_boundaries,
+            step=step,
+            file=file,
+        )
 
 
 def _first(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from curvdetect.cli._options import add_command, add_experiment
+from curvdetect.cli._options import add_command, add_experiment, check_device
 
 __all__ = ["add_to"]
 
@@ -42,4 +42,5 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
 def _run(**options: Any) -> None:
     from curvdetect.report.reproduce import run_reproduce
 
+    check_device(options["device"])
     run_reproduce(**options)

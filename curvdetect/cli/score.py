@@ -6,11 +6,12 @@ import argparse
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from curvdetect.cli._network import add_model
+from curvdetect.cli._network import add_model, loaded_module
 from curvdetect.cli._options import add_command, add_device
 from curvdetect.cli._pictures import add_pictures, reported
+from curvdetect.cli._streams import results_alone
 
 if TYPE_CHECKING:
     from curvdetect import GuardedClassifier
@@ -58,7 +59,7 @@ def run_score(
     Parameters
     ----------
     factory : str
-        As in :func:`curvdetect.network.loading.load_module`; the weights are the
+        As in :func:`curvdetect.network.load_module`; the weights are the
         guard's.
     guard : str or Path
         What :func:`curvdetect.cli.fit.run_fit` saved.
@@ -66,11 +67,12 @@ def run_score(
         As in :func:`~curvdetect.storage.read_images`.
     out : str or Path, default="-"
         A .csv or .json file, written as images are scored, or a .parquet file, written
-        at the end; "-" is standard output, as CSV.
+        at the end; "-" is standard output, as CSV, and what the network's code prints
+        goes to standard error.
     resize : bool, default=False
         As in :func:`~curvdetect.storage.read_images`.
     device : str, optional
-        torch device.
+        torch device; the CPU by default.
 
     Returns
     -------
@@ -82,10 +84,35 @@ def run_score(
     ValueError
         If anything is not what it must be.
     """
-    from curvdetect.storage import read_images
-    from curvdetect.storage.tables import check_table, written_table
+    from curvdetect.storage.tables import check_table
 
     check_table(out)
+    with results_alone() as stdout:
+        n_scored, n_flagged = _score(
+            factory,
+            guard,
+            images,
+            out=stdout if str(out) == "-" else out,
+            resize=resize,
+            device=device,
+        )
+    print(f"{n_scored} images scored, {n_flagged} flagged", file=sys.stderr)
+    return n_scored
+
+
+def _score(
+    factory: str,
+    guard: str | Path,
+    images: str | Path,
+    *,
+    out: str | Path | IO[str],
+    resize: bool,
+    device: str | None,
+) -> tuple[int, int]:
+    """Write a line for each image; return how many there are, and how many flagged."""
+    from curvdetect.storage import read_images
+    from curvdetect.storage.tables import written_table
+
     loaded = _loaded_guard(guard, factory, device)
     shape = _shape_of_pictures(loaded)
     n_scored = n_flagged = 0
@@ -99,18 +126,16 @@ def run_score(
             write([batch.names, *(getattr(found, name) for name in _COLUMNS[1:])])
             n_scored += len(batch.X)
             n_flagged += int(found.flagged.sum())
-    print(f"{n_scored} images scored, {n_flagged} flagged", file=sys.stderr)
-    return n_scored
+    return n_scored, n_flagged
 
 
 def _loaded_guard(
     guard: str | Path, factory: str, device: str | None
 ) -> GuardedClassifier:
     from curvdetect import GuardedClassifier
-    from curvdetect.network import load_module
     from curvdetect.storage import load
 
-    loaded = load(guard, load_module(factory).to(device or "cpu"))
+    loaded = load(guard, loaded_module(factory, device=device))
     if not isinstance(loaded, GuardedClassifier):
         raise ValueError(
             f"guard must be a file of curvdetect fit; {guard} holds a "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal
@@ -11,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from curvdetect._base.warn import warn
 
 __all__ = ["CurvatureThresholdDetector"]
 
@@ -46,11 +47,17 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
     criterion : {"balanced_accuracy", "accuracy"}, default="balanced_accuracy"
         What the threshold maximises on the images given to `fit`; not used with
         `target_fpr`.
+    pos_label : int, str or bool, optional
+        The label that means adversarial. By default 1 of 0 and 1, and True of False
+        and True. Of any other two labels, it is the one whose images have the larger
+        scores, with a warning: 1 and -1 mean one thing here and another there.
 
     Attributes
     ----------
     classes_ : ndarray of shape (2,)
-        The labels of clean and adversarial images; 0 and 1 if fitted without `y`.
+        The two labels, sorted; 0 and 1 if fitted without `y`.
+    pos_label_ : int, str or bool
+        The one of them that means adversarial.
     threshold_ : float
         Images with a larger score are flagged.
     clean_scores_ : ndarray
@@ -85,6 +92,13 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
     0.2
     >>> detector.predict(X)
     array([0, 0, 1, 1])
+
+    With other labels, say which of them means adversarial:
+
+    >>> names = np.where(y == 1, "adversarial", "clean")
+    >>> detector = CurvatureThresholdDetector(pos_label="adversarial").fit(X, names)
+    >>> detector.predict(X[1:3]).tolist()
+    ['clean', 'adversarial']
     """
 
     def __init__(
@@ -93,10 +107,12 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         statistic: Literal["max", "sum", "mean"] = "max",
         target_fpr: float | None = None,
         criterion: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy",
+        pos_label: int | str | bool | None = None,
     ) -> None:
         self.statistic = statistic
         self.target_fpr = target_fpr
         self.criterion = criterion
+        self.pos_label = pos_label
 
     def fit(
         self, X: npt.ArrayLike, y: npt.ArrayLike | None = None
@@ -108,8 +124,8 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         X : array of shape (n_samples, n_boundaries)
             Curvatures; NaN where there is no boundary.
         y : array of shape (n_samples,), optional
-            Two labels, of which the smaller one means clean. Without it, which
-            `target_fpr` allows, all images are clean.
+            Two labels, one of them `pos_label`. Without it, which `target_fpr`
+            allows, all images are clean.
 
         Returns
         -------
@@ -119,26 +135,89 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is not allowed, `y` does not hold two classes, or there are
-            too few clean images for `target_fpr` (the message says how many it takes),
-            or too many of them have no boundary.
+            If a parameter is not allowed, `y` does not hold two classes, there are too
+            few clean images for `target_fpr` (the message says how many it takes), too
+            many of them have no boundary, or nothing tells which label means
+            adversarial.
+
+        Warns
+        -----
+        UserWarning
+            If the scores had to tell which label means adversarial; or if clean images
+            have the larger scores on the whole (an AUROC below 0.5).
         """
         self._check_parameters()
         if y is None and self.target_fpr is not None:
             values: npt.NDArray[Any] = validate_data(self, X, **_VALIDATION)
             self.classes_ = np.array([0, 1])
-            adversarial = np.zeros(len(values), dtype=np.bool_)
+            second = np.zeros(len(values), dtype=np.bool_)
         else:
             # Where y is missing, this raises scikit-learn's own error.
             values, labels = validate_data(self, X, y, **_VALIDATION)
-            self.classes_, adversarial = _two_classes(labels)
+            self.classes_, second = _two_classes(labels)
         scores, _ = self._scores(values)
+        self.pos_label_ = self._adversarial_label(scores, second, given=y is not None)
+        adversarial = second if self._adversarial_is_second() else ~second
+        if y is None:
+            adversarial = np.zeros(len(values), dtype=np.bool_)
         self.clean_scores_ = np.sort(scores[~adversarial])
         if self.target_fpr is not None:
-            self.threshold_ = _conformal_threshold(self.clean_scores_, self.target_fpr)
+            self.threshold_ = _conformal_threshold(
+                self.clean_scores_, self.target_fpr, self._among(adversarial)
+            )
         else:
             self.threshold_ = _best_threshold(scores, adversarial, self.criterion)
         return self
+
+    def _adversarial_label(
+        self,
+        scores: npt.NDArray[np.float64],
+        second: npt.NDArray[np.bool_],
+        given: bool,
+    ) -> Any:
+        """Return which of the two labels means adversarial."""
+        classes = self.classes_.tolist()
+        if self.pos_label is not None:
+            if self.pos_label not in classes:
+                raise ValueError(
+                    f"pos_label must be one of the two labels, {classes}"
+                    + " where y is left out" * (not given)
+                    + f"; got {self.pos_label!r}"
+                )
+            label = classes[classes.index(self.pos_label)]
+        elif classes == [0, 1]:  # or False and True, which are equal to them
+            label = classes[1]
+        else:
+            return _label_of_larger_scores(classes, scores, second)
+        if given:
+            self._warn_if_inverted(scores, second == (label == classes[1]), label)
+        return label
+
+    def _warn_if_inverted(
+        self,
+        scores: npt.NDArray[np.float64],
+        adversarial: npt.NDArray[np.bool_],
+        label: Any,
+    ) -> None:
+        auroc = roc_auc_score(adversarial, scores)
+        if auroc < 0.5:
+            warn(
+                f"the scores rank the images the wrong way round (AUROC {auroc:.2f}): "
+                f"those labelled {label!r}, adversarial, have the smaller ones. Is "
+                "another label the adversarial one (pos_label), or does X hold "
+                "something else than curvatures?"
+            )
+
+    def _among(self, adversarial: npt.NDArray[np.bool_]) -> str:
+        """Say that not all images were clean, if so."""
+        if not adversarial.any():
+            return ""
+        clean = self.classes_[int(not self._adversarial_is_second())]
+        return f" among {len(adversarial)} images, those labelled {clean!s}"
+
+    def _adversarial_is_second(self) -> bool:
+        """Return whether scikit-learn's positive class is the adversarial one."""
+        return bool(self.pos_label_ == self.classes_[1])
 
     def score_samples(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Score images: the larger, the more likely adversarial.
@@ -163,16 +242,17 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         values = validate_data(self, X, reset=False, **_VALIDATION)
         scores, blank = self._scores(values)
         if blank.any():
-            warnings.warn(
+            warn(
                 f"{blank.sum()} of {len(blank)} images have no boundary (a row of "
-                "NaN); they are flagged",
-                UserWarning,
-                stacklevel=2,
+                "NaN); they are flagged"
             )
         return scores
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return score - threshold: positive where an image is flagged.
+
+        If the adversarial label is ``classes_[0]``, the smaller one, it is threshold -
+        score: scikit-learn takes what is positive for ``classes_[1]``.
 
         Parameters
         ----------
@@ -184,8 +264,11 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             In the units of `X`.
         """
-        scores = self.score_samples(X)
-        return np.asarray(scores - self.threshold_, dtype=np.float64)
+        above = np.asarray(self.score_samples(X) - self.threshold_, dtype=np.float64)
+        if self._adversarial_is_second():
+            return above
+        # What lies on the threshold is not flagged: of classes_[1], thus positive.
+        return np.where(above == 0, np.finfo(np.float64).tiny, -above)
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """Label images as clean or adversarial.
@@ -198,11 +281,12 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            ``classes_[1]`` where the score is above the threshold.
+            ``pos_label_`` where the score is above the threshold.
         """
         # not score - threshold > 0: a tiny difference may round to zero
         flagged = self.score_samples(X) > self.threshold_
-        return np.asarray(self.classes_[flagged.astype(int)])
+        second = flagged == self._adversarial_is_second()
+        return np.asarray(self.classes_[second.astype(int)])
 
     def p_values(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return how surprising each image would be if it were clean.
@@ -283,25 +367,47 @@ def _two_classes(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.
     return classes, indices == 1
 
 
-def n_allowed_above(n: int, fpr: float) -> int:
+def _label_of_larger_scores(
+    classes: list[Any], scores: npt.NDArray[np.float64], second: npt.NDArray[np.bool_]
+) -> Any:
+    """Return the label whose images have the larger scores, and say so."""
+    auroc = roc_auc_score(second, scores)
+    if auroc == 0.5:
+        raise ValueError(
+            "pos_label must say which label means adversarial; the scores of "
+            f"{classes[0]!r} and {classes[1]!r} do not tell"
+        )
+    label = classes[int(auroc > 0.5)]
+    warn(
+        f"pos_label is not given: {label!r} is taken as the label of adversarial "
+        f"images, whose scores are larger (AUROC {max(auroc, 1 - auroc):.2f}). Give "
+        f"pos_label={label!r} if that is right"
+    )
+    return label
+
+
+def n_allowed_above(n: int, fpr: float, among: str = "") -> int:
     """Return how many of n clean scores may lie above a threshold for `fpr`.
 
-    That is of n + 1 exchangeable ones. Refuses an n for which there would be none.
+    That is of n + 1 exchangeable ones. Refuses an n for which there would be none,
+    and says what else is known of them (`among`).
     """
     # The tiny term undoes rounding in fpr * (n + 1), as in 0.29 * 100.
     n_above = math.floor(fpr * (n + 1) * (1 + 1e-12))
     if n_above < 1:
         raise ValueError(
             f"target_fpr={fpr:g} needs at least {math.ceil(1 / fpr - 1e-9) - 1} clean "
-            f"images to fit; got {n}"
+            f"images to fit; got {n}{among}"
         )
     return n_above
 
 
-def _conformal_threshold(clean_scores: npt.NDArray[np.float64], fpr: float) -> float:
+def _conformal_threshold(
+    clean_scores: npt.NDArray[np.float64], fpr: float, among: str
+) -> float:
     """Return the score above which at most a share `fpr` of new clean images lie."""
     n = len(clean_scores)
-    n_above = n_allowed_above(n, fpr)
+    n_above = n_allowed_above(n, fpr, among)
     threshold = float(clean_scores[n - n_above])
     if threshold == _NO_BOUNDARY:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from curvdetect._base.checks import (
     check_positive,
     check_steps,
 )
+from curvdetect._base.warn import warn
 from curvdetect.estimators._features import arrange, measure_all, names_of_columns
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.state import module_of
@@ -34,8 +36,10 @@ from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.network import TorchModel, nearest_boundaries
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
+from curvdetect.network.modules import dtype_of
 from curvdetect.signals import (
     SIGNALS,
+    Around,
     BoundarySignal,
     Curvature,
     Laplacian,
@@ -44,6 +48,7 @@ from curvdetect.signals import (
     Signal,
     Where,
     joint_cost,
+    measure_signals,
     named_signals,
 )
 
@@ -55,6 +60,8 @@ _LOG = logging.getLogger(__name__)
 _N_SCALE_IMAGES = 256
 #: Images with which fit tries the module.
 _N_CHECK_IMAGES = 4
+#: Images with which it tries the signals.
+_N_TRIED_IMAGES = 2
 #: Times the root of the precision, relative to the range of inputs: in float32 0.0035.
 #: Rounding is 5 and 6 % of the median curvature of two LeNets there and 0.6 % of that
 #: of a ResNet-20 (benchmarks/precision.py); it grows with 1 / step^2.
@@ -159,6 +166,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         Unit directions; None for "all".
     input_shape_ : tuple of int
         Shape of one input.
+    precision_ : str
+        The network's number format, "float32" or another; the coarsest of its weights.
+        Cast to another one later, the network has other curvatures: then images are
+        refused, unless both are "float32" and "float64".
     n_features_in_ : int
         Number of values of one input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -231,7 +242,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images, within the model's bounds.
         y : ignored
             For scikit-learn's pipelines.
@@ -259,12 +270,14 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         self.model_ = self._wrapped(shape or values.shape[1:])
         self.input_shape_ = self.model_.input_shape or shape or values.shape[1:]
         images = self._images(values, shape)
+        self.precision_ = _precision(self.model_.module, images)
         self.model_.check(images[:_N_CHECK_IMAGES])
         self.n_classes_ = self.model_.n_classes
         self._check_against_model()
         random_state = check_random_state(self.random_state)
         self.directions_ = self._draw_directions(random_state, values.dtype)
         self.step_ = self._learn_step(images, random_state)
+        self._try_signals(images[:_N_TRIED_IMAGES])
         self._warn_of_rounding(next(self.model_.split(images, 1)).dtype)
         _LOG.info(
             "%d images, %d classes, step %s", len(images), self.n_classes_, self.step_
@@ -276,7 +289,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images, within the model's bounds.
 
         Returns
@@ -286,19 +299,25 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             a step of the classes; see :meth:`get_feature_names_out`. float32 for
             float32 images.
 
+        Raises
+        ------
+        ValueError
+            If the images are not what they must be, or the network was cast to another
+            precision since `fit`.
+
         Warns
         -----
         UserWarning
             If more than 5 % of the boundaries asked for were not found.
         """
-        return self._arranged(*self._measured(X, stacklevel=4))
+        return self._arranged(*self._measured(X))
 
     def measure(self, X: npt.ArrayLike | Tensor) -> Measured:
         """Measure the boundaries around images, and say which they are.
 
         Parameters
         ----------
-        X : array or Tensor of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images, within the model's bounds.
 
         Returns
@@ -308,12 +327,17 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             boundary to them, how far away, and what the features are there. What
             :meth:`transform` arranges.
 
+        Raises
+        ------
+        ValueError
+            As :meth:`transform` does.
+
         Warns
         -----
         UserWarning
             If more than 5 % of the boundaries asked for were not found.
         """
-        return self._measured(X, stacklevel=3)[0]
+        return self._measured(X)[0]
 
     @property
     def setup_(self) -> Setup:
@@ -490,6 +514,14 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             )
         return scale
 
+    def _try_signals(self, images: Tensor) -> None:
+        """Measure a few images: what fails is said before long work starts."""
+        signals, setup = self.signals_, self.setup_
+        with self.model_.evaluating(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come again with the measurement
+            for batch in self.model_.split(images):
+                measure_signals(Around(self.model_, batch, setup), signals)
+
     def _warn_of_rounding(self, dtype: torch.dtype) -> None:
         """Warn where rounding is a few per cent of a curvature, or more."""
         steps = [
@@ -503,12 +535,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         low, high = self.model_.bounds or (0.0, 1.0)
         smallest = _SMALLEST_STEP * (high - low) * torch.finfo(dtype).eps ** 0.5
         if min(steps) < smallest:
-            warnings.warn(
+            warn(
                 f"step={min(steps):g} is too small for second differences in "
-                f"{str(dtype).removeprefix('torch.')}: rounding grows with 1 / step^2. "
-                f"Use at least {smallest:.1g}, or a network and images in float64",
-                UserWarning,
-                stacklevel=3,
+                f"{_name(dtype)}: rounding grows with 1 / step^2. Use at least "
+                f"{_rounded_up(smallest)}, or a network and images in float64"
             )
 
     # Transforming ----------------------------------------------------------
@@ -518,24 +548,36 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         check_shape((len(X), *(shape or X.shape[1:])), self.input_shape_)
         return self.model_.to_tensor(X.reshape(-1, *self.input_shape_))
 
-    def _measured(
-        self, X: npt.ArrayLike | Tensor, *, stacklevel: int
-    ) -> tuple[Measured, npt.DTypeLike]:
+    def _same_network(self, images: Tensor) -> None:
+        """Refuse a network that is not the one that `fit` saw."""
+        now, then = _precision(self.model_.module, images), self.precision_
+        if now == then:
+            return
+        if {now, then} != {"float32", "float64"}:
+            raise ValueError(
+                f"the network must be as it was at fit, in {then}; now it is in {now}, "
+                "where curvatures are other ones, and other images would be flagged. "
+                f"Cast it back from a copy in {then}, or fit again"
+            )
+        self._warn_of_rounding(next(self.model_.split(images, 1)).dtype)
+
+    def _measured(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.DTypeLike]:
         """Measure checked images, or look them up; return their dtype too."""
         check_is_fitted(self)
         flat, shape = as_flat_array(X)
+        if shape is not None:  # scikit-learn would count their values, not more
+            check_shape((len(flat), *shape), self.input_shape_)
         values: npt.NDArray[Any] = validate_data(self, flat, reset=False, **_VALIDATION)
         images = self._images(values, shape)
+        self._same_network(images)
         cached = check_memory(self.memory).cache(measure_all, ignore=["verbose"])
         measured = cached(images.numpy(), self._settings(), verbose=self.verbose)
         n_missing, n_pairs = int((~measured.found).sum()), measured.found.numel()
         if n_missing > _MISSING_SHARE * n_pairs:
-            warnings.warn(
+            warn(
                 f"no boundary was found for {n_missing} of {n_pairs} pairs of image "
                 "and class (the margin never changes sign, or has no gradient). "
-                "Fewer, nearer boundaries may help: n_boundaries.",
-                UserWarning,
-                stacklevel=stacklevel,
+                "Fewer, nearer boundaries may help: n_boundaries."
             )
         return measured, values.dtype
 
@@ -574,3 +616,21 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
 
 _VALIDATION: dict[str, Any] = {"dtype": [np.float64, np.float32]}
+
+
+def _precision(module: nn.Module, images: Tensor) -> str:
+    """Name the coarsest number format of a module's weights."""
+    weights = (*module.parameters(), *module.buffers())
+    formats = {w.dtype for w in weights if w.is_floating_point()}
+    formats |= {dtype_of(module, images)}
+    return _name(max(formats, key=lambda dtype: torch.finfo(dtype).eps))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _rounded_up(value: float) -> str:
+    """Write a number with two digits, none of which makes it smaller."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / unit) * unit:.2g}"

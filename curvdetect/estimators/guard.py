@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,13 +16,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from curvdetect._base.checks import check_choice
+from curvdetect._base.warn import warn
 from curvdetect.estimators._shared_network import SharedNetworkMixin
-from curvdetect.estimators.detector import CurvatureThresholdDetector
+from curvdetect.estimators.detector import (
+    CurvatureThresholdDetector,
+    n_allowed_above,
+)
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.relabeler import most_curved
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
-from curvdetect.network.arrays import as_array, as_flat_array
+from curvdetect.network.arrays import as_array, as_flat_array, plain_array
+from curvdetect.network.checks import check_shape
 from curvdetect.signals import BoundarySignal, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
@@ -31,6 +35,8 @@ __all__ = ["Assessment", "GuardedClassifier"]
 _LOG = logging.getLogger(__name__)
 OnFlag = Literal["relabel", "reject", "label"]
 _TARGET_FPR = 0.01
+#: Below this share of right labels, something is wrong with them or the network.
+_FEW_RIGHT = 0.5
 
 
 class Assessment(NamedTuple):
@@ -91,6 +97,8 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     ----------
     featurizer_, detector_ : estimators
         Fitted.
+    weights_ : str
+        Digest of the network's weights: one with others is refused.
     classes_ : ndarray of shape (n_classes,), int64
         0 .. n_classes - 1: labels are the positions of the logits.
     n_features_in_ : int
@@ -99,7 +107,9 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     Notes
     -----
     To scikit-learn this is a predictor and no classifier: it learns no classes from y,
-    which a classifier must.
+    which a classifier must. Where scikit-learn numbers labels anew, as in
+    ``cross_val_predict(method="predict_proba")``, y must hold every class. What asks
+    for a classifier, as voting does, takes it within ``CalibratedClassifierCV``.
 
     Examples
     --------
@@ -138,7 +148,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Clean images that the network was not trained on.
         y : array of shape (n_samples,), optional
             Their true labels. With them, only images that the network gets right are
@@ -152,22 +162,26 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is not allowed.
+            If a parameter, the images or the labels are not allowed, or too few images
+            are left for `target_fpr`.
 
         Warns
         -----
         UserWarning
-            If the network gets none of the images right.
+            If the network gets less than half of the images right.
         """
         self._check_parameters()
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
+        labels = None if y is None else _labels(y, len(images))
         featurizer, detector = self._parts()
         featurizer = featurizer.fit(images)
         self._check_features(featurizer)
-        if y is not None:
-            images = self._right(featurizer.model_, images, np.asarray(y))
+        left_out = ""
+        if labels is not None:
+            images, left_out = self._right(featurizer.model_, images, labels)
+        _check_enough(detector, len(images), left_out)
         detector = detector.fit(featurizer.transform(images))
         for name in ("classes_", "decision_function"):
             if not hasattr(detector, name):
@@ -176,7 +190,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                     f"classifier with decision_function; {type(detector).__name__} has "
                     f"no {name}"
                 )
-        self._adopt(featurizer, detector)
+        self._adopt(featurizer, detector, featurizer.model_.weights_digest())
         return self
 
     def _parts(self) -> tuple[CurvatureFeaturizer, Any]:
@@ -194,9 +208,12 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         # The detector knows no column names.
         return featurizer.set_output(transform="default"), detector
 
-    def _adopt(self, featurizer: CurvatureFeaturizer, detector: Any) -> None:
-        """Take these as fitted."""
+    def _adopt(
+        self, featurizer: CurvatureFeaturizer, detector: Any, weights: str
+    ) -> None:
+        """Take these as fitted, for a network of these weights."""
         self.featurizer_, self.detector_ = featurizer, detector
+        self.weights_ = weights
         self.classes_ = np.arange(featurizer.n_classes_)
 
     def _check_parameters(self) -> None:
@@ -239,42 +256,55 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     @staticmethod
     def _right(
         model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
-        if y.shape != (len(images),):
-            raise ValueError(
-                f"y must hold one number for each of the {len(images)} images; got "
-                f"shape {y.shape}"
-            )
+    ) -> tuple[npt.NDArray[Any], str]:
+        """Return the images that the network gets right, and how many it does not."""
         if y.dtype.kind not in "iufb":
             raise ValueError(
                 f"Unknown label type: y must hold the position of each class, 0 to "
                 f"{model.n_classes - 1}; got dtype {y.dtype}"
             )
-        right = model.predict(images) == y
-        _LOG.info("the network gets %d of %d images right", right.sum(), len(right))
-        if right.any():
-            return np.asarray(images[right])
-        warnings.warn(
-            "the network gets none of these images right, so all are taken as clean; "
-            f"do the labels (0 to {model.n_classes - 1}) and the preprocessing "
-            "(bounds, mean, std) belong to it?",
-            UserWarning,
-            stacklevel=3,
+        predicted = model.predict(images)
+        right = predicted == y
+        n, n_right = len(right), int(right.sum())
+        _LOG.info("the network gets %d of %d images right", n_right, n)
+        doubts = _doubts(predicted, y, model.n_classes)
+        if not n_right:
+            warn(
+                f"the network gets none of these images right, of {n}, so all are "
+                f"taken as clean; {doubts}"
+            )
+            return images, ""
+        if n_right < _FEW_RIGHT * n:
+            warn(
+                f"the network gets only {n_right} of the {n} images right, and the "
+                f"others are left out; {doubts}"
+            )
+        if n_right == n:
+            return images, ""
+        left_out = (
+            f" of the {n} given: the others are left out, because the network gets "
+            f"them wrong; {doubts}"
         )
-        return images
+        return np.asarray(images[right]), left_out
 
     def assess(self, X: npt.ArrayLike | Tensor) -> Assessment:
         """Look at images once and say all that is known.
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images.
 
         Returns
         -------
         Assessment
             Labels, flags and scores. Cost: that of the featurizer.
+
+        Raises
+        ------
+        ValueError
+            If the images are not what they must be, or the network was cast to another
+            precision since `fit`.
         """
         return self._logits_and_assessment(X)[1]
 
@@ -285,7 +315,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         logits = as_array(measured.logits)
         model_label = logits.argmax(axis=1)
         recovered = self._recovered(measured, model_label)
-        flagged = self.detector_.predict(features) == self.detector_.classes_[1]
+        flagged, score = _verdict(self.detector_, features)
         instead = {
             "relabel": recovered,
             "reject": np.full_like(model_label, self.reject_label),
@@ -296,7 +326,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             model_label=model_label,
             recovered_label=recovered,
             flagged=flagged,
-            score=self.detector_.decision_function(features),
+            score=score,
         )
 
     def _recovered(
@@ -313,10 +343,17 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         """Return what was measured around images, and the detector's features."""
         check_is_fitted(self)
         self._check_parameters()  # they may have been changed since
-        flat, _ = as_flat_array(X)
+        flat, shape = as_flat_array(X)
+        if shape is not None:  # scikit-learn would count their values, not more
+            check_shape((len(flat), *shape), self.featurizer_.input_shape_)
         values = validate_data(self, flat, dtype="numeric", reset=False)
         images = values.reshape(-1, *self.featurizer_.input_shape_)
-        measured, dtype = self.featurizer_._measured(images, stacklevel=5)
+        if self.featurizer_.model_.weights_digest() != self.weights_:
+            raise ValueError(
+                "the network must have the weights that the guard was calibrated with; "
+                "they are others now, for which its threshold means nothing. Fit again"
+            )
+        measured, dtype = self.featurizer_._measured(images)
         return measured, self.featurizer_._arranged(measured, dtype)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
@@ -324,7 +361,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images.
 
         Returns
@@ -344,7 +381,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images.
 
         Returns
@@ -352,8 +389,35 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Each row sums to 1. As well calibrated as the network is.
         """
+        return np.asarray(softmax(self._guarded_logits(X), axis=1))
+
+    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return a score for each class; the largest is that of the predicted one.
+
+        They are the logits whose softmax :meth:`predict_proba` is: for a flagged image,
+        exchanged, made equal or kept. How adversarial an image looks is told by
+        :meth:`anomaly_score`.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            Logits. For two classes, that of the second minus that of the first, as
+            scikit-learn wants it.
+        """
+        logits = self._guarded_logits(X)
+        if logits.shape[1] == 2:
+            return np.asarray(logits[:, 1] - logits[:, 0])
+        return logits
+
+    def _guarded_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return logits that say for flagged images what `on_flag` wants."""
         logits, found = self._logits_and_assessment(X)
-        out = softmax(logits.astype(np.float64), axis=1)
+        out = logits.astype(np.float64)
         flagged = np.flatnonzero(found.flagged)
         if self.on_flag == "relabel":
             own, recovered = found.model_label[flagged], found.recovered_label[flagged]
@@ -362,15 +426,15 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                 out[flagged, own],
             )
         elif self.on_flag == "reject":
-            out[flagged] = 1 / out.shape[1]
+            out[flagged] = 0
         return out
 
-    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+    def anomaly_score(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Return how adversarial images look: positive where they are flagged.
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images.
 
         Returns
@@ -385,7 +449,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images.
 
         Returns
@@ -401,7 +465,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array of shape (n_samples, *input_shape) or (n_samples, d)
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Images, clean or adversarial.
         y : array of shape (n_samples,)
             Original labels.
@@ -419,3 +483,54 @@ def _curvature_blocks(featurizer: CurvatureFeaturizer) -> list[int]:
     signals = [s for s in featurizer.signals_ if isinstance(s, BoundarySignal)]
     kinds = [isinstance(s, Curvature) for s in signals for _ in s.blocks()]
     return [block for block, yes in enumerate(kinds) if yes]
+
+
+def _labels(y: Any, n: int) -> npt.NDArray[Any]:
+    """Return labels as an array, one for each of n images."""
+    labels = plain_array(y, "y")
+    if labels.shape != (n,):
+        raise ValueError(
+            f"y must hold one number for each of the {n} images; got shape "
+            f"{labels.shape}"
+        )
+    return labels
+
+
+def _doubts(
+    predicted: npt.NDArray[np.int64], y: npt.NDArray[Any], n_classes: int
+) -> str:
+    """Ask what may be wrong where a network gets few labels right."""
+    right = np.mean(predicted == y)
+    off_by_one = {"y - 1": y.astype(float) - 1, "y + 1": y.astype(float) + 1}
+    for name, shifted in off_by_one.items():
+        n_right = int(np.sum(predicted == shifted))
+        if n_right > max(right, _FEW_RIGHT) * len(y):
+            return (
+                f"are the labels off by one? They must be 0 to {n_classes - 1}; with "
+                f"{name} it would be {n_right}"
+            )
+    return (
+        f"do the labels (0 to {n_classes - 1}, the positions of the logits) and the "
+        "preprocessing (bounds, mean, std) belong to it?"
+    )
+
+
+def _check_enough(detector: Any, n: int, left_out: str) -> None:
+    """Refuse too few images before they are measured, and say where the others are."""
+    if not isinstance(detector, CurvatureThresholdDetector):
+        return
+    detector._check_parameters()
+    if detector.target_fpr is not None:
+        n_allowed_above(n, detector.target_fpr, left_out)
+
+
+def _verdict(
+    detector: Any, features: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Return which images a detector flags, and scores that are larger for them."""
+    classes = detector.classes_
+    adversarial = getattr(detector, "pos_label_", classes[1])
+    score = np.asarray(detector.decision_function(features), dtype=np.float64)
+    # scikit-learn's sign: positive for the second of the two labels.
+    score = score if adversarial == classes[1] else -score
+    return np.asarray(detector.predict(features) == adversarial), score

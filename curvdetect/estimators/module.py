@@ -140,9 +140,9 @@ class CurvatureGuard(nn.Module):
 
         Parameters
         ----------
-        images : array or Tensor of shape (n, *input_shape)
+        images : array, Tensor or list of shape (n, *input_shape)
             Clean images that the network was not trained on.
-        labels : array of shape (n,), optional
+        labels : array or Tensor of shape (n,), optional
             Their labels: images that the network gets wrong are then left out.
 
         Returns
@@ -155,11 +155,10 @@ class CurvatureGuard(nn.Module):
         ValueError
             As :meth:`GuardedClassifier.fit` does.
         """
-        if isinstance(labels, Tensor):
-            labels = labels.cpu().numpy()
         self.guard.fit(images, labels)
         return self
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would go wrong
     def forward(self, x: Tensor) -> Guarded:
         """Classify images, and say which look adversarial.
 
@@ -180,7 +179,8 @@ class CurvatureGuard(nn.Module):
         TypeError
             If `x` is no Tensor.
         ValueError
-            If the images are not what they must be.
+            If the images are not what they must be, or the network was cast to another
+            precision since the guard was calibrated.
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor; got {type(x).__name__}")
@@ -233,9 +233,10 @@ class CurvatureGuard(nn.Module):
         dict
             Tensors and numbers; nothing learned if the guard was not calibrated.
         """
-        known = {}
+        known: dict[str, Any] = {}
         if hasattr(self.guard, "detector_"):
             known = {name: _plain_learned(getattr(self.guard, name)) for name in _PARTS}
+            known["weights_"] = self.guard.weights_
         return {"format": _FORMAT, "settings": self._settings(), "learned": known}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -260,7 +261,8 @@ class CurvatureGuard(nn.Module):
                 f"{_FORMAT}. Install a newer one"
             )
         known = state.get("learned")
-        if not isinstance(known, dict) or known.keys() not in (set(), set(_PARTS)):
+        complete = {*_PARTS, "weights_"}
+        if not isinstance(known, dict) or known.keys() not in (set(), complete):
             raise ValueError("the state lacks some of what a CurvatureGuard keeps")
         own, others = self._settings(), state.get("settings", {})
         differing = {
@@ -281,7 +283,7 @@ class CurvatureGuard(nn.Module):
             for name, part in zip(_PARTS, guard._parts(), strict=True)
         )
         featurizer.model_ = featurizer._wrapped(featurizer.input_shape_)
-        guard._adopt(featurizer, detector)
+        guard._adopt(featurizer, detector, str(known["weights_"]))
         guard.n_features_in_ = featurizer.n_features_in_
 
     def _settings(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from curvdetect._base.warn import warn
 
 __all__ = ["CurvatureRelabeler", "most_curved"]
 
@@ -85,13 +86,11 @@ class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
                 f"{self.n_features_in_} columns"
             )
         if len(self.classes_) != self.n_features_in_:
-            warnings.warn(
+            warn(
                 f"y holds {len(self.classes_)} labels, but X has {self.n_features_in_} "
                 "columns, one per class is expected; labels without a column are "
                 "never predicted, columns without a label are not used. Is layout="
-                '"class" set, with one feature and one step?',
-                UserWarning,
-                stacklevel=2,
+                '"class" set, with one feature and one step?'
             )
         return self
 

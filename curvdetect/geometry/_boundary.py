@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from numbers import Integral
 
-import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_bounds
-from curvdetect.geometry._crossing import cross, root
+from curvdetect.geometry._crossing import onto_boundary
 from curvdetect.geometry._derivatives import margin_value_and_gradient
-from curvdetect.geometry._margins import Margin, take_rows
+from curvdetect.geometry._margins import Margin
+from curvdetect.geometry._nearer import doubtful, search_nearer
 from curvdetect.geometry._points import BoundaryPoints
 from curvdetect.geometry._projection import approach
 
-__all__ = ["find_boundary", "reach"]
+__all__ = ["find_boundary"]
 
 
 def find_boundary(
@@ -44,6 +44,10 @@ def find_boundary(
     3. Where the sign changed, the Illinois method on the last step: regula falsi that
        halves the value of an end that stays, of order 1.44.
 
+    Where that found nothing, or a point that the first order at x does not account for
+    (the margin is flat there and falls steeply further on, so that a Newton step leads
+    far beyond), nearer boundaries are looked for along gradients of limited length.
+
     Parameters
     ----------
     margin : callable
@@ -71,7 +75,8 @@ def find_boundary(
         Points, distances, a mask, and F and its gradient. Not finding a boundary (the
         gradient vanishes, or the sign never changes) is a value of the mask, not an
         error. Cost: a forward and a backward pass for each projection and each Newton
-        step, and a few forward passes for the root.
+        step, and a few forward passes for the root; some 60 passes more for a row that
+        is searched again.
 
     References
     ----------
@@ -98,24 +103,26 @@ def find_boundary(
     x = x.detach()
     if start is None:
         start = margin_value_and_gradient(margin, x, batch_size=batch_size)
-    z, start = approach(margin, x, n_projections, bounds, start, batch_size)
-    within = reach(x, z, tol)
-    ends = cross(margin, z, within, max_steps, bounds, start, batch_size)
-    points, value = ends.near, ends.at_near
-    rows = (ends.at_near * ends.at_far < 0).nonzero().squeeze(1)
-    if len(rows):
-        onto, at_onto = root(take_rows(margin, rows), ends.take(rows), tol, batch_size)
-        points = points.index_put((rows,), onto)
-        value = value.index_put((rows,), at_onto)
-    distances = (points - x).flatten(1).norm(dim=1)
-    return BoundaryPoints(points, distances, ends.reached, value, ends.gradient)
-
-
-def reach(x: Tensor, z: Tensor, tol: float) -> Tensor:
-    """Return how far from z a boundary may be that counts as reached.
-
-    A part of the distance from x, but no less than rounding allows: nearer than that,
-    the sign may never change.
-    """
-    rounding = 4 * torch.finfo(x.dtype).eps * z.flatten(1).norm(dim=1)
-    return torch.maximum(tol * (z - x).flatten(1).norm(dim=1), rounding)
+    z, at_z = approach(margin, x, n_projections, bounds, start, batch_size)
+    found = onto_boundary(
+        margin,
+        x,
+        z,
+        max_steps=max_steps,
+        tol=tol,
+        bounds=bounds,
+        start=at_z,
+        batch_size=batch_size,
+    )
+    first_order = start[0].abs() / start[1].flatten(1).norm(dim=1)
+    return search_nearer(
+        margin,
+        x,
+        found,
+        doubtful(margin, x, found, first_order, value=start[0], batch_size=batch_size),
+        tol=tol,
+        n_projections=n_projections,
+        bounds=bounds,
+        start=start,
+        batch_size=batch_size,
+    )

@@ -10,12 +10,14 @@ from torch import Tensor
 from curvdetect._base.rows import dot, per_row
 from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
 from curvdetect.geometry._margins import Margin, take_rows
+from curvdetect.geometry._points import BoundaryPoints
 
-__all__ = ["Ends", "cross", "root"]
+__all__ = ["Ends", "onto_boundary", "reach", "root"]
 
 #: A Newton step is lengthened by this part, so that it ends across the boundary.
 _OVERSHOOT = 0.02
-_MAX_ROOT_STEPS = 12
+#: A dozen are enough but where the margin is a cliff between two plateaus.
+_MAX_ROOT_STEPS = 50
 
 
 class Ends(NamedTuple):
@@ -35,7 +37,45 @@ class Ends(NamedTuple):
         return Ends(*(part[rows] for part in self))
 
 
-def cross(
+def onto_boundary(
+    margin: Margin,
+    x: Tensor,
+    z: Tensor,
+    *,
+    max_steps: int,
+    tol: float,
+    bounds: tuple[float, float] | None,
+    start: tuple[Tensor, Tensor],
+    batch_size: int | None,
+) -> BoundaryPoints:
+    """Go from z across the boundary, then onto it; distances are taken from x.
+
+    `start` is F and its gradient at z. These are the last two phases of
+    :func:`find_boundary`.
+    """
+    within = reach(x, z, tol)
+    ends = _cross(margin, z, within, max_steps, bounds, start, batch_size)
+    points, value = ends.near, ends.at_near
+    rows = (ends.at_near * ends.at_far < 0).nonzero().squeeze(1)
+    if len(rows):
+        onto, at_onto = root(take_rows(margin, rows), ends.take(rows), tol, batch_size)
+        points = points.index_put((rows,), onto)
+        value = value.index_put((rows,), at_onto)
+    distances = (points - x).flatten(1).norm(dim=1)
+    return BoundaryPoints(points, distances, ends.reached, value, ends.gradient)
+
+
+def reach(x: Tensor, z: Tensor, tol: float) -> Tensor:
+    """Return how far from z a boundary may be that counts as reached.
+
+    A part of the distance from x, but no less than rounding allows: nearer than that,
+    the sign may never change.
+    """
+    rounding = 4 * torch.finfo(x.dtype).eps * z.flatten(1).norm(dim=1)
+    return torch.maximum(tol * (z - x).flatten(1).norm(dim=1), rounding)
+
+
+def _cross(
     margin: Margin,
     z: Tensor,
     within: Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from curvdetect._base.checks import check_choice, check_positive
 from curvdetect._base.rows import batches, dot
+from curvdetect._base.warn import warn
 from curvdetect.geometry._derivatives import (
     margin_gradient,
     margin_value,
@@ -125,8 +125,6 @@ class Differences:
         self,
         values: Tensor,
         directions: Callable[[Tensor], Tensor],
-        *,
-        stacklevel: int,
     ) -> None:
         """Warn if all exact values are zero since the function is piecewise linear.
 
@@ -142,13 +140,11 @@ class Differences:
         for probe in (self.x + self.step * v, self.x - self.step * v):
             bent += margin_value(self.function, probe, batch_size=self.batch_size)
         if bool((bent.abs() > 1e-4 * self.step * self.steepness).any()):
-            warnings.warn(
+            warn(
                 "every exact second derivative is zero, but the function is not flat "
                 f"at step={self.step:g}: it is piecewise linear (ReLU, max-pooling). "
                 'Use method="forward" or "gradient", which measure curvature at a '
-                "finite step.",
-                UserWarning,
-                stacklevel=stacklevel + 1,
+                "finite step."
             )
 
     def _second_difference(self, rows: Tensor, v: Tensor) -> Tensor:

@@ -13,9 +13,7 @@ from curvdetect.geometry._xtrace import xtrace
 __all__ = ["trace_and_error"]
 
 
-def trace_and_error(
-    operator: Operator, sampling: Sampling, *, mean: bool, stacklevel: int
-) -> Tensor:
+def trace_and_error(operator: Operator, sampling: Sampling, *, mean: bool) -> Tensor:
     """Estimate traces and their standard errors, (2, n).
 
     With `mean`, both are divided by the dimension: the mean of v^T A v over all unit
@@ -28,7 +26,7 @@ def trace_and_error(
             n_products=int(sampling.n_directions),
             generator=sampling.generator,
         )
-        operator.warn_if_wrongly_zero(traces, stacklevel=stacklevel + 1)
+        operator.warn_if_wrongly_zero(traces)
         estimate = mean_and_error(traces)
         return estimate / operator.dimension if mean else estimate
     unit: Callable[[Tensor], Tensor]
@@ -41,7 +39,5 @@ def trace_and_error(
         m = len(shared)
         unit = lambda pairs: space.projected(pairs // m, shared[pairs % m])
     along = operator.along(m, unit)
-    operator.differences.warn_if_wrongly_zero(
-        along, lambda rows: unit(rows * m), stacklevel=stacklevel + 1
-    )
+    operator.differences.warn_if_wrongly_zero(along, lambda rows: unit(rows * m))
     return mean_and_error(along if mean else space.dimension * along, sampling.exact)

@@ -94,7 +94,7 @@ def goldman_curvature(
     steepness = differences.steepness
     normal = differences.gradient.flatten(1) / steepness[:, None]
     operator = Operator(differences, tangent=False)
-    trace, error = trace_and_error(operator, sampling, mean=False, stacklevel=2)
+    trace, error = trace_and_error(operator, sampling, mean=False)
     along_normal = differences.second(1, lambda pairs: normal[pairs]).squeeze(1)
     kappa = torch.stack([along_normal - trace, error])
     kappa = kappa / ((operator.dimension - 1) * steepness)

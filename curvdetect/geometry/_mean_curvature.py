@@ -136,5 +136,5 @@ def mean_curvature(
         margin, z, method=method, step=step, start=start, batch_size=batch_size
     )
     operator = Operator(differences, tangent=True)
-    kappa = trace_and_error(operator, sampling, mean=True, stacklevel=2)
+    kappa = trace_and_error(operator, sampling, mean=True)
     return kappa if return_error else kappa[0]

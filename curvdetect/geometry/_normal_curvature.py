@@ -81,5 +81,5 @@ def normal_curvature(
     v = v.reshape(n * m, -1)
     v = v / v.norm(dim=1, keepdim=True)
     second = differences.second(m, lambda pairs: v[pairs])
-    differences.warn_if_wrongly_zero(second, lambda rows: v[rows * m], stacklevel=2)
+    differences.warn_if_wrongly_zero(second, lambda rows: v[rows * m])
     return -second / differences.steepness[:, None]

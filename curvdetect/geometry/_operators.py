@@ -90,12 +90,11 @@ class Operator:
         size = max(1, WORKING_NUMBERS // numbers_per_row)
         return list(batches(len(self.points), size, self.points.device))
 
-    def warn_if_wrongly_zero(self, values: Tensor, *, stacklevel: int) -> None:
+    def warn_if_wrongly_zero(self, values: Tensor) -> None:
         """Warn if all exact values are zero since the function is piecewise linear."""
         self.differences.warn_if_wrongly_zero(
             values,
             lambda rows: self.space.columns(rows, torch.zeros_like(rows)),
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_choice, check_count, check_positive
+from curvdetect._base.warn import warn
 from curvdetect.geometry._differences import Differences
 from curvdetect.geometry._directions import check_tangent_space
 from curvdetect.geometry._eigen import (
@@ -253,7 +253,7 @@ def _spectrum(
             operator, k=k, which=which, tol=tol, max_iter=max_iter, generator=generator
         )
         _warn_if_not_converged(spectrum, tol, operator.differences.method)
-    operator.warn_if_wrongly_zero(spectrum.values, stacklevel=3)
+    operator.warn_if_wrongly_zero(spectrum.values)
     if not directions or spectrum.directions is None:
         return spectrum._replace(directions=None)
     shape = *spectrum.values.shape, *operator.differences.x.shape[1:]
@@ -270,9 +270,7 @@ def _warn_if_not_converged(spectrum: Spectrum, tol: float, method: str) -> None:
             ", or lower step: finite differences are linear in v to the order of step "
             "only, and those of a piecewise-linear network at no step"
         )
-    warnings.warn(
+    warn(
         f"{missed} of {len(spectrum.converged)} rows did not reach a residual of "
-        f"tol={tol:g}: {remedy}",
-        UserWarning,
-        stacklevel=4,
+        f"tol={tol:g}: {remedy}"
     )

@@ -9,7 +9,7 @@ from curvdetect._base.rows import dot, per_row
 from curvdetect.geometry._derivatives import margin_value_and_gradient
 from curvdetect.geometry._margins import Margin
 
-__all__ = ["approach"]
+__all__ = ["approach", "foot"]
 
 #: So many projections go all the way; further ones go less and less, because on a
 #: piecewise-linear function full ones end up jumping to and fro across kinks.
@@ -31,17 +31,27 @@ def approach(
     z = x
     for n_before in range(n_projections):
         share = 1.0 if n_before < _N_FULL else 1 / (1 + n_before / 5)
-        value, gradient = start
-        along = dot(gradient, z - x)
-        foot = (
-            x + per_row(_multiplier(x, gradient, along - value, bounds), x) * gradient
-        )
-        if bounds is not None:
-            foot = foot.clamp(*bounds)
-        finite = per_row(foot.flatten(1).isfinite().all(1), x)
-        z = torch.lerp(z, foot, share).where(finite, z)
+        z = torch.lerp(z, foot(x, z, start, bounds), share)
         start = margin_value_and_gradient(margin, z, batch_size=batch_size)
     return z, start
+
+
+def foot(
+    x: Tensor,
+    z: Tensor,
+    at_z: tuple[Tensor, Tensor],
+    bounds: tuple[float, float] | None,
+) -> Tensor:
+    """Return the points nearest to x on the boundary linearised at z, by F and g there.
+
+    z itself where the gradient vanishes.
+    """
+    value, gradient = at_z
+    along = dot(gradient, z - x)
+    nearest = x + per_row(_multiplier(x, gradient, along - value, bounds), x) * gradient
+    if bounds is not None:
+        nearest = nearest.clamp(*bounds)
+    return nearest.where(per_row(nearest.flatten(1).isfinite().all(1), x), z)
 
 
 def _multiplier(

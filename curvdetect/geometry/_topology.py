@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_count
-from curvdetect._base.rows import batches, per_row
+from curvdetect._base.rows import batches, dot, per_row
 from curvdetect.geometry._boundary import find_boundary
 from curvdetect.geometry._derivatives import margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
@@ -20,6 +20,10 @@ __all__ = ["RegionPath", "convex_combinations", "path_in_region"]
 #: the first of these that ends inside. A chord of two points on the rim of a hole cuts
 #: into the hole, by less the shorter it is; anchors must be deeper than that.
 _DEPTHS = (0.1, 0.05, 0.02, 0.005, 0.2)
+#: Around corners, which there is no need to keep close to.
+_SIDEWAYS_DEPTHS = (0.2, *_DEPTHS[:-1])
+#: How far off a chord the search for a way around begins, in lengths of the chord.
+_ASIDE = 0.01
 
 
 class RegionPath(NamedTuple):
@@ -59,7 +63,8 @@ def path_in_region(
 
     The straight segment first. Where it leaves the region, its midpoint is pushed back
     into it by a boundary search, and the two halves are treated alike, again and again
-    (the algorithm of [1]_). All segments of the final path have then been sampled.
+    (the algorithm of [1]_). All segments of the final path have then been sampled. If
+    that finds none, midpoints are pushed at right angles to their segments instead.
 
     Parameters
     ----------
@@ -117,6 +122,37 @@ def path_in_region(
             "a and b must be predicted as the same class, row by row; got classes "
             f"{int(label[first])} and {int(other[first])} in row {first}"
         )
+    path = _woven(logits, a, b, label, n_levels, n_samples, batch_size)
+    # Where both ends and a hole lie on one line, the nearest boundary lies on it too,
+    # at every level: the hole must be passed on one side.
+    rows = (~path.found).nonzero().squeeze(1)
+    if not len(rows):
+        return path
+    around = _woven(
+        logits,
+        a[rows],
+        b[rows],
+        label[rows],
+        n_levels,
+        n_samples,
+        batch_size,
+        sideways=True,
+    )
+    return _joined(path, rows[around.found], around, around.found)
+
+
+def _woven(
+    logits: Callable[[Tensor], Tensor],
+    a: Tensor,
+    b: Tensor,
+    label: Tensor,
+    n_levels: int,
+    n_samples: int,
+    batch_size: int | None,
+    *,
+    sideways: bool = False,
+) -> RegionPath:
+    """Halve what leaves the region, and push the midpoints back into it."""
     points = torch.stack([a, b], dim=1)
     inside = _segments_inside(logits, points, label, n_samples, batch_size)
     straight = inside.all(1)
@@ -125,13 +161,14 @@ def path_in_region(
             break
         middles = (points[:, :-1] + points[:, 1:]) / 2
         row, segment = (~inside).nonzero(as_tuple=True)
-        lengths = (
-            (points[row, segment + 1] - points[row, segment]).flatten(1).norm(dim=1)
-        )
+        chords = points[row, segment + 1] - points[row, segment]
+        region, middle = RegionMargin(logits, label[row]), middles[row, segment]
         middles[row, segment] = _pushed_into_region(
-            RegionMargin(logits, label[row]),
-            middles[row, segment],
-            lengths,
+            _Across(region, middle, chords) if sideways else region,
+            middle,
+            middle + _aside(chords) if sideways else middle,
+            chords.flatten(1).norm(dim=1),
+            _SIDEWAYS_DEPTHS if sideways else _DEPTHS,
             batch_size,
         )
         woven = torch.stack([points[:, :-1], middles], dim=2).flatten(1, 2)
@@ -145,12 +182,61 @@ def path_in_region(
     length = (points[:, 1:] - points[:, :-1]).flatten(2).norm(dim=2).sum(1)
     distance = (b - a).flatten(1).norm(dim=1)
     relative = (length / distance).where(distance > 0, 1)
+    return RegionPath(points, found, straight, relative.where(found, torch.nan))
+
+
+def _joined(
+    path: RegionPath, rows: Tensor, other: RegionPath, which: Tensor
+) -> RegionPath:
+    """Put some paths in the place of others: `which` of `other`, to `rows`."""
+    m = max(path.points.shape[1], other.points.shape[1])
+    points = _with_vertices(path.points, m).index_put(
+        (rows,), _with_vertices(other.points, m)[which]
+    )
     return RegionPath(
         points,
-        found,
-        straight,
-        relative.where(found, torch.nan),
+        path.found.index_put((rows,), other.found[which]),
+        path.straight,
+        path.relative_length.index_put((rows,), other.relative_length[which]),
     )
+
+
+def _with_vertices(points: Tensor, m: int) -> Tensor:
+    """Halve segments until there are m vertices; the paths stay what they are."""
+    while points.shape[1] < m:
+        middles = (points[:, :-1] + points[:, 1:]) / 2
+        woven = torch.stack([points[:, :-1], middles], dim=2).flatten(1, 2)
+        points = torch.cat([woven, points[:, -1:]], dim=1)
+    return points
+
+
+def _aside(chords: Tensor) -> Tensor:
+    """Return a short way off each chord, at right angles to it.
+
+    0 where there is none, on a line. The direction is drawn once and for all, so that
+    no row depends on others.
+    """
+    generator = torch.Generator().manual_seed(0)
+    way = torch.randn(chords.shape[1:], generator=generator, dtype=torch.float64)
+    square = dot(chords, chords)
+    way = way.to(chords).expand_as(chords)
+    way = way - per_row(dot(way, chords) / square, chords) * chords
+    length = way.flatten(1).norm(dim=1)
+    return (per_row(_ASIDE * square.sqrt() / length, chords) * way).nan_to_num(0)
+
+
+class _Across:
+    """The margin of a region in the plane at right angles to each chord."""
+
+    def __init__(self, margin: RegionMargin, middle: Tensor, chords: Tensor) -> None:
+        self.margin, self.middle, self.chords = margin, middle, chords
+
+    def __call__(self, x: Tensor) -> Tensor:
+        along = dot(x - self.middle, self.chords) / dot(self.chords, self.chords)
+        return self.margin(x - per_row(along, x) * self.chords)
+
+    def take(self, rows: Tensor) -> _Across:
+        return _Across(self.margin.take(rows), self.middle[rows], self.chords[rows])
 
 
 def _segments_inside(
@@ -184,18 +270,26 @@ def _segments_inside(
 
 
 def _pushed_into_region(
-    margin: RegionMargin, p: Tensor, lengths: Tensor, batch_size: int | None
+    margin: RegionMargin | _Across,
+    p: Tensor,
+    begin: Tensor,
+    lengths: Tensor,
+    depths: tuple[float, ...],
+    batch_size: int | None,
 ) -> Tensor:
-    """Move points that are outside just into the region; those inside stay."""
+    """Move points that are outside into the region; those inside stay.
+
+    The search for its boundary begins at `begin`.
+    """
     result = p.clone()
     value = margin_value(margin, p, batch_size=batch_size)
     rows = (value <= 0).nonzero().squeeze(1)
-    boundary = find_boundary(margin.take(rows), p[rows], batch_size=batch_size)
+    boundary = find_boundary(margin.take(rows), begin[rows], batch_size=batch_size)
     rows, z = rows[boundary.found], boundary.points[boundary.found]
     inwards = margin_gradient(margin.take(rows), z, batch_size=batch_size)
     scale = lengths[rows] / inwards.flatten(1).norm(dim=1)
     inwards = per_row(scale, p) * inwards
-    for depth in _DEPTHS:
+    for depth in depths:
         result[rows] = z + depth * inwards
         value = margin_value(margin.take(rows), result[rows], batch_size=batch_size)
         outside = ~(value > 0)

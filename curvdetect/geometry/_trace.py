@@ -90,5 +90,5 @@ def hessian_trace(
         function, x, method=method, step=step, start=start, batch_size=batch_size
     )
     operator = Operator(differences, tangent=False)
-    traces = trace_and_error(operator, sampling, mean=False, stacklevel=2)
+    traces = trace_and_error(operator, sampling, mean=False)
     return traces if return_error else traces[0]

@@ -17,6 +17,7 @@ from curvdetect._base.checks import (
     check_vectors,
 )
 from curvdetect._base.rows import batches
+from curvdetect._base.warn import warn
 from curvdetect.geometry._derivatives import margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
@@ -194,6 +195,8 @@ def universal_perturbation(
         if not bool(gradient.any()):
             continue  # all of these are across
         velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * gradient
+        if not bool(velocity.any()):
+            continue  # two opposite steps: there is no direction to scale
         length = norm * _FIRST_STEP * (_LAST_STEP / _FIRST_STEP) ** (step / n_steps)
         if p == math.inf:
             v = (v - length * velocity.sign()).clamp(-norm, norm)
@@ -249,6 +252,11 @@ def smallest_universal_perturbation(
     ValueError
         If a parameter is not allowed.
 
+    Warns
+    -----
+    UserWarning
+        If a millionth of `first_norm` is still enough.
+
     Examples
     --------
     >>> import torch
@@ -292,6 +300,13 @@ def smallest_universal_perturbation(
         enough = tried
         if factor > 1 and tried.rate >= rate:
             break
+    else:
+        if factor < 1:
+            warn(
+                f"a universal perturbation of norm {enough.norm:.3g} still changes the "
+                f"class of enough points, after {_N_DOUBLINGS} halvings of first_norm="
+                f"{first_norm:g}; the smallest may be far shorter. Lower first_norm."
+            )
     if enough.rate < rate:
         return enough._replace(norm=math.inf)
     low, high = enough.norm / 2, enough.norm

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
@@ -16,8 +19,13 @@ from curvdetect._base.extras import require
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.network import TorchModel
+from curvdetect.network.modules import device_of
 
 __all__ = ["CurvatureEvasionDetector", "model_from_art"]
+
+#: Images on which the wrapped network must answer as the classifier does, and how
+#: nearly, in parts of the largest logit: kernels may differ.
+_N_COMPARED, _PRECISION = 4, 1e-3
 
 require("art", extra="art")
 from art.defences.detector.evasion import EvasionDetector  # noqa: E402
@@ -25,6 +33,9 @@ from art.defences.detector.evasion import EvasionDetector  # noqa: E402
 
 def model_from_art(classifier: Any) -> TorchModel:
     """Wrap the network of an ART classifier, with its bounds and normalisation.
+
+    The classifier predicts a few random images, and so does what is returned: if they
+    do not agree, the classifier does more than to call its network.
 
     Parameters
     ----------
@@ -39,8 +50,9 @@ def model_from_art(classifier: Any) -> TorchModel:
     Raises
     ------
     ValueError
-        If it has no torch module, or preprocesses images in another way than by a mean
-        and a standard deviation.
+        If it has no torch module, preprocesses images in another way than by a mean
+        and a standard deviation, has postprocessing defences, or predicts otherwise
+        than its network does: a smoothed classifier of ART, say.
     """
     module = getattr(classifier, "model", None)
     if not isinstance(module, nn.Module):
@@ -53,19 +65,69 @@ def model_from_art(classifier: Any) -> TorchModel:
             "classifier must not have preprocessing defences; put them into the "
             "network, or give TorchModel a module that includes them"
         )
+    if getattr(classifier, "postprocessing_defences", None):
+        raise ValueError(
+            "classifier must not have postprocessing defences, which hide its logits; "
+            "give the classifier without them"
+        )
     mean, std = _normalisation(classifier)
     clip: Any = classifier.clip_values
     bounds = None if clip is None else (float(np.min(clip[0])), float(np.max(clip[1])))
     with warnings.catch_warnings():
         # ART leaves the mode to its methods; so does TorchModel.
         warnings.filterwarnings("ignore", message="module is in training mode")
-        return TorchModel(
+        model = TorchModel(
             module,
             input_shape=tuple(classifier.input_shape),
             bounds=bounds,
             mean=mean,
             std=std,
         )
+    _check_predictions(classifier, model)
+    return model
+
+
+def _check_predictions(classifier: Any, model: TorchModel) -> None:
+    """Refuse a classifier that predicts otherwise than by calling its network."""
+    low, high = model.bounds or (0.0, 1.0)
+    rng = np.random.default_rng(0)
+    shape = (_N_COMPARED, *tuple(classifier.input_shape))
+    images = rng.uniform(low, high, shape).astype(np.float32).clip(low, high)
+    name = type(classifier).__name__
+    with _undisturbed(model.module):
+        try:
+            expected = np.asarray(classifier.predict(images.copy()))
+        except Exception as error:
+            raise ValueError(
+                f"classifier must predict images of its input_shape, {shape[1:]}; "
+                f"{name}.predict raises {type(error).__name__}: {error}"
+            ) from error
+    logits = model.predict_logits(images)
+    tolerance = _PRECISION * np.abs(logits).max()
+    if expected.shape == logits.shape and np.allclose(
+        expected, logits, rtol=0, atol=tolerance
+    ):
+        return
+    raise ValueError(
+        f"classifier must predict by its network alone; {name} predicts something else "
+        "on random images (does it smooth, vote, or defend itself?). Give a "
+        "PyTorchClassifier of the network, or put what it does into the network"
+    )
+
+
+@contextmanager
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Put back what predicting may change: training modes, random number generators."""
+    modes = [(part, part.training) for part in module.modules()]
+    state = np.random.get_state()  # noqa: NPY002
+    device = device_of(module)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+        for part, training in modes:
+            part.training = training
 
 
 def _normalisation(

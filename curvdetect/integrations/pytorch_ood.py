@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,26 @@ from curvdetect.network.checks import check_input_shape, check_shape
 __all__ = ["CurvatureDetector", "DetectorScores"]
 
 require("pytorch_ood", extra="ood")
-from pytorch_ood.api import Detector, RequiresFittingException  # noqa: E402
+from pytorch_ood.api import (  # noqa: E402
+    Detector,
+    DetectorInfo,
+    GradientDetector,
+    RequiresFittingException,
+    Task,
+)
 
 #: Score of an image without any boundary: large, but fit for their metrics.
 _NO_BOUNDARY = 1e6
+#: What batches that are dictionaries call images and labels.
+_IMAGES = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "data")
+_LABELS = ("label", "labels", "y", "target", "targets")
 
 
-class CurvatureDetector(Detector):
+class CurvatureDetector(GradientDetector):
     """Score images by the largest average curvature of the boundaries around them.
+
+    A ``GradientDetector``: it takes gradients to its input, so pytorch-ood's benchmarks
+    and searches do not call it under ``torch.no_grad``.
 
     Parameters
     ----------
@@ -50,6 +62,7 @@ class CurvatureDetector(Detector):
     """
 
     requires_fit = True
+    info: ClassVar[DetectorInfo | None] = DetectorInfo(tasks={Task.CLASSIFICATION})
 
     def __init__(self, model: TorchModel | torch.nn.Module, **parameters: Any) -> None:
         self.model = model
@@ -69,21 +82,32 @@ class CurvatureDetector(Detector):
         Parameters
         ----------
         data_loader : DataLoader
-            Batches (x, y) or x of clean images; those with y < 0, which are out of
-            distribution, are left out.
+            Batches (x, y), x, or dictionaries that hold them under usual names
+            ("image", "pixel_values", "x"; "label", "y", "target"). Those with y < 0,
+            which are out of distribution, are left out.
 
         Returns
         -------
         CurvatureDetector
             Itself.
+
+        Raises
+        ------
+        TypeError
+            If a batch is something else.
+        ValueError
+            If there are no images, none in distribution, or not a label for each.
         """
-        batches = [
-            batch[0][batch[1] >= 0] if isinstance(batch, list | tuple) else batch
-            for batch in data_loader
-        ]
-        if not batches:
+        parts = [_images_and_labels(batch) for batch in data_loader]
+        if not parts:
             raise ValueError("data_loader must hold at least one batch; got none")
-        self.featurizer.fit(torch.cat(batches).cpu().numpy())
+        known = [_known(images, labels) for images, labels in parts]
+        if not sum(map(len, known)):
+            raise ValueError(
+                "data_loader must hold images in distribution, with labels of at least "
+                f"0; got {sum(len(images) for images, _ in parts)} images, none of them"
+            )
+        self.featurizer.fit(as_array(torch.cat(known)))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
@@ -107,7 +131,7 @@ class CurvatureDetector(Detector):
         """
         if not hasattr(self.featurizer, "step_"):
             raise RequiresFittingException()
-        curvature = self.featurizer.transform(x.detach().cpu().numpy())
+        curvature = self.featurizer.transform(as_array(x.detach()))
         nothing = np.isnan(curvature).all(axis=1)
         largest = np.where(np.isnan(curvature), -np.inf, curvature).max(axis=1)
         largest[nothing] = _NO_BOUNDARY
@@ -132,6 +156,55 @@ class CurvatureDetector(Detector):
             self.model.device = device
         self._device = torch.device(device)
         return self
+
+
+def _images_and_labels(batch: Any) -> tuple[Tensor, Any]:
+    """Return the two parts of a batch; None for labels that it has not."""
+    labels = None
+    if isinstance(batch, Mapping):
+        images, labels = _named(batch, _IMAGES), _named(batch, _LABELS)
+        others = [key for key in map(str, batch) if labels is None and "label" in key]
+        if others:
+            raise TypeError(
+                "data_loader must call labels one of "
+                f"{', '.join(_LABELS)}; got {others}"
+            )
+    elif isinstance(batch, list | tuple) and batch:
+        images = batch[0]
+        labels = batch[1] if len(batch) > 1 else None
+    else:
+        images = batch
+    if not isinstance(images, Tensor):
+        got = type(batch).__name__
+        if isinstance(batch, Mapping):
+            got += f" with the keys {list(batch)}"
+        raise TypeError(
+            "data_loader must give batches (x, y), x, or dictionaries with one of "
+            f"{', '.join(_IMAGES)}, in which x is a tensor; got {got}"
+        )
+    return images.detach().cpu(), labels
+
+
+def _named(batch: Mapping[Any, Any], names: Sequence[str]) -> Any:
+    return next((batch[name] for name in names if name in batch), None)
+
+
+def _known(images: Tensor, labels: Any) -> Tensor:
+    """Return the images in distribution: those whose labels are not negative."""
+    if labels is None:
+        return images
+    try:
+        y = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"data_loader must give labels that are numbers; got {labels!r}"
+        ) from error
+    if y.shape not in ((len(images),), (len(images), 1)):
+        raise ValueError(
+            "data_loader must give one label for each image; got labels of shape "
+            f"{tuple(y.shape)} for {len(images)} images"
+        )
+    return images[y.reshape(-1) >= 0]
 
 
 class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):

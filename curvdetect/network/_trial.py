@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from curvdetect._base.warn import warn
 from curvdetect.network.checks import check_finite
 
 __all__ = ["cannot_be_called", "check_answers", "warn_of_answers"]
@@ -81,39 +81,30 @@ def warn_of_answers(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
     first: Tensor,
-    *,
     bounds: tuple[float, float] | None,
-    stacklevel: int,
 ) -> None:
     """Warn of probabilities, of coarse arithmetic, of no gradient at the bounds."""
     if _are_probabilities(first):
-        _warn(
+        warn(
             "the module seems to return probabilities; curvatures are defined on "
             "logits, and softmax flattens them. Leave the softmax out.",
-            stacklevel,
         )
     coarse = [
         str(d).removeprefix("torch.") for d in _formats(logits, x) if d in _COARSE
     ]
     if coarse:
-        _warn(
+        warn(
             f"the module computes in {coarse[0]}, in which second differences are "
             "mostly rounding. Use module.float(), and no autocast inside.",
-            stacklevel,
         )
     if bounds is not None and _lost_at_bounds(logits, x, bounds):
-        _warn(
+        warn(
             f"the module has no gradient at values that are exactly {bounds[0]:g} or "
             f"{bounds[1]:g}: it seems to clamp its input, where this version of torch "
             f"({torch.__version__}) stops gradients. Attacks and features would pass "
             'over black and white pixels. TorchModel(..., clamp="inside") moves them '
             "inwards by a millionth of the range, which mends it.",
-            stacklevel,
         )
-
-
-def _warn(message: str, stacklevel: int) -> None:
-    warnings.warn(message, UserWarning, stacklevel=stacklevel + 2)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

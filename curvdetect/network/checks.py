@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from curvdetect._base.warn import warn
 
 __all__ = [
     "check_batch_size",
@@ -110,7 +111,6 @@ def warn_of_units(
     name: str,
     values: tuple[float, ...] | None,
     bounds: tuple[float, float] | None,
-    stacklevel: int,
 ) -> None:
     """Warn of a mean or standard deviation that is in other units than the bounds."""
     if values is None or bounds is None:
@@ -118,12 +118,10 @@ def warn_of_units(
     low, high = bounds
     reach = 3 * (high - low)
     if any(not low - reach <= value <= high + reach for value in values):
-        warnings.warn(
+        warn(
             f"{name}={values} does not belong to images from {low:g} to {high:g}: are "
             "these in bytes? Divide by 255, or set bounds to the units of the images. "
-            "As it is, the network will see all images alike.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "As it is, the network will see all images alike."
         )
 
 

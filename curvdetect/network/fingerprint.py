@@ -93,14 +93,15 @@ def weights_digest(
     Returns
     -------
     str
-        Hexadecimal.
+        Hexadecimal; the same for the same values in another number format.
     """
     without = without or {}
     digest = _Digest({})
     for name, tensor in module.state_dict().items():
         path, _, last = name.rpartition(".")
         if last not in without.get(path, set()) and isinstance(tensor, Tensor):
-            digest.add((name, tensor), name)
+            exact = tensor.double() if tensor.is_floating_point() else tensor
+            digest.add((name, exact), name)
     return digest.hexdigest()
 
 

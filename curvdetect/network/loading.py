@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_structure
+from torch import nn
+
+from curvdetect._base.messages import one_line
+from curvdetect.network.exported import as_exported_module, load_exported
+from curvdetect.network.weights import load_weights
 
 __all__ = ["load_exported", "load_module"]
 
 
-def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
+def load_module(
+    factory: str,
+    weights: str | Path | None = None,
+    *,
+    weights_key: str | None = None,
+) -> nn.Module:
     """Make a network by a function that is named.
 
     Parameters
@@ -24,8 +32,12 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
         arguments that returns one. Looked for in the current folder too. It is code of
         yours, and is executed. Or a .pt2 file, see :func:`load_exported`.
     weights : str or Path, optional
-        State dict, or a checkpoint with one called "state_dict" or "model". Loaded
-        with ``weights_only=True``: nothing in it is executed.
+        State dict, of torch or of safetensors, or a checkpoint with one, whatever its
+        key, and with or without prefixes such as "module." in its names. Loaded with
+        ``weights_only=True``: nothing in it is executed.
+    weights_key : str, optional
+        Where a checkpoint has more than one that fits: which, such as
+        "state_dict_ema"; "a.b" for b within a.
 
     Returns
     -------
@@ -37,9 +49,13 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
     FileNotFoundError
         If there are no such weights, or no such .pt2 file.
     ValueError
-        If there is no such function, it returns something else, or the weights do not
-        fit.
+        If there is no such function, it raises or returns something else, or the
+        weights do not fit, or more than one set of them does.
+    ImportError
+        If the weights are a file of safetensors, and that is not installed.
     """
+    if weights_key is not None and weights is None:
+        raise ValueError(f"weights_key needs weights; got {weights_key!r} alone")
     if factory.endswith(".pt2"):
         if weights is not None:
             raise ValueError(
@@ -47,148 +63,88 @@ def load_module(factory: str, weights: str | Path | None = None) -> nn.Module:
                 f"its own; got {weights}"
             )
         return load_exported(factory)
-    package, _, name = factory.partition(":")
-    if not package or not name:
-        raise ValueError(
-            f"model must be package.module:factory or a .pt2 file; got {factory!r}"
-        )
-    if "" not in sys.path:
-        sys.path.append("")  # last: nothing in the current folder hides a package
-    try:
-        made = getattr(importlib.import_module(package), name)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"model: cannot find {factory} ({error})") from error
-    if not isinstance(made, nn.Module):
-        made = _called(made, factory)
+    made = as_exported_module(_made(factory))
     if not isinstance(made, nn.Module):
         raise ValueError(
             f"model must give a torch.nn.Module; {factory} gave {type(made).__name__}"
         )
     if weights is not None:
-        _load_weights(made, weights)
-    return made.eval()
+        load_weights(made, weights, key=weights_key)
+    return _in_eval_mode(made)
 
 
-def load_exported(path: str | Path) -> nn.Module:
-    """Load a network that ``torch.export.save`` wrote.
-
-    Parameters
-    ----------
-    path : str or Path
-        A .pt2 file of your own: reading it can execute whatever is in it. Exported in
-        eval mode, with a batch of any size: ``torch.export.export(net.eval(),
-        (example,), dynamic_shapes=({0: torch.export.Dim("n")},))``.
-
-    Returns
-    -------
-    torch.nn.Module
-        On the devices that it was exported on, and in the mode that it was exported in:
-        ``train`` and ``eval`` change nothing. It cannot be pickled, copied or hashed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not such a program, takes anything but one tensor, or not batches of
-        any size.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import torch
-    >>> from curvdetect.network.loading import load_exported
-    >>> from curvdetect.study.networks import LeNet
-    >>> program = torch.export.export(
-    ...     LeNet().eval(),
-    ...     (torch.zeros(2, 1, 28, 28),),
-    ...     dynamic_shapes=({0: torch.export.Dim("n")},),
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     torch.export.save(program, f"{folder}/lenet.pt2")
-    ...     network = load_exported(f"{folder}/lenet.pt2")
-    >>> network(torch.zeros(5, 1, 28, 28)).shape
-    torch.Size([5, 10])
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"model: there is no {path}")
+def _made(factory: str) -> Any:
+    """Return what a name stands for, called if it is no network yet."""
+    package, _, name = factory.partition(":")
+    if not package or not name:
+        raise ValueError(
+            f"model must be package.module:factory or a .pt2 file; got {factory!r}"
+        )
+    module = _imported(package, factory)
     try:
-        program = torch.export.load(path)
-    except Exception as error:  # whatever a broken file makes of torch's reader
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise ValueError(f"model: {path} cannot be read: {reason}") from error
-    _check_program(program, path)
-    return _Exported(program.module())
-
-
-def _check_program(program: Any, path: str | Path) -> None:
-    """Refuse a program that does not take batches of images."""
-    one_tensor = tree_structure(((0,), {}))
-    inputs = program.graph_signature.user_inputs
-    values = [n.meta.get("val") for n in program.graph.nodes if n.name in inputs]
-    shape: Any = getattr(values[0], "shape", ()) if values else ()
-    if program.call_spec.in_spec != one_tensor or not len(shape):
-        raise ValueError(
-            f"model: {path} must take one tensor, a batch of images; it takes "
-            f"{', '.join(map(str, inputs))}"
-        )
-    largest = shape[0]
-    if not isinstance(largest, int):
-        limits = program.range_constraints.get(largest.node.expr)
-        largest = float("inf") if limits is None else float(limits.upper)
-    if largest < float("inf"):
-        raise ValueError(
-            f"model: {path} takes batches of up to {largest:g} images; export it for "
-            'any number: dynamic_shapes=({0: torch.export.Dim("n")},)'
-        )
-
-
-class _Exported(nn.Module):
-    """An exported program, whose mode is fixed: torch refuses to change it."""
-
-    def __init__(self, program: nn.Module) -> None:
-        super().__init__()
-        self.program = program
-        self.training = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.program(x)
-        return logits
-
-    def train(self, mode: bool = True) -> _Exported:
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError(
-            "a network from a .pt2 file cannot be pickled, copied or hashed, as caches "
-            "and other processes need it; make it by its class"
-        )
-
-
-def _called(make: Any, factory: str) -> Any:
-    if not callable(make):
+        made = as_exported_module(getattr(module, name))
+    except AttributeError as error:
+        raise ValueError(f"model: cannot find {factory} ({error})") from error
+    if isinstance(made, nn.Module):
+        return made
+    if not callable(made):
         raise ValueError(f"model: {factory} is neither a network nor a function")
-    try:
-        return make()
-    except TypeError as error:
+    return _called(made, factory)
+
+
+def _imported(package: str, factory: str) -> Any:
+    """Import a module, and tell one that is missing from one that fails."""
+    if package.startswith("."):
         raise ValueError(
-            f"model: {factory} cannot be called without arguments ({error})"
+            f"model: cannot find {factory} (a name that begins with a dot belongs to "
+            "no package)"
+        )
+    if "" not in sys.path:
+        sys.path.append("")  # last: nothing in the current folder hides a package
+    try:
+        return importlib.import_module(package)
+    except (Exception, SystemExit) as error:  # whatever the code of yours raises
+        missing = getattr(error, "name", None)
+        if isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(
+            f"{missing}."
+        ):
+            raise ValueError(f"model: cannot find {factory} ({error})") from error
+        raise ValueError(
+            f"model: importing {package} raised {type(error).__name__}: "
+            f"{one_line(error)}"
         ) from error
 
 
-def _load_weights(module: nn.Module, path: str | Path) -> None:
+def _called(make: Any, factory: str) -> Any:
+    """Call a function, and tell one that needs arguments from one that fails."""
     try:
-        known = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever a broken file makes of torch's reader
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise ValueError(f"weights: {path} cannot be read: {reason}") from error
-    for name in ("state_dict", "model"):
-        if isinstance(known, dict) and isinstance(known.get(name), dict):
-            known = known[name]
+        return make()
+    except (Exception, SystemExit) as error:  # whatever the code of yours raises
+        if isinstance(error, TypeError) and _needs_arguments(make, error):
+            raise ValueError(
+                f"model: {factory} cannot be called without arguments ({error})"
+            ) from error
+        raise ValueError(
+            f"model: {factory} raised {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _needs_arguments(make: Any, error: TypeError) -> bool:
+    """Say whether a call failed before any line of the function ran."""
+    traceback = error.__traceback__
+    if traceback is not None and traceback.tb_next is not None:
+        return False
     try:
-        module.load_state_dict(known)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"weights do not fit the network: {reason}") from error
+        inspect.signature(make).bind()
+    except (TypeError, ValueError):
+        return True
+    return False
+
+
+def _in_eval_mode(module: nn.Module) -> nn.Module:
+    try:
+        return module.eval()
+    except NotImplementedError:  # a part is an exported program, which has no mode
+        for part in module.modules():
+            part.training = False
+        return module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from curvdetect._base.warn import warn
 from curvdetect.geometry import ClassLoss, PairwiseMargin
 from curvdetect.network._batch_size import activation_bytes, fitting_rows
 from curvdetect.network._evaluating import evaluating
@@ -39,6 +39,7 @@ from curvdetect.network.checks import (
     outside_bounds,
     warn_of_units,
 )
+from curvdetect.network.exported import as_exported_module
 from curvdetect.network.fingerprint import (
     changed_by,
     fingerprint,
@@ -49,6 +50,7 @@ from curvdetect.network.modules import (
     NormalisedModule,
     device_of,
     dtype_of,
+    moved,
     uncompiled,
     working_dtype,
 )
@@ -128,6 +130,7 @@ class TorchModel:
         batch_size: int | None = None,
         clamp: Clamp = False,
     ) -> None:
+        module = as_exported_module(module)
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"module must be a torch.nn.Module; got {type(module).__name__}"
@@ -142,16 +145,14 @@ class TorchModel:
         check_clamp(clamp, self.bounds)
         check_weights(module)
         for name in ("mean", "std"):
-            warn_of_units(name, getattr(self, name), self.bounds, stacklevel=2)
+            warn_of_units(name, getattr(self, name), self.bounds)
         if getattr(module, "training", False):  # a frozen script has no mode
-            warnings.warn(
+            warn(
                 "module is in training mode (dropout and batch normalisation behave "
                 "differently there); it will be used in eval mode. Call "
-                "module.eval() to silence this.",
-                UserWarning,
-                stacklevel=2,
+                "module.eval() to silence this."
             )
-        self.module = module if device is None else module.to(device)
+        self.module = module if device is None else moved(module, device)
         self.device = device
         self.batch_size = batch_size
         self.clamp = clamp
@@ -211,7 +212,7 @@ class TorchModel:
         -------
         str
             The same in every copy and process, on every device; another for other
-            values or another number format. Taken anew only where something moved.
+            values. Taken anew only where something moved.
         """
         token = weights_token(self.module)
         if "digest" not in self._known or self._known["digest"][0] != token:
@@ -419,7 +420,7 @@ class TorchModel:
         ValueError
             If the shape is wrong, or a value is not finite or outside `bounds`.
         """
-        x = X.detach() if isinstance(X, Tensor) else from_numpy(np.asarray(X))
+        x = X.detach() if isinstance(X, Tensor) else from_numpy(X)
         x = self._shaped(x)
         if not x.numel():
             return x
@@ -519,6 +520,6 @@ class TorchModel:
                 first = as_logits(output, len(x)).to(x.dtype)
                 check_answers(self.module, self.logits, x, first)
             if not self._known.get("checked"):
-                bounds, self._known["checked"] = self.bounds, True
-                warn_of_answers(self.logits, x, first, bounds=bounds, stacklevel=2)
+                self._known["checked"] = True
+                warn_of_answers(self.logits, x, first, self.bounds)
         self._known["n_classes"] = first.shape[1]

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvdetect._base.messages import one_line
+
 __all__ = [
     "NormalisedModule",
     "device_of",
     "dtype_of",
+    "moved",
     "uncompiled",
     "working_dtype",
 ]
@@ -36,6 +39,23 @@ def device_of(module: nn.Module) -> torch.device:
     for tensor in chain(module.parameters(), module.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def moved(module: nn.Module, device: str | torch.device) -> nn.Module:
+    """Move a module to a device.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot use that device here.
+    """
+    try:
+        return module.to(device)
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        raise ValueError(
+            f"device must be one that this torch can use; got {device!r}: "
+            f"{one_line(error)}"
+        ) from error
 
 
 def dtype_of(module: nn.Module, x: Tensor) -> torch.dtype:

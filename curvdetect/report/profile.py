@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ def report_profile(
     out: Path,
     n_boundaries: int = 3,
     step: float = 0.1,
+    file: IO[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure principal curvatures around some images; print, write and draw them.
 
@@ -56,6 +57,8 @@ def report_profile(
         Around each, the nearest first.
     step : float, default=0.1
         h of :func:`curvdetect.geometry.principal_curvatures`.
+    file : text file, optional
+        Where the table is printed; standard output by default.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def report_profile(
         dict(zip(columns, row, strict=True))
         for row in zip(*(values.tolist() for values in columns.values()), strict=True)
     ]
-    _print(rows)
+    _print(rows, file)
     values = as_array(curvatures)
     rows = [
         {**row, "curvatures": of_row}
@@ -129,8 +132,8 @@ def _described(curvatures: Tensor, *, dense: bool) -> dict[str, npt.NDArray[Any]
     return {name: as_array(values) for name, values in described.items()}
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    """Print a table on standard output."""
+def _print(rows: list[dict[str, Any]], file: IO[str] | None) -> None:
+    """Print a table."""
     lines = [[_TITLES.get(name, name.replace("_", " ")) for name in rows[0]]]
     for row in rows:
         lines.append(
@@ -139,7 +142,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = zip(line, widths, strict=True)
-        print("  ".join(cell.rjust(width) for cell, width in cells))
+        print("  ".join(cell.rjust(width) for cell, width in cells), file=file)
 
 
 def _draw(curvatures: npt.NDArray[Any], folder: Path, *, dense: bool) -> None:

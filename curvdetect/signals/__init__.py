@@ -1,16 +1,16 @@
 """What can be measured around an image, one class and one file a signal.
 
-========== ============================================== =============== =============
-name       what it is                                     in              columns
-========== ============================================== =============== =============
-logits     logits less the largest                        logits          by class
-first_order distance to the nearest boundaries, by the    input units     nearest first
-           gradient at the image
-laplacian  mean decrease of each margin around the image: logits          by boundary
-           *minus* a Laplacian
-distance   to the point found on each boundary            input units     by boundary
-curvature  average curvature of each boundary             1 / input units by boundary
-========== ============================================== =============== =============
+=========== ======================================= ================= =============
+name        what it is                              in                columns
+=========== ======================================= ================= =============
+logits      logits less the largest                 logits            by class
+first_order distance to the nearest boundaries, by  input units       nearest first
+            the gradient at the image
+laplacian   mean decrease of each margin around the logits            by boundary
+            image: *minus* a Laplacian
+distance    to the point found on each boundary     input units       by boundary
+curvature   average curvature of each boundary      1 / input units   by boundary
+=========== ======================================= ================= =============
 
 A new signal is a class of its own file; `Signal` says what it must have. What signals
 share around an image - logits, gradients, boundary points, directions - is in `Around`.

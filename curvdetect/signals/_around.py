@@ -40,7 +40,7 @@ class Around:
     Parameters
     ----------
     model : TorchModel
-        The network; use it within :meth:`TorchModel.evaluating`.
+        The network; use it within :meth:`curvdetect.TorchModel.evaluating`.
     x : Tensor of shape (n, *input_shape)
         Images, on the model's device and in its dtype.
     setup : Setup

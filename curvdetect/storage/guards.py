@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect._base.extras import require
+from curvdetect._base.stand_ins import stand_in
 from curvdetect.estimators.state import is_network, networks_replaced
 from curvdetect.network import TorchModel
 from curvdetect.signals import SIGNALS
@@ -148,6 +149,8 @@ def load(
         If skops is not installed.
     """
     skops = require("skops.io", extra="skops")
+    if reason := stand_in(path):
+        raise ValueError(f"{_NOT_OURS}; {path} is {reason}")
     allowed = {*_OURS, *trusted}
     try:
         others = set(skops.get_untrusted_types(file=path)) - allowed
@@ -188,7 +191,8 @@ def _with_network(
         raise ValueError(
             f"module must have the architecture that was saved; got {error}"
         ) from error
-    module.eval()
+    for part in module.modules():
+        part.training = False  # not eval(), which exported programs refuse
     wrapped: dict[str, TorchModel] = {}
 
     def network(held: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,13 +13,36 @@ import numpy as np
 import numpy.typing as npt
 
 from curvdetect._base.extras import require
+from curvdetect._base.stand_ins import stand_in
 
 __all__ = ["Batch", "read_images", "read_picture"]
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_SUFFIXES = (
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 #: What a picture may be, whatever its name: not EPS, for which Pillow starts a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
+#: Tags of TIFF and EXIF, and what Pillow calls the turns that undo an orientation.
+_BITS_PER_SAMPLE, _ORIENTATION = 258, 274
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 class Batch(NamedTuple):
@@ -32,11 +56,15 @@ class Batch(NamedTuple):
         Images in [0, 1].
     refused : dict of str to str
         Why, by name.
+    skipped : dict of str to str
+        What else is in the folder, and why it is not read: files with other suffixes,
+        links that lead nowhere or round. All of it is in the first batch.
     """
 
     names: list[str]
     X: npt.NDArray[np.float32]
     refused: dict[str, str]
+    skipped: dict[str, str]
 
 
 def read_images(
@@ -49,14 +77,17 @@ def read_images(
     """Read a folder of pictures, or an array file, a batch at a time.
 
     Grey pictures become colour and the other way round, as the network takes them;
-    transparent ones are laid on white.
+    transparent ones are laid on white; CMYK becomes RGB by Pillow's formula, without
+    the profile of a printer; all are turned as their EXIF data say, as they are shown
+    elsewhere. Those with more than 8 bits a value or more than one frame are refused.
 
     Parameters
     ----------
     source : str or Path
-        A folder (with subfolders), a picture, or a .npy or .npz file with an array of
-        shape (n, *input_shape): floats in [0, 1], or bytes, which are divided by 255.
-        Of several arrays in a .npz the one called "X" or "images" is taken.
+        A folder (with subfolders, also linked ones), a picture, or a .npy or .npz file
+        with an array of shape (n, *input_shape): floats in [0, 1], or bytes, which are
+        divided by 255. Of several arrays in a .npz the one called "X" or "images" is
+        taken.
     input_shape : (int, int, int)
         Channels, height and width.
     resize : bool, default=False
@@ -68,7 +99,7 @@ def read_images(
     Yields
     ------
     Batch
-        Images, names, and what was refused.
+        Images, names, what was refused, and what was skipped.
 
     Raises
     ------
@@ -82,10 +113,10 @@ def read_images(
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"images: there is no {source}")
-    if source.suffix in (".npy", ".npz"):
+    if source.suffix.lower() in (".npy", ".npz"):
         yield from _of_array(_array(source), input_shape, batch_size)
         return
-    paths = _pictures(source)
+    paths, skipped = _pictures(source)
     root = source if source.is_dir() else source.parent
     for start in range(0, len(paths), batch_size):
         names, images, refused = [], [], {}
@@ -95,9 +126,11 @@ def read_images(
                 images.append(read_picture(path, input_shape, resize=resize))
                 names.append(name)
             except (OSError, ValueError) as error:
-                refused[name] = str(error)
+                what = stand_in(path)
+                refused[name] = f"it is {what}" if what else str(error)
         empty = np.empty((0, *input_shape), dtype=np.float32)
-        yield Batch(names, np.stack(images) if images else empty, refused)
+        X = np.stack(images) if images else empty
+        yield Batch(names, X, refused, {} if start else skipped)
 
 
 def read_picture(
@@ -123,7 +156,7 @@ def read_picture(
     Raises
     ------
     ValueError
-        If it has another size, too many pixels, or more than 8 bits.
+        If it has another size, too many pixels, more than 8 bits, or several frames.
     OSError
         If it is broken, or no picture.
     ImportError
@@ -135,9 +168,14 @@ def read_picture(
         with pillow.open(file, formats=_FORMATS) as opened:
             _check_picture(opened, None if resize else (width, height))
             picture = opened.convert("RGBA")
+            turn = _TURNS.get(_orientation(opened))
     # What Pillow's decoders make of broken pictures, besides OSError and ValueError.
     except (SyntaxError, NotImplementedError, pillow.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
+    if turn:
+        picture = picture.transpose(pillow.Transpose[turn])
+    if not resize:
+        _check_size(picture.size, (width, height))
     white = pillow.new("RGBA", picture.size, "white")
     picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
     if picture.size != (width, height):
@@ -154,28 +192,99 @@ def _as_text(path: Path) -> str:
 
 def _check_picture(opened: Any, size: tuple[int, int] | None) -> None:
     """Refuse what will not do before its pixels, which may be many, are decoded."""
-    if opened.mode == "F" or opened.mode.startswith("I"):
+    if _is_deep(opened):
         raise ValueError(
-            f"its values have 16 or more bits (mode {opened.mode}), not 8: "
+            f"its values have 16 or more bits (mode {_raw_mode(opened)}), not 8: "
             "convert it, or give a .npy file"
         )
-    if size is not None and opened.size != size:
+    if size is not None and opened.size != size[::-1]:  # which a turn may mend
+        _check_size(opened.size, size)
+    n_frames = _n_frames(opened)
+    if n_frames > 1:
+        raise ValueError(f"it has {n_frames} frames, not one: give each in a file")
+
+
+def _check_size(found: tuple[int, int], size: tuple[int, int]) -> None:
+    if found != size:
         raise ValueError(
-            f"it has {opened.size[0]} x {opened.size[1]} pixels, not {size[0]} x "
-            f"{size[1]}"
+            f"it has {found[0]} x {found[1]} pixels, not {size[0]} x {size[1]}"
         )
 
 
-def _pictures(source: Path) -> list[Path]:
+def _n_frames(opened: Any) -> int:
+    if opened.format == "MPO":  # a JPEG with previews besides
+        return 1
+    try:
+        return int(getattr(opened, "n_frames", 1))
+    except Exception as error:  # whatever broken data make of Pillow's reader
+        raise ValueError(f"its frames cannot be counted: {error!r}") from error
+
+
+def _is_deep(opened: Any) -> bool:
+    """Say whether there are more than 8 bits, of which Pillow would keep the upper."""
+    tags = getattr(opened, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, ())
+    return (
+        opened.mode == "F"
+        or opened.mode.startswith("I")
+        or ";16" in _raw_mode(opened)
+        or max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8
+    )
+
+
+def _raw_mode(opened: Any) -> str:
+    """Return what the values in the file are, such as "RGB;16B"."""
+    for *_, arguments in getattr(opened, "tile", ()):
+        raw = arguments if isinstance(arguments, str) else next(iter(arguments), "")
+        if isinstance(raw, str):
+            return raw
+    return str(opened.mode)
+
+
+def _orientation(opened: Any) -> int:
+    """Return how a picture has to be turned that was decoded, by EXIF's numbers."""
+    if opened.format == "TIFF":  # Pillow has turned it
+        return 1
+    try:
+        return int(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever broken data make of Pillow's reader: shown as it is
+        return 1
+
+
+def _pictures(source: Path) -> tuple[list[Path], dict[str, str]]:
+    """Return the pictures of a folder, in order, and what else there is."""
     if not source.is_dir():
-        return [source]
-    files = (path for path in source.rglob("*") if path.is_file())
-    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
+        return [source], {}
+    paths: list[Path] = []
+    skipped: dict[str, str] = {}
+    for path, why_not in _files(source):
+        if not why_not and path.suffix.lower() in _SUFFIXES:
+            paths.append(path)
+        else:
+            reason = why_not or "its name does not end as those of pictures do"
+            skipped[_as_text(path.relative_to(source))] = reason
     if not paths:
         raise ValueError(
             f"images must hold pictures ({', '.join(_SUFFIXES)}); {source} holds none"
         )
-    return paths
+    return sorted(paths), skipped
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:
+    """Find all files, through links too, with the reason if one cannot be read."""
+    above = (*above, folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path, ""
+        elif not path.is_dir():
+            what = "a link that leads nowhere" if path.is_symlink() else "no file"
+            yield path, f"it is {what}"
+        elif path.resolve() in above:
+            yield path, "it is a link to a folder that it lies in"
+        elif not os.access(path, os.R_OK | os.X_OK):
+            yield path, "it is a folder that may not be read"
+        else:
+            yield from _files(path, above)
 
 
 def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:
@@ -188,18 +297,21 @@ def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:
 
 
 def _array(source: Path) -> npt.NDArray[Any]:
+    if reason := stand_in(source):
+        raise ValueError(f"images: {source} is {reason}")
     try:
-        if source.suffix == ".npy":
+        if source.suffix.lower() == ".npy":
             return np.load(source, mmap_mode="r")  # refuses pickles
         with source.open("rb") as file, np.load(file) as arrays:
             names = arrays.files
-            for name in ("X", "images", *names[: len(names) == 1]):
-                if name in names:
-                    return np.asarray(arrays[name])
+            known = [name for name in ("X", "images") if name in names] or names
+            if len(known) == 1:
+                return np.asarray(arrays[known[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"images: {source} cannot be read: {error}") from error
     raise ValueError(
-        f'images: {source} must hold an array called "X" or "images"; it holds {names}'
+        f'images: {source} must hold an array called "X" or "images", and not both; it '
+        f"holds {names}"
     )
 
 
@@ -225,4 +337,4 @@ def _of_array(
             str(start + position): "it has values outside [0, 1]"
             for position in np.flatnonzero(~good)
         }
-        yield Batch(names, X[good], refused)
+        yield Batch(names, X[good], refused, {})

@@ -36,13 +36,14 @@ def check_table(out: str | Path) -> None:
 
 
 @contextmanager
-def written_table(out: str | Path, columns: Sequence[str]) -> Iterator[Write]:
-    """Open a table; "-" is standard output, as CSV.
+def written_table(out: str | Path | IO[str], columns: Sequence[str]) -> Iterator[Write]:
+    """Open a table.
 
     Parameters
     ----------
-    out : str or Path
-        As :func:`check_table` allows it.
+    out : str, Path or text file
+        As :func:`check_table` allows it; "-" is standard output, as CSV. A file that is
+        open gets CSV too.
     columns : sequence of str
         Names.
 
@@ -51,8 +52,9 @@ def written_table(out: str | Path, columns: Sequence[str]) -> Iterator[Write]:
     callable
         Writes some rows.
     """
-    if str(out) == "-":
-        with _csv(sys.stdout, columns) as write:
+    if not isinstance(out, str | Path) or str(out) == "-":
+        file = sys.stdout if isinstance(out, str | Path) else out
+        with _csv(file, columns) as write:
             yield write
         return
     path = Path(out)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.model_selection import GroupKFold
 
+from curvdetect import TorchModel
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
 
 
@@ -54,3 +55,29 @@ def test_attacks_that_draw_from_numpy_are_seeded(model, images):
     one, other = (make_adversarial_set(model, noisy, *images) for _ in range(2))
     np.testing.assert_array_equal(one.adversarial, other.adversarial)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y[:1], r"one label for each of the 3 images; got shape .1,."),
+        (lambda y: y[:, None], r"one label for each of the 3 images; got shape .3, 1."),
+        (lambda y: y + 0.5, "y must hold whole numbers"),
+        (lambda y: ["cat", "dog", "cow"], "y must hold whole numbers.*got dtype <U3"),
+        (lambda y: y - 5, "classifies none of these images right"),
+    ],
+)
+def test_labels_that_do_not_belong_to_the_images(change, message):
+    model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+    X = np.eye(3, dtype=np.float32)
+    with pytest.raises(ValueError, match=message):
+        make_adversarial_set(model, lambda x, y: x, X, change(np.arange(3)))
+
+
+def test_few_images_that_are_right_are_told():
+    model = TorchModel(torch.nn.Identity().eval(), input_shape=(3,))
+    X = np.eye(3, dtype=np.float32)
+    with pytest.warns(UserWarning, match="only 1 of the 3 images right") as caught:
+        found = make_adversarial_set(model, lambda x, y: x, X, [0, 0, 0])
+    assert caught[0].filename == __file__
+    assert len(found.clean) == 1

@@ -1,8 +1,18 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from sklearn.base import clone
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    get_scorer,
+    roc_auc_score,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from curvdetect import CurvatureThresholdDetector
 
@@ -58,6 +68,7 @@ def test_too_many_clean_images_without_boundary():
         assert detector.predict(column([np.nan])).tolist() == [1]
 
 
+@pytest.mark.filterwarnings("ignore:the scores rank the images the wrong way")
 def test_without_boundary_is_flagged_whatever_the_threshold():
     X, y = column([np.nan, 1.0, 0.0, 0.0]), [0, 0, 1, 1]
     detector = CurvatureThresholdDetector().fit(X, y)
@@ -68,6 +79,7 @@ def test_without_boundary_is_flagged_whatever_the_threshold():
 # The best threshold -------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:the scores rank the images the wrong way")
 @pytest.mark.parametrize(
     ("criterion", "metric"),
     [("balanced_accuracy", balanced_accuracy_score), ("accuracy", accuracy_score)],
@@ -81,6 +93,7 @@ def test_no_other_threshold_is_better(criterion, metric, clean, adversarial):
     assert reached == pytest.approx(max(everywhere))
 
 
+@pytest.mark.filterwarnings("ignore:the scores rank the images the wrong way")
 @given(clean=scores, adversarial=scores)
 def test_predictions_follow_the_sign_of_the_decision(clean, adversarial):
     X, y = labelled(clean, adversarial)
@@ -96,9 +109,128 @@ def test_predictions_follow_the_sign_of_the_decision(clean, adversarial):
 )
 def test_any_two_labels(labels):
     X, y = labelled([0, 1], [2, 3])
-    detector = CurvatureThresholdDetector().fit(X, np.asarray(labels)[y])
+    detector = CurvatureThresholdDetector(pos_label=labels[1])
+    detector.fit(X, np.asarray(labels)[y])
     assert detector.classes_.tolist() == list(labels)
     assert detector.predict(X).tolist() == [labels[0]] * 2 + [labels[1]] * 2
+
+
+OTHER_LABELS = [
+    ("clean", "adversarial"),
+    ("adversarial", "clean"),  # the same two the other way round
+    (1, -1),  # as outlier detectors have it
+    (-1, 1),
+    (1, 2),
+    ("natural", "attacked"),
+]
+
+
+@pytest.mark.parametrize("target_fpr", [None, 0.4])
+@pytest.mark.parametrize("labels", OTHER_LABELS)
+def test_the_adversarial_label_is_the_one_that_is_given(labels, target_fpr):
+    """Whatever its place in the order; checked against the labels 0 and 1."""
+    X, y = labelled([0, 1, 2, 5], [3, 4, 6, 7])
+    expected = CurvatureThresholdDetector(target_fpr=target_fpr).fit(X, y)
+    detector = CurvatureThresholdDetector(target_fpr=target_fpr, pos_label=labels[1])
+    detector.fit(X, np.asarray(labels)[y])
+    assert detector.pos_label_ == labels[1]
+    assert detector.classes_.tolist() == sorted(labels)
+    assert detector.threshold_ == expected.threshold_
+    predicted = expected.predict(X)
+    assert detector.predict(X).tolist() == [labels[k] for k in predicted]
+    np.testing.assert_array_equal(detector.p_values(X), expected.p_values(X))
+    np.testing.assert_array_equal(detector.score_samples(X), expected.score_samples(X))
+    decision = detector.decision_function(X)
+    sign = 1 if detector.classes_[1] == labels[1] else -1
+    np.testing.assert_allclose(
+        decision, sign * expected.decision_function(X), atol=1e-300
+    )
+    second = detector.predict(X) == detector.classes_[1]
+    np.testing.assert_array_equal(decision > 0, second)  # scikit-learn's contract
+    names = np.asarray(labels)[y]
+    scored = get_scorer("roc_auc")(detector, X, names)
+    assert scored == roc_auc_score(y, X[:, 0])
+
+
+@pytest.mark.parametrize("labels", OTHER_LABELS)
+def test_without_it_the_scores_tell_and_a_warning_says_so(labels):
+    X, y = labelled([0, 1], [2, 3])
+    message = re.escape(f"pos_label is not given: {labels[1]!r} is taken")
+    with pytest.warns(UserWarning, match=message) as caught:
+        detector = CurvatureThresholdDetector().fit(X, np.asarray(labels)[y])
+    assert [w.filename for w in caught] == [__file__]
+    assert detector.pos_label_ == labels[1]
+    assert detector.predict(X).tolist() == [labels[k] for k in y]
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (False, True), (0.0, 1.0)])
+def test_labels_that_need_no_explanation(labels):
+    X, y = labelled([0, 1], [2, 3])
+    detector = CurvatureThresholdDetector().fit(X, np.asarray(labels)[y])
+    assert detector.pos_label_ == labels[1]
+    inverted = CurvatureThresholdDetector(pos_label=labels[0])
+    with pytest.warns(UserWarning, match=r"wrong way round \(AUROC 0.00\)"):
+        inverted.fit(X, np.asarray(labels)[y])
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "message"),
+    [
+        (
+            {"pos_label": "c"},
+            ["a", "a", "b"],
+            r"one of the two labels, \['a', 'b'\]; g",
+        ),
+        ({"pos_label": 2}, [0, 0, 1], r"pos_label must be .* \[0, 1\]; got 2"),
+        (
+            {"pos_label": "a", "target_fpr": 0.5},
+            None,
+            r"\[0, 1\] where y is left out; got 'a'",
+        ),
+        ({}, ["a", "b", "a"], "pos_label must say .* scores of 'a' and 'b' do not"),
+    ],
+)
+def test_adversarial_labels_that_are_not_among_them(settings, labels, message):
+    with pytest.raises(ValueError, match=message):
+        CurvatureThresholdDetector(**settings).fit(column([1, 2, 3]), labels)
+
+
+def test_without_labels_the_adversarial_one_may_be_0():
+    detector = CurvatureThresholdDetector(target_fpr=0.5, pos_label=0)
+    detector.fit(column(range(5)))
+    assert detector.predict(column([-1, 9])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("target_fpr", [None, 0.5])
+@pytest.mark.parametrize(
+    ("labels", "auroc"),
+    [
+        ([1, 1, 0, 0], "0.00"),
+        ([0, 1, 0, 0], "0.33"),
+        ([True, False, True, False], 0.25),
+    ],
+)
+def test_scores_that_rank_the_wrong_way_round_warn(labels, auroc, target_fpr):
+    detector = CurvatureThresholdDetector(target_fpr=target_fpr)
+    message = rf"wrong way round \(AUROC {auroc}\): those labelled"
+    with pytest.warns(UserWarning, match=message) as caught:
+        detector.fit(column([0, 1, 2, 3]), labels)
+    assert [w.filename for w in caught] == [__file__]
+    with pytest.warns(UserWarning, match="wrong way") as caught:
+        make_pipeline(StandardScaler(), clone(detector)).fit(
+            column([0, 1, 2, 3]), labels
+        )
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_how_many_images_were_clean_is_said():
+    X, y = labelled(range(4), range(10, 20))
+    message = "at least 9 clean images to fit; got 4 among 14 images, those labelled 0"
+    with pytest.raises(ValueError, match=message):
+        CurvatureThresholdDetector(target_fpr=0.1).fit(X, y)
+    names = np.where(y, "bad", "good")
+    with pytest.raises(ValueError, match="got 4 among 14 images, those labelled good"):
+        CurvatureThresholdDetector(target_fpr=0.1, pos_label="bad").fit(X, names)
 
 
 # The conformal threshold --------------------------------------------

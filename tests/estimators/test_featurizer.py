@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import joblib
@@ -6,9 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
-from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
+from curvdetect.estimators import featurizer as featurizer_module
 from curvdetect.study.networks import LeNet
 from modules import AnyWidth, Returns, SmoothNet
 
@@ -466,7 +470,7 @@ def test_a_broken_network_is_found_before_any_work(images):
 def test_a_step_that_rounding_swallows_warns(model, lenet, images):
     X = images[0][:3]
     settings = {"n_boundaries": 1, "random_state": 0}
-    message = "step=0.001 is too small for second differences in float32.*0.003, or"
+    message = "step=0.001 is too small for second differences in float32.*0.0035, or"
     with pytest.warns(UserWarning, match=message):
         CurvatureFeaturizer(model, step=(0.4, 0.001), **settings).fit(X)
     with warnings.catch_warnings():
@@ -474,6 +478,65 @@ def test_a_step_that_rounding_swallows_warns(model, lenet, images):
         CurvatureFeaturizer(model, step=0.004, **settings).fit(X)
         exact = TorchModel(lenet.double(), input_shape=(1, 28, 28))
         CurvatureFeaturizer(exact, step=0.001, **settings).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [((0, 1), "0.0035"), ((0, 255), "0.89"), ((-1, 1), "0.007"), ((0, 3), "0.011")],
+)
+def test_the_step_that_is_recommended_does_not_warn(bounds, text):
+    """10 times the range times the root of 2^-23 is 0.00345, 0.8804, 0.00691, ..."""
+    smallest = 10 * (bounds[1] - bounds[0]) * 2**-11.5
+    assert smallest <= float(text) < 1.1 * smallest
+    model = TorchModel(LeNet(3, 8).eval(), input_shape=(1, 8, 8), bounds=bounds)
+    X = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    settings = {"n_boundaries": 1, "n_directions": 1, "random_state": 0}
+    with pytest.warns(UserWarning, match=f"Use at least {re.escape(text)}, or"):
+        CurvatureFeaturizer(model, step=0.9 * smallest, **settings).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CurvatureFeaturizer(model, step=float(text), **settings).fit(X)
+
+
+@pytest.mark.parametrize(
+    "value", [1.0, 0.1, 0.01, 9.95, 9.99, 99.1, 0.0999, 1.2345e-7, 0.00345, 12345.6]
+)
+def test_numbers_are_rounded_up(value):
+    assert value * (1 - 1e-12) <= float(featurizer_module._rounded_up(value))
+    assert float(featurizer_module._rounded_up(value)) <= 1.1 * value * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, X: f.fit(X),
+        lambda f, X: f.fit_transform(X),
+        lambda f, X: make_pipeline(FunctionTransformer(), f).fit(X),
+        lambda f, X: GuardedClassifier(
+            f.model, featurizer=f.set_params(model=None), target_fpr=0.3
+        ).fit(X),
+    ],
+)
+def test_warnings_point_at_the_line_of_the_user(call):
+    model = TorchModel(nn.Linear(4, 2).eval(), input_shape=(4,))
+    X = np.random.default_rng(0).random((4, 4), dtype=np.float32)
+    featurizer = CurvatureFeaturizer(
+        model, step=0.001, n_boundaries=1, n_directions=1, random_state=0
+    )
+    with pytest.warns(UserWarning, match=r"step=0\.001 is too small") as caught:
+        call(featurizer, X)
+    assert {w.filename for w in caught} == {__file__}
+
+
+def test_missing_boundaries_are_told_at_the_line_of_the_user():
+    model = TorchModel(
+        Returns(lambda x: torch.stack([x[:, 0], x[:, 0] - 1], dim=1)), input_shape=(4,)
+    )
+    featurizer = CurvatureFeaturizer(model, step=0.1).fit(np.full((2, 4), 0.5))
+    for call in (featurizer.transform, featurizer.measure):
+        with pytest.warns(UserWarning, match="no boundary") as caught:
+            call(np.full((2, 4), 0.5))
+        assert [w.filename for w in caught] == [__file__]
 
 
 def test_exact_derivatives_of_a_relu_network_warn(model, images):

@@ -1,7 +1,10 @@
+import copy
 import pickle
+import re
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -12,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from curvdetect import (
     CurvatureFeaturizer,
+    CurvatureGuard,
     CurvatureRelabeler,
     CurvatureThresholdDetector,
     GuardedClassifier,
@@ -20,7 +24,7 @@ from curvdetect import (
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.metrics import count_passes
-from curvdetect.study.networks import LeNet
+from curvdetect.study.networks import LeNet, load_lenet
 from modules import Returns
 
 
@@ -55,7 +59,7 @@ def test_it_is_featurizer_detector_and_relabeler(guard, model, data):
 @pytest.mark.parametrize("on_flag", ["relabel", "reject", "label"])
 def test_probabilities_agree_with_the_labels(guard, data, on_flag):
     X = data[0][120:160]
-    guard.detector_.threshold_ += np.median(guard.decision_function(X))  # flags half
+    guard.detector_.threshold_ += np.median(guard.anomaly_score(X))  # flags half
     guard.set_params(on_flag=on_flag)
     found, proba = guard.assess(X), guard.predict_proba(X)
     assert 10 < found.flagged.sum() < 30
@@ -92,7 +96,7 @@ def test_what_is_done_with_flagged_images(guard, data):
     np.testing.assert_array_equal(guard.predict(X), expected)
     guard.set_params(on_flag="label")
     np.testing.assert_array_equal(guard.predict(X), found.model_label)
-    np.testing.assert_array_equal(guard.decision_function(X) > 0, found.flagged)
+    np.testing.assert_array_equal(guard.anomaly_score(X) > 0, found.flagged)
 
 
 def test_in_cross_validation_and_pipelines(model, data):
@@ -176,6 +180,76 @@ def test_labels_that_cannot_be_right(model, data):
     X, y = data[0][:30], data[1][:30]
     with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):
         GuardedClassifier(model, target_fpr=0.2).fit(X, y + 100)
+
+
+# What is left of the images -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("relabelled", "hint"),
+    [
+        (
+            lambda y: y + 1,
+            r"off by one\? They must be 0 to 9; with y - 1 it would be 1",
+        ),
+        (lambda y: y.astype(np.uint8) + 1, r"off by one\?.*with y - 1"),
+        (lambda y: (y + 1.0).tolist(), r"off by one\?.*with y - 1"),
+        (lambda y: (3 * y + 2) % 10, r"do the labels \(0 to 9, the positions"),
+        (lambda y: y[::-1].copy(), r"do the labels \(0 to 9"),
+    ],
+)
+def test_how_many_images_are_left_is_said_with_a_hint(
+    model, data, monkeypatch, relabelled, hint
+):
+    monkeypatch.setattr(CurvatureFeaturizer, "transform", None)  # nothing is measured
+    X, y = data[0][:150], relabelled(data[1][:150])
+    n_right = (model.predict(X) == np.asarray(y)).sum()
+    assert 0 < n_right < 50
+    step = CurvatureFeaturizer(n_boundaries=1, n_directions=1, step=0.4, random_state=0)
+    with (
+        pytest.warns(UserWarning, match=f"only {n_right} of the 150.*{hint}") as caught,
+        pytest.raises(ValueError, match="needs at least 99") as refused,
+    ):
+        GuardedClassifier(
+            model,
+            featurizer=step,
+            detector=CurvatureThresholdDetector(target_fpr=0.01),
+        ).fit(X, y)
+    assert re.search(f"got {n_right} of the 150 given: .*{hint}", str(refused.value))
+    assert [w.filename for w in caught] == [__file__]
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match=f"only {n_right} of the 150") as caught:
+        CurvatureGuard(
+            GuardedClassifier(model, featurizer=step, target_fpr=0.5)
+        ).calibrate(X, y)
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_labels_of_which_none_is_right_are_doubted_too(model, data):
+    X, y = data[0][:150], data[1][:150] - 1
+    assert not (model.predict(X) == y).any()
+    parts = CurvatureFeaturizer(n_boundaries=1, n_directions=1, step=0.4)
+    guard = GuardedClassifier(model, featurizer=parts, target_fpr=0.2)
+    message = r"none of these images right, of 150, .* with y \+ 1 it would be 1\d\d"
+    with pytest.warns(UserWarning, match=message):
+        guard.fit(X, y)
+
+
+def test_no_images_are_missed_where_all_are_right(model, data):
+    X = data[0][:30]
+    with pytest.raises(ValueError, match="at least 99 clean images to fit; got 30$"):
+        GuardedClassifier(model).fit(X, model.predict(X))
+    with pytest.raises(ValueError, match="got 30$"):
+        GuardedClassifier(model).fit(X)
+
+
+def test_labels_in_another_container_are_counted_alike(model, data):
+    X, y = data[0][:30], data[1][:30]
+    n_right = (model.predict(X) == y).sum()
+    assert n_right < 30
+    for labels in (y.tolist(), torch.from_numpy(y), pd.Series(y), list(y)):
+        with pytest.raises(ValueError, match=f"got {n_right} of the 30 given"):
+            GuardedClassifier(model).fit(X, labels)
 
 
 # Parts --------------------------------------------------------------
@@ -270,3 +344,56 @@ def test_few_boundaries_of_many_classes(n_classes):
     expected[empty] = found.model_label[empty]
     np.testing.assert_array_equal(found.recovered_label, expected)
     assert guard.featurizer_.transform(X).shape[1] == (12 if n_classes == 12 else 3)
+
+
+@pytest.mark.parametrize("labels", [("clean", "adversarial"), (1, -1), (0, 1)])
+def test_a_detector_whose_adversarial_label_comes_first(data, model, labels):
+    """Its sign is turned: a guard's score is positive where an image is flagged."""
+
+    class Fixed(CurvatureThresholdDetector):
+        def fit(self, X, y=None):
+            rows = np.concatenate([X, X + 10])  # as if attacked
+            return super().fit(rows, np.repeat(labels, len(X)))
+
+    parts = CurvatureFeaturizer(n_boundaries=1, n_directions=1, step=0.4)
+    guard = GuardedClassifier(
+        model, featurizer=parts, detector=Fixed(pos_label=labels[1]), on_flag="label"
+    ).fit(data[0][:20])
+    guard.detector_.threshold_ = float(np.median(guard.detector_.clean_scores_))
+    found = guard.assess(data[0][:20])
+    assert found.flagged.sum() == 10
+    np.testing.assert_array_equal(found.score > 0, found.flagged)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.classifier[-1].bias.data.add_(0.1),
+        lambda net: net.load_state_dict(load_lenet("mnist").state_dict()),
+        lambda net: net.features[0].weight.data.mul_(0.999),
+    ],
+)
+def test_another_network_than_it_was_fitted_on_is_refused(lenet, data, change):
+    parts = CurvatureFeaturizer(n_boundaries=1, random_state=0)
+    guard = GuardedClassifier(lenet, featurizer=parts, target_fpr=0.2)
+    guard.fit(data[0][:20])
+    X, before = data[0][20:24], copy.deepcopy(lenet.state_dict())
+    expected = guard.predict(X)
+    change(lenet)
+    for use in (guard.assess, guard.predict, guard.anomaly_score, guard.p_values):
+        with pytest.raises(ValueError, match="weights that the guard was calibrated"):
+            use(X)
+    lenet.load_state_dict(before)
+    np.testing.assert_array_equal(guard.predict(X), expected)
+    change(lenet)
+    assert guard.fit(data[0][:20]).predict(X).shape == (4,)
+
+
+def test_a_compiled_guard_is_the_guard(lenet, data):
+    parts = CurvatureFeaturizer(n_boundaries=1, random_state=0)
+    guard = GuardedClassifier(lenet, featurizer=parts, target_fpr=0.2)
+    served = CurvatureGuard(guard.fit(data[0][:20]))
+    x = torch.from_numpy(data[0][20:24])
+    compiled = torch.compile(served, backend="eager")(x)
+    for values, expected in zip(compiled, served(x), strict=True):
+        torch.testing.assert_close(values, expected)

@@ -72,7 +72,9 @@ def test_not_found_is_a_value(margin):
 
 def test_found_and_not_found_in_one_batch():
     x = torch.tensor([[0.5, 0.0], [0.5, 1.0]])
-    margin = lambda x: torch.where(x[:, 1] > 0.9, 1 + 0 * x[:, 0], 1 - x[:, 0])
+    one = lambda x: 1 + 0 * x[:, 0]
+    logits = lambda x: torch.stack([one(x), x[:, 0], 0 * x[:, 0]], dim=1)
+    margin = PairwiseMargin(logits, torch.tensor([0, 0]), torch.tensor([1, 2]))
     found = find_boundary(margin, x)
     assert found.found.tolist() == [True, False]
 

@@ -156,6 +156,27 @@ def test_random_directions_to_a_half_space_have_the_known_distribution():
     assert test.pvalue > 0.01
 
 
+@pytest.mark.parametrize("max_norm", [1.0, 28.0, 1e4])
+@pytest.mark.parametrize("distance", [1e-7, 0.01, 0.0153, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_random_directions_are_exact_relative_to_the_result(distance, max_norm, dtype):
+    logits = lambda x: torch.stack([distance - x[:, 0], 0 * x[:, 0]], dim=1)
+    x = torch.zeros(1, 2, dtype=dtype)
+    v = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], dtype=dtype)
+    found = random_direction_robustness(logits, x, v, max_norm=max_norm)
+    expected = torch.tensor([[distance, distance, distance / 0.6]], dtype=dtype)
+    expected = expected.where(expected <= max_norm, torch.inf)
+    torch.testing.assert_close(found, expected, rtol=1.1e-3, atol=0)
+    assert bool((found >= expected * (1 - 1e-6)).all())
+
+
+def test_random_directions_from_a_point_on_the_boundary():
+    logits = lambda x: torch.stack([-x[:, 0], 0 * x[:, 0]], dim=1)
+    v = torch.tensor([[1.0, 0.0]])
+    found = random_direction_robustness(logits, torch.zeros(1, 2), v, max_norm=28.0)
+    assert 0 <= float(found) < 1e-15
+
+
 def test_random_directions_take_the_nearer_side_and_bounds():
     v = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     x = torch.tensor([[-1.0, 0.0]], dtype=torch.float64)
@@ -194,6 +215,35 @@ def test_smallest_universal_perturbation_of_a_half_space(p):
     assert found.rate >= 0.9
     norm = float(torch.linalg.vector_norm(found.perturbation, ord=p))
     assert norm <= found.norm * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("first_norm", [1e-4, 1.0, 3e4])
+def test_a_first_norm_of_another_scale(first_norm):
+    logits = lambda x: torch.stack([1 - x[:, 0], 0 * x[:, 0]], dim=1)
+    found = smallest_universal_perturbation(
+        logits,
+        torch.zeros(4, 1).double(),
+        torch.zeros(4, 1).double(),
+        first_norm=first_norm,
+        n_steps=20,
+        n_bisections=8,
+    )
+    assert found.norm == pytest.approx(1.0, rel=5e-3)
+
+
+def test_a_first_norm_far_too_large_is_told():
+    logits = lambda x: torch.stack([1e-9 - x[:, 0], 0 * x[:, 0]], dim=1)
+    x = torch.zeros(4, 1).double()
+    with pytest.warns(UserWarning, match="of first_norm=1; .* Lower first_norm"):
+        smallest_universal_perturbation(logits, x, x, n_steps=5, n_bisections=1)
+
+
+def test_steps_that_cancel_leave_the_direction_as_it_is():
+    """Nine steps back undo one: nothing is divided by their length."""
+    logits = lambda x: torch.stack([1 - x.abs().sum(1), 0 * x[:, 0]], dim=1)
+    x = torch.tensor([[0.5], [-0.5]]).double()
+    v = universal_perturbation(logits, x, norm=0.1, n_steps=50)
+    assert float(v.abs()) == pytest.approx(0.1)
 
 
 def test_a_larger_norm_fools_more(model, images):

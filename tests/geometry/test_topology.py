@@ -55,6 +55,59 @@ def test_a_path_around_a_hole_is_found(d):
     torch.testing.assert_close(path.points[:, -1], b)
 
 
+def on_a_line(d, first, second):
+    a, b = torch.zeros(1, d).double(), torch.zeros(1, d).double()
+    a[:, 0], b[:, 0] = first, second
+    return a, b
+
+
+@pytest.mark.parametrize("d", [2, 3, 20])
+@pytest.mark.parametrize("ends", [(2.0, -2.0), (1.5, -2.5), (2.9, -1.2)])
+def test_a_path_between_opposite_points_of_a_ring(d, ends):
+    """The hole is passed on one side, though both ends point through its centre."""
+    a, b = on_a_line(d, *ends)
+    path = path_in_region(RING, a, b)
+    assert path.found.tolist() == [True]
+    assert path.straight.tolist() == [False]
+    # The shortest: two tangents to the hole, and an arc between them.
+    angles = [math.acos(1 / abs(end)) for end in ends]
+    shortest = sum(map(math.tan, angles)) + math.pi - sum(angles)
+    relative = shortest / (ends[0] - ends[1])
+    assert relative <= float(path.relative_length) < 1.3 * relative
+    length = (path.points[0, 1:] - path.points[0, :-1]).norm(dim=1).sum()
+    assert float(length) == pytest.approx(
+        float(path.relative_length) * (ends[0] - ends[1])
+    )
+
+
+def test_a_square_hole_and_two_holes_in_a_row():
+    square = classifier(lambda x: x.abs().amax(1) - 0.5)
+    path = path_in_region(square, *on_a_line(2, 1.0, -1.0))
+    assert path.found.tolist() == [True]
+    both = lambda x: torch.minimum(
+        (x - x.new_tensor([1.0, 0.0])).norm(dim=1),
+        (x + x.new_tensor([1.0, 0.0])).norm(dim=1),
+    )
+    a, b = on_a_line(2, 2.0, -2.0)
+    path = path_in_region(classifier(lambda x: both(x) - 0.5), a, b)
+    assert path.found.tolist() == [True]
+
+
+def test_on_a_line_there_is_no_way_around():
+    path = path_in_region(RING, *on_a_line(1, 2.0, -2.0))
+    assert path.found.tolist() == [False]
+    assert math.isnan(path.relative_length[0])
+    assert bool(path.points.isfinite().all())
+
+
+def test_a_second_try_does_not_change_the_other_paths():
+    a, b = points([2.0, 0.3], [2.0, 0.0]), points([-2.0, 0.0], [-2.0, 0.0])
+    together = path_in_region(RING, a, b, n_levels=5)
+    alone = path_in_region(RING, a[:1], b[:1], n_levels=5)
+    assert together.found.tolist() == [True, True]
+    torch.testing.assert_close(together.relative_length[:1], alone.relative_length)
+
+
 def test_found_paths_are_inside_between_the_samples_too():
     a, b = points([2.0, 0.3]), points([-2.0, 0.0])
     path = path_in_region(RING, a, b)

@@ -173,3 +173,115 @@ def test_what_is_no_torch_classifier_is_refused(classifier):
         model_from_art(object())
     with pytest.raises(ValueError, match=r"call fit\(x\) first"):
         CurvatureEvasionDetector(classifier).detect(np.zeros((1, 1, 28, 28)))
+
+
+# Classifiers that do more than call their network ---------------------------
+
+
+class Sharpened(PyTorchClassifier):
+    def predict(self, x, **kwargs):
+        return 10 * super().predict(x, **kwargs)
+
+
+class Noisy(PyTorchClassifier):
+    def predict(self, x, **kwargs):
+        noise = np.random.normal(size=x.shape)
+        return super().predict((x + noise).astype(np.float32), **kwargs)
+
+
+class Verbose(PyTorchClassifier):
+    """Says more, and predicts the same."""
+
+    def predict(self, x, **kwargs):
+        self.n_asked = len(x)
+        return super().predict(x, **kwargs)
+
+
+def small_network():
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 8),
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 3),
+    )
+
+
+def small(kind, module, **settings):
+    return kind(
+        model=module,
+        loss=torch.nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        nb_classes=3,
+        input_shape=(1, 4, 4),
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+        **settings,
+    )
+
+
+def smoothed(name):
+    from art.estimators.certification import randomized_smoothing
+
+    return getattr(randomized_smoothing, name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "PyTorchRandomizedSmoothing",
+        "PyTorchSmoothMix",
+        "PyTorchSmoothAdv",
+        "PyTorchMACER",
+        Sharpened,
+        Noisy,
+    ],
+)
+def test_what_does_not_predict_by_its_network_is_refused(kind):
+    name = kind if isinstance(kind, str) else kind.__name__
+    settings = {"sample_size": 8, "scale": 0.5} if isinstance(kind, str) else {}
+    kind = smoothed(kind) if isinstance(kind, str) else kind
+    module = small_network()
+    classifier = small(kind, module, **settings)
+    module.train()
+    np.random.seed(7)
+    torch.manual_seed(7)
+    expected = np.random.normal(), torch.rand(1)
+    np.random.seed(7)
+    torch.manual_seed(7)
+    with pytest.raises(ValueError, match=f"network alone; {name} predicts something"):
+        model_from_art(classifier)
+    assert module.training
+    assert all(part.training for part in module.modules())
+    assert np.random.normal() == expected[0]
+    assert torch.equal(torch.rand(1), expected[1])
+
+
+def test_a_subclass_that_predicts_the_same_is_taken():
+    module = small_network().eval()
+    classifier = small(Verbose, module)
+    model = model_from_art(classifier)
+    x = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
+    np.testing.assert_allclose(
+        model.predict_logits(x), classifier.predict(x), rtol=1e-5
+    )
+    assert classifier.n_asked == 5
+
+
+def test_defences_after_the_network_are_refused():
+    from art.defences.postprocessor import ReverseSigmoid
+
+    classifier = small(
+        PyTorchClassifier,
+        small_network().eval(),
+        postprocessing_defences=ReverseSigmoid(apply_predict=True),
+    )
+    with pytest.raises(ValueError, match="must not have postprocessing defences"):
+        model_from_art(classifier)
+
+
+def test_a_classifier_that_cannot_predict_is_refused():
+    classifier = small(PyTorchClassifier, small_network().eval())
+    classifier._input_shape = (1, 5, 5)
+    message = r"of its input_shape, .1, 5, 5.; PyTorchClassifier.predict raises Runtime"
+    with pytest.raises(ValueError, match=message):
+        model_from_art(classifier)

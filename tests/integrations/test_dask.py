@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector  # noqa: E402
+from curvdetect.attacks import MinimalNormAttack, make_adversarial_set  # noqa: E402
 from curvdetect.integrations.dask import _warn_of_malloc, transform  # noqa: E402
 
 
@@ -61,7 +62,8 @@ def test_a_worker_that_dies_is_made_up_for(client, fitted, images):
 
 
 def test_grid_search_on_the_cluster(client, model, images):
-    X = np.concatenate([images[0], np.clip(images[0] + 0.3, 0, 1)])
+    attacked = make_adversarial_set(model, MinimalNormAttack(model), *images)
+    X, y, *_ = attacked.labelled()
     pipeline = make_pipeline(
         CurvatureFeaturizer(model, step=0.4, n_boundaries=2, random_state=0),
         CurvatureThresholdDetector(),
@@ -72,7 +74,6 @@ def test_grid_search_on_the_cluster(client, model, images):
         cv=2,
         scoring="roc_auc",
     )
-    y = np.repeat([0, 1], 40)
     alone = search.fit(X, y).cv_results_["mean_test_score"]
     with parallel_config(backend="dask"):
         on_cluster = search.fit(X, y).cv_results_["mean_test_score"]

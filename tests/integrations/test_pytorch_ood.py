@@ -16,7 +16,13 @@ from curvdetect import CurvatureFeaturizer, TorchModel
 
 pytest.importorskip("pytorch_ood")
 
-from pytorch_ood.api import Detector, RequiresFittingException
+from pytorch_ood.api import (
+    Detector,
+    DetectorInfo,
+    GradientDetector,
+    RequiresFittingException,
+    Task,
+)
 from pytorch_ood.detector import EnergyBased
 from pytorch_ood.metrics import OODMetrics
 
@@ -149,3 +155,94 @@ def test_scores_of_flat_images(setting):
         scores.fit(X[:20]).transform(np.zeros((2, 784, 1, 1)))
     with pytest.raises(TypeError, match="must be one of pytorch-ood; got str"):
         DetectorScores("energy").fit(X)
+
+
+# What loaders give ----------------------------------------------------------
+
+
+BATCHES = {
+    "pairs": lambda x, y: (x, y),
+    "lists": lambda x, y: [x, y.tolist()],
+    "arrays": lambda x, y: (x, y.numpy()),
+    "columns": lambda x, y: (x, y[:, None]),
+    "dict": lambda x, y: {"image": x, "label": y},
+    "names of transformers": lambda x, y: {"pixel_values": x, "labels": y.tolist()},
+    "more than labels": lambda x, y: (x, y, ["a name"] * len(x)),
+    "float16 labels": lambda x, y: (x, y.half()),
+}
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 16), torch.nn.Softplus(), torch.nn.Linear(16, 3)
+    )
+    return TorchModel(module.eval(), input_shape=(6,))
+
+
+@pytest.fixture(scope="module")
+def small_images():
+    x = torch.rand(40, 6, generator=torch.Generator().manual_seed(1))
+    return x, torch.arange(40) % 4 - 1  # every fourth is out of distribution
+
+
+def scores(model, batches, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return CurvatureDetector(model).fit(batches)(x)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_batches_of_all_kinds(small_model, small_images, kind):
+    x, y = small_images
+    before = x.clone()
+    batches = [BATCHES[kind](x[part], y[part]) for part in (slice(15), slice(15, 40))]
+    expected = scores(small_model, [x[y >= 0]], x)
+    torch.testing.assert_close(scores(small_model, batches, x), expected)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_images_of_other_precision(small_model, small_images, dtype):
+    x = small_images[0].to(dtype)
+    found = scores(small_model, [x], x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, scores(small_model, [x.float()], x.float()))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (lambda x, y: (x, -1 - y.abs()), ValueError, "got 40 images, none of them"),
+        (lambda x, y: {"image": x, "label": y * 0 - 1}, ValueError, "none of them"),
+        (lambda x, y: (x, y[:-1]), ValueError, r"one label for each image; .*\(39,\)"),
+        (lambda x, y: (x, y[:, None] == y), ValueError, r"\(40, 40\) for 40 images"),
+        (lambda x, y: (x, ["cat"] * 40), TypeError, "labels that are numbers"),
+        (lambda x, y: {"fine_label": y, "image": x}, TypeError, "got .'fine_label'."),
+        (lambda x, y: {"picture": x}, TypeError, "dict with the keys .'picture'."),
+        (lambda x, y: "images", TypeError, "got str"),
+        (lambda x, y: (x.numpy(), y), TypeError, "in which x is a tensor; got tuple"),
+    ],
+)
+def test_batches_that_mean_nothing(small_model, small_images, batch, error, message):
+    detector = CurvatureDetector(small_model)
+    with pytest.raises(error, match=message):
+        detector.fit([batch(*small_images)])
+    with pytest.raises(RequiresFittingException):
+        detector.predict(small_images[0])
+
+
+def test_it_says_what_it_is_as_their_detectors_do(small_model, small_images):
+    """Their benchmark and searches look at the class, and at `info`."""
+    detector = CurvatureDetector(small_model)
+    assert isinstance(detector, GradientDetector)
+    assert isinstance(detector.info, DetectorInfo)
+    assert detector.info.tasks == {Task.CLASSIFICATION}
+    x = small_images[0]
+    expected = scores(small_model, [x], x)
+    detector.fit([x])
+    with torch.no_grad():  # their loops for other detectors
+        torch.testing.assert_close(detector(x), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(detector(x), expected)

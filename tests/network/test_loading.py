@@ -378,7 +378,7 @@ class NeedsAWidth(nn.Module):
     [
         (
             "needs_a_width",
-            r"cannot be called without arguments \(needs_a_width\(\) mis",
+            r"cannot be called without arguments \(needs_a_width\(\) missing",
         ),
         ("NeedsAWidth", "cannot be called without arguments"),
         ("fails_inside", "model: test_loading:fails_inside raised TypeError: "),

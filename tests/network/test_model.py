@@ -377,3 +377,25 @@ def test_normalising_keeps_nothing_from_a_call_that_was_traced(lenet):
     np.testing.assert_array_equal(model.predict_logits(x), expected)
     leaf = x.requires_grad_()
     assert torch.autograd.grad(model.logits(leaf).sum(), leaf)[0].any()
+
+
+def test_exported_programs_are_taken_as_they_are(lenet, images):
+    """The program itself, or its module, whose mode torch refuses to change."""
+    program = torch.export.export(
+        lenet,
+        (torch.zeros(2, 1, 28, 28),),
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+    )
+    expected = TorchModel(lenet, input_shape=(1, 28, 28)).predict_logits(images[0])
+    for network in (program, program.module()):
+        model = TorchModel(network, input_shape=(1, 28, 28))
+        np.testing.assert_allclose(
+            model.predict_logits(images[0]), expected, rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "mps", "xpu"])
+def test_a_device_that_is_not_there(lenet, device):
+    with pytest.raises(ValueError, match=f"device must be one .* got '{device}'"):
+        TorchModel(lenet, input_shape=(1, 28, 28), device=device)
+    assert next(lenet.parameters()).device.type == "cpu"
