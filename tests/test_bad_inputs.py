@@ -208,8 +208,8 @@ NETWORK = {
         "logits must be finite",
     ),
     "a tuple": (
-        lambda w: w.check(lambda x: (x, x)),
-        "must return a tensor of logits; got tuple",
+        lambda w: w.check(lambda x: ("x", x)),
+        "must return a tensor of logits; got str",
     ),
     "random": (lambda w: w.check(lambda x: x + torch.rand_like(x)), "same answer"),
     "rows mixed": (

@@ -548,8 +548,20 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         check_shape((len(X), *(shape or X.shape[1:])), self.input_shape_)
         return self.model_.to_tensor(X.reshape(-1, *self.input_shape_))
 
-    def _same_network(self, images: Tensor) -> None:
-        """Refuse a network that is not the one that `fit` saw."""
+    def _same_network(self, images: Tensor, weights: str | None) -> None:
+        """Refuse a network that is not the one that `fit` saw.
+
+        One in another number format, and for a guard, which gives a digest, one with
+        other weights.
+        """
+        self._same_precision(images)
+        if weights is not None and self.model_.weights_digest() != weights:
+            raise ValueError(
+                "the network must have the weights that the guard was calibrated with; "
+                "they are others now, for which its threshold means nothing. Fit again"
+            )
+
+    def _same_precision(self, images: Tensor) -> None:
         now, then = _precision(self.model_.module, images), self.precision_
         if now == then:
             return
@@ -561,7 +573,9 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             )
         self._warn_of_rounding(next(self.model_.split(images, 1)).dtype)
 
-    def _measured(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.DTypeLike]:
+    def _measured(
+        self, X: npt.ArrayLike | Tensor, weights: str | None = None
+    ) -> tuple[Measured, npt.DTypeLike]:
         """Measure checked images, or look them up; return their dtype too."""
         check_is_fitted(self)
         flat, shape = as_flat_array(X)
@@ -569,7 +583,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             check_shape((len(flat), *shape), self.input_shape_)
         values: npt.NDArray[Any] = validate_data(self, flat, reset=False, **_VALIDATION)
         images = self._images(values, shape)
-        self._same_network(images)
+        self._same_network(images, weights)
         cached = check_memory(self.memory).cache(measure_all, ignore=["verbose"])
         measured = cached(images.numpy(), self._settings(), verbose=self.verbose)
         n_missing, n_pairs = int((~measured.found).sum()), measured.found.numel()

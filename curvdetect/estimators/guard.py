@@ -348,12 +348,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             check_shape((len(flat), *shape), self.featurizer_.input_shape_)
         values = validate_data(self, flat, dtype="numeric", reset=False)
         images = values.reshape(-1, *self.featurizer_.input_shape_)
-        if self.featurizer_.model_.weights_digest() != self.weights_:
-            raise ValueError(
-                "the network must have the weights that the guard was calibrated with; "
-                "they are others now, for which its threshold means nothing. Fit again"
-            )
-        measured, dtype = self.featurizer_._measured(images)
+        measured, dtype = self.featurizer_._measured(images, weights=self.weights_)
         return measured, self.featurizer_._arranged(measured, dtype)
 
     def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:

@@ -58,14 +58,17 @@ def check_answers(
             "mode. Switch off its randomness (dropout by hand, random augmentation)."
         )
     try:
-        alone, cause = logits(x[:1]), None
+        alone = logits(x[:1])
     except Exception as error:  # some layers need others beside an input
-        alone, cause = None, error
-    if alone is None or not _close(first[:1], alone):
+        raise ValueError(
+            "the module must treat each input for itself; called on one input alone it "
+            f"raised {type(error).__name__}: {error}{_mixing_layer(module)}"
+        ) from error
+    if not _close(first[:1], alone):
         raise ValueError(
             "the module must treat each input for itself; the logits of one input "
             f"change with the others in its batch{_mixing_layer(module)}"
-        ) from cause
+        )
 
 
 def _mixing_layer(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-__all__ = ["as_array", "as_flat_array", "from_numpy", "plain_array"]
+__all__ = ["as_array", "as_flat_array", "dense", "from_numpy", "plain_array"]
 
 #: Any of these makes something an array to NumPy.
 _PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
@@ -88,15 +88,22 @@ def from_numpy(X: Any) -> Tensor:
     return torch.from_numpy(np.require(X, dtype, ["C", "W"]))
 
 
-def _of_tensor(X: Tensor, name: str) -> npt.NDArray[Any]:
+def dense(X: Tensor, name: str = "X") -> Tensor:
+    """Refuse a tensor that is sparse, nested or complex, or has no values."""
+    if X.is_complex():
+        raise ValueError(f"{name} must hold numbers; got a tensor of dtype {X.dtype}")
     if X.layout != torch.strided or X.is_nested:
         raise ValueError(
             f"{name} must be a dense tensor; got layout {X.layout}. Convert it: "
             f"{name}.to_dense()"
         )
-    if X.is_meta:
+    if X.is_meta and type(X) is Tensor:  # a subclass may hold them elsewhere
         raise ValueError(f"{name} must have values; got a tensor on the meta device")
-    X = X.detach()
+    return X
+
+
+def _of_tensor(X: Tensor, name: str) -> npt.NDArray[Any]:
+    X = dense(X, name).detach()
     X = X.dequantize() if X.is_quantized else X
     known = (torch.float16, torch.float32, torch.float64)
     X = X.float() if X.is_floating_point() and X.dtype not in known else X

@@ -286,7 +286,7 @@ class _Digest:
         self.add(dict(module.state_dict()), path)
 
     def _tensor(self, tensor: Tensor, path: str) -> None:
-        if tensor.is_meta or is_lazy(tensor):
+        if is_lazy(tensor) or (tensor.is_meta and _is_plain(tensor)):
             raise PicklingError(
                 f"{path} has no values yet (a lazy layer, or one on the meta device); "
                 "load its weights, and call it once, before it is measured"
@@ -372,6 +372,11 @@ class _Digest:
 
 #: Packages whose code is known by its name: another version is another environment.
 _KNOWN = {"torch", "torchvision", "numpy", "builtins", "functools", "copyreg", "typing"}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Say whether a tensor is torch's own: subclasses may hold values elsewhere."""
+    return type(tensor) in (Tensor, nn.Parameter)
 
 
 def _name(cls: type) -> str:

@@ -24,7 +24,7 @@ from curvdetect.network._trial import (
     check_answers,
     warn_of_answers,
 )
-from curvdetect.network.arrays import as_array, from_numpy
+from curvdetect.network.arrays import as_array, dense, from_numpy
 from curvdetect.network.checks import (
     check_batch_size,
     check_bounds,
@@ -420,7 +420,7 @@ class TorchModel:
         ValueError
             If the shape is wrong, or a value is not finite or outside `bounds`.
         """
-        x = X.detach() if isinstance(X, Tensor) else from_numpy(X)
+        x = dense(X).detach() if isinstance(X, Tensor) else from_numpy(X)
         x = self._shaped(x)
         if not x.numel():
             return x

@@ -184,8 +184,6 @@ CONTAINERS = {
 def test_the_container_does_not_matter(world, name, container):
     if name == "bare" and container.startswith("flat"):
         pytest.skip("a bare module has the shape of the images it is fitted with")
-    if name in MODEL and container == "list of leaves":
-        pytest.skip("TorchModel leaves this to NumPy, which refuses it")
     call = {**LATER, **FIT, **MODEL}[name]
     before = world.X.copy()
     found = call(world, CONTAINERS[container](world.X))
@@ -233,16 +231,17 @@ NOT_CONVERTED = {
     "nothing": (lambda X: None, "got NoneType"),
     "masked": (lambda X: np.ma.masked_greater(X, 0.5), "must have no masked values"),
     "sparse tensor": (lambda X: torch.tensor(X).to_sparse(), r"Convert it.*to_dense"),
+    "complex": (lambda X: torch.from_numpy(X).to(torch.complex64), "complex64|Complex"),
     "meta": (lambda X: torch.zeros(X.shape, device="meta"), "must have values"),
 }
 
 
 @pytest.mark.parametrize("kind", NOT_CONVERTED)
-@pytest.mark.parametrize("name", [*LATER, *FIT])
+@pytest.mark.parametrize("name", [*LATER, *FIT, *MODEL])
 def test_what_is_not_converted_says_how(world, name, kind):
     made, message = NOT_CONVERTED[kind]
     with pytest.raises((TypeError, ValueError), match=message):
-        {**LATER, **FIT}[name](world, made(world.X))
+        {**LATER, **FIT, **MODEL}[name](world, made(world.X))
 
 
 def test_the_recipes_are_right(world):

@@ -135,6 +135,7 @@ def assert_same(now, before):
 
 
 @pytest.mark.filterwarnings("ignore:module is in training mode")
+@pytest.mark.filterwarnings("ignore:no boundary was found")
 @settings(max_examples=60)
 @given(
     activation=st.sampled_from(ACTIVATIONS),
@@ -178,7 +179,7 @@ def test_features_of_any_network(
 @given(
     activation=st.sampled_from(ACTIVATIONS),
     hooks=st.sets(st.sampled_from(["pre", "keeps", "doubles"])),
-    fails_at=st.integers(1, 12),
+    fails_at=st.integers(1, 6),
     seed=st.integers(0, 1000),
 )
 def test_nothing_changes_where_a_call_fails(activation, hooks, fails_at, seed):
