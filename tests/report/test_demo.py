@@ -10,6 +10,7 @@ from PIL import Image
 
 import curvdetect
 from curvdetect import cli
+from curvdetect.report import demo
 from curvdetect.study import datasets
 
 DATA = os.environ.get("CURVDETECT_DATA")
@@ -46,8 +47,9 @@ def test_demo_on_digits(tmp_path, capsys):
 
 @pytest.mark.skipif(not DATA, reason="CURVDETECT_DATA is not set")
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_demo_on_downloaded_images(tmp_path, dataset):
-    argv = ["demo", "--dataset", dataset, "--n-images", "100", "--out", str(tmp_path)]
+def test_demo_on_downloaded_images(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(demo, "_MIN_IMAGES", 30)  # few: it is about the data sets
+    argv = ["demo", "--dataset", dataset, "--n-images", "30", "--out", str(tmp_path)]
     assert cli.main(argv) == 0
 
 

@@ -7,12 +7,18 @@ from PIL import Image
 
 from curvdetect import cli
 from curvdetect.geometry import goldman_curvature
+from curvdetect.report import reproduce
 from curvdetect.report.goldman import goldman_features
+from curvdetect.report.sections import principal_curvatures, scores
 from curvdetect.study import datasets
 
 
-def test_reproduce_on_the_embedded_sample(tmp_path, capsys):
-    argv = ["reproduce", "--n-images", "60", "--out", str(tmp_path)]
+def test_reproduce_on_the_embedded_sample(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "_MIN_IMAGES", 30)  # a minute less than 60
+    for module in (reproduce, scores):
+        monkeypatch.setattr(module, "N_EACH", 10)
+    monkeypatch.setattr(principal_curvatures, "_N_IMAGES", 2)
+    argv = ["reproduce", "--n-images", "30", "--out", str(tmp_path)]
     assert cli.main(argv) == 0
     assert "detection accuracy" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
@@ -29,7 +35,7 @@ def test_reproduce_on_the_embedded_sample(tmp_path, capsys):
         assert pixels.std() > 10, k  # something is drawn
 
 
-def test_the_reports_measure_isgoldman_featuress(model, images):
+def test_the_reports_measure_is_goldmans_formula(model, images):
     X = images[0][:2]
     features = goldman_features(model, X)
     predicted = model.predict(X)
