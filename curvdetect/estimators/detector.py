@@ -434,3 +434,19 @@ def _best_threshold(
     # Halves first: the sum of two large scores could overflow. Between neighbouring
     # numbers there is no middle.
     return min(float(values[best] / 2 + unflagged.max() / 2), below)
+
+
+def verdict(
+    detector: Any, features: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Return which images a detector flags, and scores that are larger for them.
+
+    Any classifier of two labels with ``decision_function``; without a ``pos_label_``
+    the second means adversarial, as scikit-learn has it.
+    """
+    classes = detector.classes_
+    adversarial = getattr(detector, "pos_label_", classes[1])
+    score = np.asarray(detector.decision_function(features), dtype=np.float64)
+    # scikit-learn's sign: positive for the second of the two labels.
+    score = score if adversarial == classes[1] else -score
+    return np.asarray(detector.predict(features) == adversarial), score

@@ -21,6 +21,7 @@ from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import (
     CurvatureThresholdDetector,
     n_allowed_above,
+    verdict,
 )
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.relabeler import most_curved
@@ -315,7 +316,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         logits = as_array(measured.logits)
         model_label = logits.argmax(axis=1)
         recovered = self._recovered(measured, model_label)
-        flagged, score = _verdict(self.detector_, features)
+        flagged, score = verdict(self.detector_, features)
         instead = {
             "relabel": recovered,
             "reject": np.full_like(model_label, self.reject_label),
@@ -517,15 +518,3 @@ def _check_enough(detector: Any, n: int, left_out: str) -> None:
     detector._check_parameters()
     if detector.target_fpr is not None:
         n_allowed_above(n, detector.target_fpr, left_out)
-
-
-def _verdict(
-    detector: Any, features: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Return which images a detector flags, and scores that are larger for them."""
-    classes = detector.classes_
-    adversarial = getattr(detector, "pos_label_", classes[1])
-    score = np.asarray(detector.decision_function(features), dtype=np.float64)
-    # scikit-learn's sign: positive for the second of the two labels.
-    score = score if adversarial == classes[1] else -score
-    return np.asarray(detector.predict(features) == adversarial), score

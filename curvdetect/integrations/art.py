@@ -16,7 +16,7 @@ from torch import nn
 
 from curvdetect._base.checks import check_share
 from curvdetect._base.extras import require
-from curvdetect.estimators.detector import CurvatureThresholdDetector
+from curvdetect.estimators.detector import CurvatureThresholdDetector, verdict
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.network import TorchModel
 from curvdetect.network.modules import device_of
@@ -281,13 +281,8 @@ class CurvatureEvasionDetector(EvasionDetector):
         if self.pipeline is None:
             raise ValueError("detect needs a fitted detector: call fit(x) first")
         features = self.pipeline[:-1].transform(x)
-        detector = self.pipeline[-1]
-        flagged = np.asarray(detector.predict(features)) == detector.classes_[1]
-        report = {
-            "scores": np.asarray(detector.decision_function(features)),
-            "predictions": flagged.astype(int),
-        }
-        return report, flagged
+        flagged, scores = verdict(self.pipeline[-1], features)
+        return {"scores": scores, "predictions": flagged.astype(int)}, flagged
 
     def _check_params(self) -> None:
         check_share("target_fpr", self.target_fpr)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -42,7 +41,6 @@ from curvdetect.network.checks import (
 from curvdetect.network.exported import as_exported_module
 from curvdetect.network.fingerprint import (
     changed_by,
-    fingerprint,
     weights_digest,
     weights_token,
 )
@@ -187,24 +185,6 @@ class TorchModel:
         known: dict[str, set[str]] = self._known.get("left behind", {})
         return known
 
-    def fingerprint(self) -> str:
-        """Return a digest of weights, buffers, code and settings.
-
-        Returns
-        -------
-        str
-            Another for whatever could give other logits; the same in every copy and
-            process. What a call leaves behind does not count.
-
-        Raises
-        ------
-        PicklingError
-            If something in the module cannot be hashed; the message names it.
-        """
-        own = fingerprint(self.module, without=self._left_behind())
-        settings = (self.input_shape, self.bounds, self.mean, self.std, self.clamp)
-        return f"{own}-{joblib.hash(settings)}"
-
     def weights_digest(self) -> str:
         """Return a digest of weights and buffers.
 
@@ -245,8 +225,10 @@ class TorchModel:
 
         Notes
         -----
-        Nested calls cost nothing. Threads that share the module take turns. Autocast
-        and TF32 are off: second differences would drown in their rounding.
+        Nested calls cost nothing. Threads that share the module, or a part of it, take
+        turns. Autocast and TF32 are off: second differences would drown in their
+        rounding. What is compiled is run as it was before. Buffers and attributes that
+        a forward pass changes are put back.
         """
         with evaluating(self.module, self.device):
             yield

@@ -6,7 +6,11 @@ import torch
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
-from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect import (
+    CurvatureFeaturizer,
+    CurvatureThresholdDetector,
+    TorchModel,
+)
 from curvdetect.attacks import from_art, make_adversarial_set
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
@@ -285,3 +289,21 @@ def test_a_classifier_that_cannot_predict_is_refused():
     message = r"of its input_shape, .1, 5, 5.; PyTorchClassifier.predict raises Runtime"
     with pytest.raises(ValueError, match=message):
         model_from_art(classifier)
+
+
+@pytest.mark.filterwarnings("ignore:the scores rank")
+def test_a_detector_whose_adversarial_label_is_the_smaller_one(classifier, images):
+    """scikit-learn's positive class is the other one then; ART's flags are not."""
+    X = images[0][:30]
+    detector = CurvatureEvasionDetector(
+        classifier, detector=CurvatureThresholdDetector(target_fpr=0.2, pos_label=0)
+    )
+    detector.fit(X, np.repeat([1, 0], [20, 10]))  # 1 clean, 0 adversarial
+    report, flagged = detector.detect(X)
+    of_curvature = detector.pipeline[-1].score_samples(
+        detector.pipeline[:-1].transform(X)
+    )
+    above = of_curvature - detector.pipeline[-1].threshold_
+    np.testing.assert_allclose(report["scores"], above, rtol=1e-12, atol=1e-300)
+    np.testing.assert_array_equal(flagged, above > 0)
+    assert flagged[:20].mean() <= 0.2
