@@ -291,6 +291,26 @@ def smallest_universal_perturbation(
 
     if not len(held_out):
         raise ValueError("held_out must hold at least one point; got none")
+    enough = _enclosed(learned, first_norm, rate)
+    if enough.rate < rate:
+        return enough._replace(norm=math.inf)
+    low, high = enough.norm / 2, enough.norm
+    for _ in range(n_bisections):
+        middle = (low + high) / 2
+        tried = learned(middle, enough.perturbation)
+        if tried.rate >= rate:
+            enough, high = tried, middle
+        else:
+            low = middle
+    return enough
+
+
+def _enclosed(
+    learned: Callable[[float, Tensor | None], UniversalPerturbation],
+    first_norm: float,
+    rate: float,
+) -> UniversalPerturbation:
+    """Halve or double the norm; return one that is enough, and not if it is halved."""
     enough = learned(first_norm, None)
     factor = 0.5 if enough.rate >= rate else 2.0
     for _ in range(_N_DOUBLINGS):
@@ -307,16 +327,6 @@ def smallest_universal_perturbation(
                 f"class of enough points, after {_N_DOUBLINGS} halvings of first_norm="
                 f"{first_norm:g}; the smallest may be far shorter. Lower first_norm."
             )
-    if enough.rate < rate:
-        return enough._replace(norm=math.inf)
-    low, high = enough.norm / 2, enough.norm
-    for _ in range(n_bisections):
-        middle = (low + high) / 2
-        tried = learned(middle, enough.perturbation)
-        if tried.rate >= rate:
-            enough, high = tried, middle
-        else:
-            low = middle
     return enough
 
 

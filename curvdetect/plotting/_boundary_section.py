@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.extras import require
+from curvdetect._base.rows import per_row
 from curvdetect.geometry import (
     CurvatureMethod,
+    PairwiseMargin,
     margin_value,
     margin_value_and_gradient,
     normal_curvature,
@@ -165,20 +167,9 @@ class BoundarySectionDisplay:
             ]
             reach = 1.3 * max(np.hypot(*c) for c in coordinates)
             extent = reach if extent is None else extent
-            axis = torch.linspace(-extent, extent, n_points).to(z)
-            b, a = torch.meshgrid(axis, axis, indexing="ij")
-            shape = (-1, *[1] * (z.ndim - 1))
-            rows = torch.zeros(n_points, dtype=torch.int64, device=z.device)
-            lines = [
-                margin_value(
-                    margin.take(rows),
-                    z + a[k].reshape(shape) * t + b[k].reshape(shape) * normal[0],
-                    batch_size=model.rows_per_batch(z),
-                )
-                for k in range(n_points)
-            ]
+            values = _on_plane(model, margin, z, t, normal[0], extent, n_points)
         return cls.from_predictions(
-            as_array(torch.stack(lines)),
+            as_array(values),
             extent=extent,
             curvature=float(kappa),
             x=coordinates[0],
@@ -296,3 +287,26 @@ def _tangent(direction: Tensor, normal: Tensor) -> Tensor:
             "x - z, and here z is the point nearest to x: give a direction"
         )
     return tangent / tangent.norm()
+
+
+def _on_plane(
+    model: TorchModel,
+    margin: PairwiseMargin,
+    z: Tensor,
+    t: Tensor,
+    normal: Tensor,
+    extent: float,
+    n_points: int,
+) -> Tensor:
+    """Return F on a grid of the plane through z, a line at a time, (n_points,) * 2."""
+    axis = torch.linspace(-extent, extent, n_points).to(z)
+    rows = torch.zeros(n_points, dtype=torch.int64, device=z.device)
+    lines = [
+        margin_value(
+            margin.take(rows),
+            z + per_row(axis, z) * t + b * normal,
+            batch_size=model.rows_per_batch(z),
+        )
+        for b in axis
+    ]
+    return torch.stack(lines)
