@@ -238,7 +238,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         UserWarning
             If an image has no boundary at all.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "threshold_")
         values = validate_data(self, X, reset=False, **_VALIDATION)
         scores, blank = self._scores(values)
         if blank.any():

@@ -342,7 +342,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     @property
     def setup_(self) -> Setup:
         """What is the same for all images and signals, settled by `fit`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "step_")
         return Setup(
             n_classes=self.n_classes_,
             input_shape=tuple(self.input_shape_),
@@ -372,7 +372,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             boundaries, 8 for the way to each, 14 for its curvature. The way to a
             boundary is what it takes on trained networks; the rest is exact.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "step_")
         return joint_cost(self.signals_, self.n_classes_)
 
     def get_feature_names_out(
@@ -390,7 +390,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         ndarray of str
             A name per column; with several steps it holds the step.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "step_")
         _check_feature_names_in(self, input_features)
         names = names_of_columns(
             self.signals_, self._layout(), self.n_classes_, self._n_boundaries()
@@ -577,7 +577,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         self, X: npt.ArrayLike | Tensor, weights: str | None = None
     ) -> tuple[Measured, npt.DTypeLike]:
         """Measure checked images, or look them up; return their dtype too."""
-        check_is_fitted(self)
+        check_is_fitted(self, "step_")
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more
             check_shape((len(flat), *shape), self.input_shape_)

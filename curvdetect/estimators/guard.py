@@ -342,7 +342,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
     def _measure(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.NDArray[Any]]:
         """Return what was measured around images, and the detector's features."""
-        check_is_fitted(self)
+        check_is_fitted(self, "detector_")
         self._check_parameters()  # they may have been changed since
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more

@@ -75,23 +75,24 @@ class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
         """
         if y is None:
             validate_data(self, X, **_VALIDATION)
-            self.classes_ = np.arange(self.n_features_in_)
+            classes = np.arange(self.n_features_in_)
         else:
             _, labels = validate_data(self, X, y, **_VALIDATION)
             check_classification_targets(labels)
-            self.classes_ = _labels_of_columns(labels, self.n_features_in_)
-        if len(self.classes_) < 2:
+            classes = _labels_of_columns(labels, self.n_features_in_)
+        if len(classes) < 2:
             raise ValueError(
                 "the relabeler chooses between classes; got one class and "
                 f"{self.n_features_in_} columns"
             )
-        if len(self.classes_) != self.n_features_in_:
+        if len(classes) != self.n_features_in_:
             warn(
-                f"y holds {len(self.classes_)} labels, but X has {self.n_features_in_} "
+                f"y holds {len(classes)} labels, but X has {self.n_features_in_} "
                 "columns, one per class is expected; labels without a column are "
                 "never predicted, columns without a label are not used. Is layout="
                 '"class" set, with one feature and one step?'
             )
+        self.classes_ = classes
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -175,7 +176,7 @@ class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return one finite score per class, in the order of the curvatures."""
-        check_is_fitted(self)
+        check_is_fitted(self, "classes_")
         values: npt.NDArray[Any] = validate_data(self, X, reset=False, **_VALIDATION)
         n_classes = len(self.classes_)
         n_columns = min(n_classes, self.n_features_in_)

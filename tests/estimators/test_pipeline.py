@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -12,6 +14,7 @@ from curvdetect import (
     CurvatureFeaturizer,
     CurvatureRelabeler,
     CurvatureThresholdDetector,
+    GuardedClassifier,
     TorchModel,
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
@@ -145,3 +148,25 @@ def test_grid_search_in_several_processes(model, attacked):
         for n_jobs in (None, 2)
     ]
     np.testing.assert_allclose(*scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "method"),
+    [
+        (CurvatureFeaturizer(step=-1.0), "transform"),
+        (CurvatureThresholdDetector(target_fpr=0.001), "predict"),
+        (CurvatureRelabeler(), "predict"),
+        (GuardedClassifier(model=None, target_fpr=0.001), "predict"),
+    ],
+    ids=["featurizer", "detector", "relabeler", "guard"],
+)
+def test_a_fit_that_failed_leaves_nothing_that_is_fitted(estimator, method, model):
+    """scikit-learn's validation sets n_features_in_ before the rest is checked."""
+    X = np.random.default_rng(0).random((12, 784), dtype=np.float32)
+    if "model" in estimator.get_params():
+        estimator = clone(estimator).set_params(model=model)
+    values = X[:, :1] if isinstance(estimator, CurvatureRelabeler) else X
+    with pytest.raises(ValueError, match="got"):
+        estimator.fit(values)
+    with pytest.raises(NotFittedError):
+        getattr(estimator, method)(values)
