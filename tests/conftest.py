@@ -21,6 +21,8 @@ from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
 matplotlib.use("Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the other cores have workers of their own
 settings.register_profile("here", deadline=None, max_examples=50)
 settings.load_profile("here")
 
