@@ -2,12 +2,16 @@
 
     PYTHONPATH=benchmarks/detection python benchmarks/clamping.py \
         --out benchmarks/results/clamping.json
+    PYTHONPATH=benchmarks/detection python benchmarks/clamping.py --strangers DIR \
+        --settings default --out benchmarks/results/clamping-strangers.json
 
 The default setting and the cheap one, with and without ``TorchModel(clamp=True)``. The
 attacks do not leave the bounds, so both are shown the same images: development images
-of the LeNets, training images of the ResNet-20. Boundaries of the clamped network are
-farther away, and ``step="auto"`` is longer: so also without a clamp at that step.
-Directions are drawn anew for each of --draws; --networks and --n-images make a part.
+of the LeNets, training images of the ResNet-20; with --strangers, test images of five
+networks that nobody here trained (``strangers.py``). Boundaries of the clamped network
+are farther away, and ``step="auto"`` is longer: so also without a clamp at that step.
+Directions are drawn anew for each of --draws; --networks, --settings and --n-images
+make a part.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import numpy as np
 import torch
 from cost import FEW
 from protocol import development_images
+from strangers import STRANGERS, images_of, load_stranger
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
 from curvdetect.attacks import (
@@ -40,13 +45,19 @@ ATTACKS = {
     "fashion-mnist": (16, (1.02, 2), 200),
     "mnist": (50, (1.02, 2), 200),
     "cifar10": (2, (1.02,), 100),
+    **{
+        name: (16 if data == "mnist" else 2, (1.02, 2), 150)
+        for name, (data, _) in STRANGERS.items()
+    },
 }
 SETTINGS: dict[str, dict[str, Any]] = {"default": {}, "three boundaries": FEW}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="*", default=list(ATTACKS))
+    parser.add_argument("--networks", nargs="*")
+    parser.add_argument("--strangers", metavar="DIR", help="folder of ONNX files")
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--n-images", type=int, help="images of each purpose")
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--data-dir")
@@ -54,21 +65,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = []
-    for network in args.networks:
-        for row in of_network(network, args.data_dir, args.n_images, args.draws):
+    ours = [name for name in ATTACKS if name not in STRANGERS]
+    for network in args.networks or (STRANGERS if args.strangers else ours):
+        for row in of_network(network, args):
             results.append(row)
             print(json.dumps(row), flush=True)
             args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def of_network(
-    network: str, data_dir: str | None, n: int | None, n_draws: int
-) -> Iterator[dict[str, Any]]:
+def of_network(network: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the figures of every setting, draw, clamp and attack."""
     budget, factors, n_default = ATTACKS[network]
-    n = n or n_default
-    plain = trained_model(network, data_dir=data_dir)
-    X, y = development_images(network, data_dir)
+    n = args.n_images or n_default
+    if network in STRANGERS:
+        plain = load_stranger(network, args.strangers)
+        X, y = images_of(network, args.data_dir)
+    else:
+        plain = trained_model(network, data_dir=args.data_dir)
+        X, y = development_images(network, args.data_dir)
     known = X[:n][plain.predict(X[:n]) == y[:n]]
     attacks: dict[str, Callable] = {f"PGD {budget}/255": pgd(plain, eps=budget / 255)}
     for factor in factors:
@@ -86,8 +100,8 @@ def of_network(
     )
     steps = [learned_step(model, known) for model in (plain, clamping)]
     variants = ((plain, steps[0]), (clamping, steps[1]), (plain, steps[1]))
-    for setting, parameters in SETTINGS.items():
-        for draw in range(n_draws):
+    for setting, parameters in ((s, SETTINGS[s]) for s in args.settings):
+        for draw in range(args.draws):
             for model, step in variants:
                 settings = {**parameters, "random_state": draw, "layout": "class"}
                 featurizer = CurvatureFeaturizer(model, step=step, **settings)

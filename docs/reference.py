@@ -13,7 +13,9 @@ def public_names(page, mocked):
     """Return what the templates list, of each module that a page names."""
     modules = re.findall(r"^   (curvdetect[\w.]*)$", page, flags=re.MULTILINE)
     with mock(mocked):
-        public = {name: _by_kind(importlib.import_module(name)) for name in modules}
+        public, listed = {}, []
+        for name in modules:
+            public[name] = _by_kind(importlib.import_module(name), listed)
         return {"public": public, "members_of": _classes(public)}
 
 
@@ -40,12 +42,18 @@ def _members(cls):
     return found
 
 
-def _by_kind(module):
+def _by_kind(module, listed):
+    """Return a module's names by kind, but for listed classes; lists the others.
+
+    TorchModel, for one, is both curvdetect's and curvdetect.network's.
+    """
     kinds = {"classes": [], "functions": [], "others": {}}
     for name in module.__all__:
         value = getattr(module, name)
         if inspect.isclass(value):
-            kinds["classes"].append(name)
+            if value not in listed:
+                kinds["classes"].append(name)
+                listed.append(value)
         elif inspect.isroutine(value):
             kinds["functions"].append(name)
         else:

@@ -24,6 +24,7 @@ def run(script, argv, monkeypatch):
         ("detection/report.py", "detection.md", "--pictures"),
         ("adaptive_report.py", "adaptive.md", "--picture"),
         ("cost_report.py", "cost.md", None),
+        ("clamping_report.py", "bounds.md", None),
     ],
 )
 def test_page(script, page, option, tmp_path, monkeypatch):
