@@ -370,7 +370,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             A forward pass counts as 1, a backward pass as 2. 217 with nine boundaries,
             seven directions and one step: a forward pass and 9 backward ones to choose
             boundaries, 8 for the way to each, 14 for its curvature. The way to a
-            boundary is what it takes on trained networks; the rest is exact.
+            boundary is what it takes on most trained networks; where logits hardly
+            change around an image, it is several times as long. The rest is exact.
         """
         check_is_fitted(self, "step_")
         return joint_cost(self.signals_, self.n_classes_)
