@@ -83,16 +83,16 @@ def line(row: dict[str, Any]) -> str:
         f"{row['fe']:.0f}",
         figure(row["auroc"]),
         *(
-            figure([100 * x for x in row[name]], "{:.0f} %")
+            figure([100 * x for x in row[name]], 0, " %")
             for name in ("detected_at_5%", "relabelled", "noise_flagged_at_5%")
         ),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def figure(values: list[float], form: str = "{:.3f}") -> str:
-    value, low, high = (form.format(x) for x in values)
-    return f"{value} [{low}, {high}]".replace(" %,", ",").replace(" %]", "]")
+def figure(values: list[float], digits: int = 3, unit: str = "") -> str:
+    value, low, high = (f"{x:.{digits}f}" for x in values)
+    return f"{value}{unit} [{low}, {high}]"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ from curvdetect._base.warn import warn
 from curvdetect.attacks.convention import Attack
 from curvdetect.attacks.labelled_set import LabelledSet
 from curvdetect.network import TorchModel
+from curvdetect.network.checks import FEW_RIGHT, doubts_of_labels
 
 __all__ = ["AdversarialSet", "make_adversarial_set"]
-
-#: A model that gets less right is probably given other labels than its own.
-_FEW_RIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,11 +154,6 @@ def make_adversarial_set(
         If the model gets less than half of the images right.
     """
     right, y = _classified_right(model, X, y)
-    if not right.any():
-        raise ValueError(
-            "the model classifies none of these images right; do the labels and the "
-            "preprocessing (bounds, mean, std) belong to it?"
-        )
     clean, labels = np.asarray(X, dtype=np.float32)[right], y[right]
     attacked = []
     with (
@@ -198,7 +191,8 @@ def _classified_right(
     model: TorchModel, X: npt.ArrayLike, y: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Return which images the model gets right, and their labels, checked."""
-    given, predicted = np.asarray(y), model.predict(X)
+    given, logits = np.asarray(y), model.predict_logits(X)
+    predicted = logits.argmax(axis=1)
     if given.shape != predicted.shape:
         raise ValueError(
             f"y must hold one label for each of the {len(predicted)} images; got shape "
@@ -212,12 +206,15 @@ def _classified_right(
             f"{given.dtype}"
         )
     right = predicted == labels
-    if 0 < right.sum() < _FEW_RIGHT * len(right):
-        warn(
-            f"the model gets only {right.sum()} of the {len(right)} images right, and "
-            "the others are left out; do the labels and the preprocessing (bounds, "
-            "mean, std) belong to it?"
-        )
+    if right.sum() >= FEW_RIGHT * len(right) > 0:
+        return right, labels
+    doubts = doubts_of_labels(predicted, labels, logits.shape[1])
+    if not right.any():
+        raise ValueError(f"the model classifies none of these images right; {doubts}")
+    warn(
+        f"the model gets only {right.sum()} of the {len(right)} images right, and the "
+        f"others are left out; {doubts}"
+    )
     return right, labels
 
 

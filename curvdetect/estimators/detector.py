@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from curvdetect._base.checks import check_choice
 from curvdetect._base.warn import warn
 
 __all__ = ["CurvatureThresholdDetector"]
@@ -238,7 +239,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         UserWarning
             If an image has no boundary at all.
         """
-        check_is_fitted(self, "threshold_")
+        check_is_fitted(self)
         values = validate_data(self, X, reset=False, **_VALIDATION)
         scores, blank = self._scores(values)
         if blank.any():
@@ -308,6 +309,9 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         as_large = n - np.searchsorted(self.clean_scores_, scores, side="left")
         return np.asarray((1 + as_large) / (n + 1), dtype=np.float64)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "threshold_")  # validation of X sets others before
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -318,14 +322,8 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
         return tags
 
     def _check_parameters(self) -> None:
-        if self.statistic not in _STATISTICS:
-            raise ValueError(
-                f"statistic must be one of {tuple(_STATISTICS)}; got {self.statistic!r}"
-            )
-        if self.criterion not in _CRITERIA:
-            raise ValueError(
-                f"criterion must be one of {_CRITERIA}; got {self.criterion!r}"
-            )
+        check_choice("statistic", self.statistic, tuple(_STATISTICS))
+        check_choice("criterion", self.criterion, _CRITERIA)
         fpr = self.target_fpr
         if fpr is not None and not (isinstance(fpr, Real) and 0 < fpr < 1):
             raise ValueError(
@@ -434,6 +432,16 @@ def _best_threshold(
     # Halves first: the sum of two large scores could overflow. Between neighbouring
     # numbers there is no middle.
     return min(float(values[best] / 2 + unflagged.max() / 2), below)
+
+
+def check_detects(detector: Any, also: str = "") -> None:
+    """Refuse a fitted detector of which :func:`verdict` cannot ask."""
+    for name in ("classes_", "decision_function"):
+        if not hasattr(detector, name):
+            raise ValueError(
+                f"detector must {also}be a classifier with decision_function; "
+                f"{type(detector).__name__} has no {name}"
+            )
 
 
 def verdict(

@@ -35,6 +35,7 @@ from curvdetect.estimators.state import module_of
 from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.network import TorchModel, nearest_boundaries
 from curvdetect.network.arrays import as_flat_array
+from curvdetect.network.boundaries import diagonal
 from curvdetect.network.checks import check_shape
 from curvdetect.network.modules import dtype_of
 from curvdetect.signals import (
@@ -342,7 +343,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     @property
     def setup_(self) -> Setup:
         """What is the same for all images and signals, settled by `fit`."""
-        check_is_fitted(self, "step_")
+        check_is_fitted(self)
         return Setup(
             n_classes=self.n_classes_,
             input_shape=tuple(self.input_shape_),
@@ -373,7 +374,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             boundary is what it takes on most trained networks; where logits hardly
             change around an image, it is several times as long. The rest is exact.
         """
-        check_is_fitted(self, "step_")
+        check_is_fitted(self)
         return joint_cost(self.signals_, self.n_classes_)
 
     def get_feature_names_out(
@@ -391,12 +392,15 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         ndarray of str
             A name per column; with several steps it holds the step.
         """
-        check_is_fitted(self, "step_")
+        check_is_fitted(self)
         _check_feature_names_in(self, input_features)
         names = names_of_columns(
             self.signals_, self._layout(), self.n_classes_, self._n_boundaries()
         )
         return np.asarray(names, dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "step_")  # validation of X sets others before
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -578,7 +582,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         self, X: npt.ArrayLike | Tensor, weights: str | None = None
     ) -> tuple[Measured, npt.DTypeLike]:
         """Measure checked images, or look them up; return their dtype too."""
-        check_is_fitted(self, "step_")
+        check_is_fitted(self)
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more
             check_shape((len(flat), *shape), self.input_shape_)
@@ -598,7 +602,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     def _arranged(self, measured: Measured, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return what was measured as columns."""
-        return arrange(measured, self.signals_, self._layout(), self._diagonal(), dtype)
+        furthest = diagonal(self.model_, self.n_features_in_)
+        return arrange(measured, self.signals_, self._layout(), furthest, dtype)
 
     def _settings(self) -> dict[str, Any]:
         """Return all that the measurements depend on, besides the images."""
@@ -624,10 +629,6 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             return self.layout
         few = self._n_boundaries() < self.n_classes_ - 1
         return "nearest" if few and self.n_classes_ > _MANY_CLASSES else "class"
-
-    def _diagonal(self) -> float:
-        low, high = self.model_.bounds or (0.0, 1.0)
-        return float((high - low) * np.sqrt(self.n_features_in_))
 
 
 _VALIDATION: dict[str, Any] = {"dtype": [np.float64, np.float32]}

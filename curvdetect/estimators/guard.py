@@ -20,6 +20,7 @@ from curvdetect._base.warn import warn
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import (
     CurvatureThresholdDetector,
+    check_detects,
     n_allowed_above,
     verdict,
 )
@@ -28,7 +29,7 @@ from curvdetect.estimators.relabeler import most_curved
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array, plain_array
-from curvdetect.network.checks import check_shape
+from curvdetect.network.checks import FEW_RIGHT, check_shape, doubts_of_labels
 from curvdetect.signals import BoundarySignal, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
@@ -36,8 +37,6 @@ __all__ = ["Assessment", "GuardedClassifier"]
 _LOG = logging.getLogger(__name__)
 OnFlag = Literal["relabel", "reject", "label"]
 _TARGET_FPR = 0.01
-#: Below this share of right labels, something is wrong with them or the network.
-_FEW_RIGHT = 0.5
 
 
 class Assessment(NamedTuple):
@@ -184,15 +183,12 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             images, left_out = self._right(featurizer.model_, images, labels)
         _check_enough(detector, len(images), left_out)
         detector = detector.fit(featurizer.transform(images))
-        for name in ("classes_", "decision_function"):
-            if not hasattr(detector, name):
-                raise ValueError(
-                    "detector must be fitted on clean features alone, and be a "
-                    f"classifier with decision_function; {type(detector).__name__} has "
-                    f"no {name}"
-                )
+        check_detects(detector, "be fitted on clean features alone, and ")
         self._adopt(featurizer, detector, featurizer.model_.weights_digest())
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "detector_")  # validation of X sets others before
 
     def _parts(self) -> tuple[CurvatureFeaturizer, Any]:
         """Return what is to be fitted."""
@@ -268,14 +264,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         right = predicted == y
         n, n_right = len(right), int(right.sum())
         _LOG.info("the network gets %d of %d images right", n_right, n)
-        doubts = _doubts(predicted, y, model.n_classes)
+        doubts = doubts_of_labels(predicted, y, model.n_classes)
         if not n_right:
             warn(
                 f"the network gets none of these images right, of {n}, so all are "
                 f"taken as clean; {doubts}"
             )
             return images, ""
-        if n_right < _FEW_RIGHT * n:
+        if n_right < FEW_RIGHT * n:
             warn(
                 f"the network gets only {n_right} of the {n} images right, and the "
                 f"others are left out; {doubts}"
@@ -342,7 +338,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
     def _measure(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.NDArray[Any]]:
         """Return what was measured around images, and the detector's features."""
-        check_is_fitted(self, "detector_")
+        check_is_fitted(self)
         self._check_parameters()  # they may have been changed since
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more
@@ -490,25 +486,6 @@ def _labels(y: Any, n: int) -> npt.NDArray[Any]:
             f"{labels.shape}"
         )
     return labels
-
-
-def _doubts(
-    predicted: npt.NDArray[np.int64], y: npt.NDArray[Any], n_classes: int
-) -> str:
-    """Ask what may be wrong where a network gets few labels right."""
-    right = np.mean(predicted == y)
-    off_by_one = {"y - 1": y.astype(float) - 1, "y + 1": y.astype(float) + 1}
-    for name, shifted in off_by_one.items():
-        n_right = int(np.sum(predicted == shifted))
-        if n_right > max(right, _FEW_RIGHT) * len(y):
-            return (
-                f"are the labels off by one? They must be 0 to {n_classes - 1}; with "
-                f"{name} it would be {n_right}"
-            )
-    return (
-        f"do the labels (0 to {n_classes - 1}, the positions of the logits) and the "
-        "preprocessing (bounds, mean, std) belong to it?"
-    )
 
 
 def _check_enough(detector: Any, n: int, left_out: str) -> None:

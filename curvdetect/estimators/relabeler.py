@@ -166,6 +166,9 @@ class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
         own = np.take_along_axis(scores, original[:, None], axis=1)
         return np.asarray(1 + (scores > own).sum(axis=1), dtype=np.int64)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")  # validation of X sets others before
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -176,7 +179,7 @@ class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return one finite score per class, in the order of the curvatures."""
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self)
         values: npt.NDArray[Any] = validate_data(self, X, reset=False, **_VALIDATION)
         n_classes = len(self.classes_)
         n_columns = min(n_classes, self.n_features_in_)

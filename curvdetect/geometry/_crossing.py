@@ -12,7 +12,7 @@ from curvdetect.geometry._derivatives import margin_value, margin_value_and_grad
 from curvdetect.geometry._margins import Margin, take_rows
 from curvdetect.geometry._points import BoundaryPoints
 
-__all__ = ["Ends", "onto_boundary", "reach", "root"]
+__all__ = ["Segment", "onto_boundary", "reach", "root"]
 
 #: A Newton step is lengthened by this part, so that it ends across the boundary.
 _OVERSHOOT = 0.02
@@ -20,21 +20,16 @@ _OVERSHOOT = 0.02
 _MAX_ROOT_STEPS = 50
 
 
-class Ends(NamedTuple):
-    """The two ends of each row's last step: the same point twice where none was needed.
-
-    `gradient` is that at the last point; `reached` tells which rows came to an end.
-    """
+class Segment(NamedTuple):
+    """The two ends of a step of each row, and F there."""
 
     near: Tensor
     at_near: Tensor
     far: Tensor
     at_far: Tensor
-    gradient: Tensor
-    reached: Tensor
 
-    def take(self, rows: Tensor) -> Ends:
-        return Ends(*(part[rows] for part in self))
+    def take(self, rows: Tensor) -> Segment:
+        return Segment(*(part[rows] for part in self))
 
 
 def onto_boundary(
@@ -54,7 +49,9 @@ def onto_boundary(
     :func:`find_boundary`.
     """
     within = reach(x, z, tol)
-    ends = _cross(margin, z, within, max_steps, bounds, start, batch_size)
+    ends, gradient, reached = _cross(
+        margin, z, within, max_steps, bounds, start, batch_size
+    )
     points, value = ends.near, ends.at_near
     rows = (ends.at_near * ends.at_far < 0).nonzero().squeeze(1)
     if len(rows):
@@ -62,7 +59,7 @@ def onto_boundary(
         points = points.index_put((rows,), onto)
         value = value.index_put((rows,), at_onto)
     distances = (points - x).flatten(1).norm(dim=1)
-    return BoundaryPoints(points, distances, ends.reached, value, ends.gradient)
+    return BoundaryPoints(points, distances, reached, value, gradient)
 
 
 def reach(x: Tensor, z: Tensor, tol: float) -> Tensor:
@@ -83,8 +80,12 @@ def _cross(
     bounds: tuple[float, float] | None,
     start: tuple[Tensor, Tensor],
     batch_size: int | None,
-) -> Ends:
-    """Take Newton steps until the sign changes, or the boundary is that near."""
+) -> tuple[Segment, Tensor, Tensor]:
+    """Take Newton steps until the sign changes, or the boundary is that near.
+
+    Returns the last step of each row, the same point twice where none was needed, the
+    gradient at the last point, and which rows came to an end.
+    """
     at_near, gradient = start[0].clone(), start[1].clone()
     near, far, at_far = z.clone(), z.clone(), at_near.clone()
     reached = at_near.abs() <= within * dot(gradient, gradient).sqrt()
@@ -105,7 +106,7 @@ def _cross(
         near[rows[nearer]], at_near[rows[nearer]] = point[nearer], value[nearer]
         reached[rows[close | across]] = True
         rows = rows[~(close | across)]
-    return Ends(near, at_near, far, at_far, gradient, reached)
+    return Segment(near, at_near, far, at_far), gradient, reached
 
 
 def _newton_step(
@@ -124,7 +125,7 @@ def _newton_step(
 
 
 def root(
-    margin: Margin, ends: Ends, tol: float, batch_size: int | None
+    margin: Margin, ends: Segment, tol: float, batch_size: int | None
 ) -> tuple[Tensor, Tensor]:
     """Return the root on each segment near + t (far - near), and F there."""
     near, far = ends.near, ends.far

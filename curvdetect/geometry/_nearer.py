@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.rows import per_row
-from curvdetect.geometry._crossing import Ends, root
+from curvdetect.geometry._crossing import Segment, root
 from curvdetect.geometry._derivatives import margin_value, margin_value_and_gradient
 from curvdetect.geometry._margins import Margin, take_rows
 from curvdetect.geometry._points import BoundaryPoints
@@ -299,8 +299,7 @@ def _first_crossing(
         torch.lerp(x[rows], z[rows], per_row(shares[end], x))
         for end in (first, first + 1)
     )
-    # The gradient and the mask of the ends are not looked at.
-    ends = Ends(near, value[rows, first], far, value[rows, first + 1], near, first)
+    ends = Segment(near, value[rows, first], far, value[rows, first + 1])
     points = z.index_put(
         (rows,), root(take_rows(margin, rows), ends, tol, batch_size)[0]
     )

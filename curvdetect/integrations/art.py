@@ -16,7 +16,11 @@ from torch import nn
 
 from curvdetect._base.checks import check_share
 from curvdetect._base.extras import require
-from curvdetect.estimators.detector import CurvatureThresholdDetector, verdict
+from curvdetect.estimators.detector import (
+    CurvatureThresholdDetector,
+    check_detects,
+    verdict,
+)
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.network import TorchModel
 from curvdetect.network.modules import device_of
@@ -246,12 +250,7 @@ class CurvatureEvasionDetector(EvasionDetector):
         if labels is not None and labels.ndim == 2:
             labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels.ravel()
         pipeline = make_pipeline(featurizer, detector).fit(x, labels)
-        for name in ("classes_", "decision_function"):
-            if not hasattr(pipeline[-1], name):
-                raise ValueError(
-                    "detector must be a classifier with decision_function; "
-                    f"{type(detector).__name__} has no {name}"
-                )
+        check_detects(pipeline[-1])
         self.pipeline = pipeline
 
     def detect(

@@ -20,6 +20,7 @@ from curvdetect._base.checks import check_count
 from curvdetect._base.extras import require
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_input_shape, check_shape
@@ -150,8 +151,7 @@ class CurvatureDetector(GradientDetector):
         CurvatureDetector
             Itself.
         """
-        module = self.model.module if isinstance(self.model, TorchModel) else self.model
-        module.to(device)
+        module_of(self.model).to(device)
         if isinstance(self.model, TorchModel) and self.model.device is not None:
             self.model.device = device
         self._device = torch.device(device)
@@ -294,9 +294,13 @@ class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype=[np.float64, np.float32])
         wanted = check_input_shape(self.input_shape)
-        self.input_shape_ = wanted or shape or values.shape[1:]
-        check_shape((len(values), *(shape or values.shape[1:])), self.input_shape_)
+        own = shape or values.shape[1:]
+        check_shape((len(values), *own), wanted or own)
+        self.input_shape_ = wanted or own
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "input_shape_")  # validation of X sets others before
 
     def transform(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Score images.

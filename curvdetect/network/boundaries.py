@@ -153,10 +153,15 @@ def undefined(found: BoundaryPoints, model: TorchModel, x: Tensor) -> Tensor:
 
     Where gradients are tiny a search leads so far that numbers overflow: no boundary.
     """
-    low, high = model.bounds or (0.0, 1.0)
-    reach = _FAR * (high - low) * x[0].numel() ** 0.5
+    reach = _FAR * diagonal(model, x[0].numel())
     slope = found.gradient.flatten(1).norm(dim=1)
     return (found.value + slope).isnan() & (found.distances < reach)
+
+
+def diagonal(model: TorchModel, n_values: int) -> float:
+    """Return the longest distance between two inputs of so many values."""
+    low, high = model.bounds or (0.0, 1.0)
+    return float((high - low) * n_values**0.5)
 
 
 def _joined(model: TorchModel, found: list[_Found]) -> _Found:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from curvdetect._base.warn import warn
 
 __all__ = [
+    "FEW_RIGHT",
     "check_batch_size",
     "check_bounds",
     "check_channels",
@@ -23,9 +26,13 @@ __all__ = [
     "check_std",
     "check_weights",
     "check_within",
+    "doubts_of_labels",
     "outside_bounds",
     "warn_of_units",
 ]
+
+#: Below this share of right labels, something is wrong with them or the network.
+FEW_RIGHT = 0.5
 
 
 def check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -194,6 +201,25 @@ _CLAMP = (
     "Probes and searches step outside the bounds: TorchModel(..., clamp=True) gives "
     "the module the nearest values within"
 )
+
+
+def doubts_of_labels(
+    predicted: npt.NDArray[np.int64], y: npt.NDArray[Any], n_classes: int
+) -> str:
+    """Ask what may be wrong where a network gets few labels right."""
+    enough = max(int(np.sum(predicted == y)), FEW_RIGHT * len(y))
+    off_by_one = {"y - 1": y.astype(float) - 1, "y + 1": y.astype(float) + 1}
+    for name, shifted in off_by_one.items():
+        n_right = int(np.sum(predicted == shifted))
+        if n_right > enough:
+            return (
+                f"are the labels off by one? They must be 0 to {n_classes - 1}; with "
+                f"{name} it would be {n_right}"
+            )
+    return (
+        f"do the labels (0 to {n_classes - 1}, the positions of the logits) and the "
+        "preprocessing (bounds, mean, std) belong to it?"
+    )
 
 
 def check_finite(logits: Tensor) -> None:

@@ -253,21 +253,19 @@ class _Digest:
         if isinstance(module, torch.jit.ScriptModule):
             self._script(module, path)
             return
+        left_out = self._without.get(path.partition(".")[2], set())
         if isinstance(module, torch.fx.GraphModule):  # its class is made for it alone
             self._write("graph", module.code)
             names = [name for name, v in _own(module) if isinstance(v, Tensor)]
         else:
             self._class(type(module), path)
-            within = path.partition(".")[2]
-            left_out = self._without.get(within, set())
             names = [name for name, _ in _own(module) if name not in left_out]
         for name in names:
             self._write("attribute", name)
             self.add(vars(module)[name], f"{path}.{name}")
-        skipped = self._without.get(path.partition(".")[2], set())
         for held in _HELD:
             for name, value in vars(module)[held].items():
-                if name not in skipped:
+                if name not in left_out:
                     self._write(held, name)
                     self.add(value, f"{path}.{name}")
         for kind in _HOOKS:

@@ -173,9 +173,7 @@ class TorchModel:
     def _left_behind(self) -> dict[str, set[str]]:
         """Return what a call leaves in the module, found by a call; once."""
         if "left behind" not in self._known and self.input_shape is not None:
-            low, high = self.bounds or (0.0, 1.0)
-            x = torch.full((1, *self.input_shape), (low + high) / 2)
-            (one,) = self.split(x, 1)
+            one = self._placed(self._blank(self.input_shape))
             try:
                 with self.evaluating(), torch.no_grad():
                     left = changed_by(self.module, lambda: self.logits(one))
@@ -378,8 +376,7 @@ class TorchModel:
                     "n_classes is known once the model was checked on an input, "
                     "because input_shape is None; call check(x) first"
                 )
-            low, high = self.bounds or (0.0, 1.0)
-            self.check(torch.full((1, *self.input_shape), (low + high) / 2))
+            self.check(self._blank(self.input_shape))
         return self._known["n_classes"]
 
     # Inputs ----------------------------------------------------------------
@@ -458,10 +455,19 @@ class TorchModel:
         kind = "cpu" if self._torch_device().type == "cpu" else "cuda"
         known = f"batch_size on {kind}"  # the module may be moved
         if known not in self._known:
-            one = x.to(device=self._torch_device(), dtype=self._working_dtype(x))
+            one = self._placed(x)
             needed = activation_bytes(self.module, lambda: self.logits(one))
             self._known[known] = fitting_rows(kind, needed)
         return self._known[known]
+
+    def _blank(self, input_shape: tuple[int, ...]) -> Tensor:
+        """Return one input, grey."""
+        low, high = self.bounds or (0.0, 1.0)
+        return torch.full((1, *input_shape), (low + high) / 2)
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """Return checked inputs where and in what the module computes."""
+        return x.to(device=self._torch_device(), dtype=self._working_dtype(x))
 
     def _torch_device(self) -> torch.device:
         return torch.device(self.device or device_of(self.module))
@@ -491,8 +497,7 @@ class TorchModel:
         UserWarning
             If the output looks like probabilities, or has half precision.
         """
-        x = self.to_tensor(X).to(device=self._torch_device())
-        x = x.to(dtype=self._working_dtype(x))
+        x = self._placed(self.to_tensor(X))
         with self.evaluating():
             with torch.no_grad():
                 try:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from curvdetect.geometry import goldman_curvature
+from curvdetect.geometry import Pairs, goldman_curvature
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array
 
@@ -35,22 +35,22 @@ def goldman_features(model: TorchModel, X: npt.NDArray[Any]) -> npt.NDArray[Any]
         :func:`curvdetect.geometry.goldman_curvature`, for each of the other classes.
     """
     features = np.full((len(X), model.n_classes), np.nan)
-    k = model.n_classes - 1
     with model.evaluating(), tqdm(total=len(X), unit="image", desc="Goldman") as bar:
         done = 0
         for x in model.split(model.to_tensor(X), 16):
             logits = model.logits(x)
             order = logits.argsort(dim=1, descending=True)
-            classes = order[:, 1:]
-            margin = model.margin(order[:, 0].repeat_interleave(k), classes.flatten())
+            pairs = Pairs(order[:, 0], order[:, 1:])
             curvature = goldman_curvature(
-                margin,
-                x.repeat_interleave(k, dim=0),
+                pairs.margin(model.logits),
+                pairs.rows(x),
                 step=_STEP,
                 batch_size=model.rows_per_batch(x[:1]),
             )
             rows = done + np.arange(len(x))[:, None]
-            features[rows, classes.cpu().numpy()] = as_array(curvature.reshape(-1, k))
+            features[rows, pairs.classes.cpu().numpy()] = as_array(
+                pairs.by_point(curvature)
+            )
             done += len(x)
             bar.update(len(x))
     return features

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
+from curvdetect._base.checks import check_choice
 from curvdetect.attacks import AdversarialSet
 from curvdetect.estimators import (
     CurvatureFeaturizer,
@@ -93,8 +94,7 @@ def run_reproduce(
     ImportError
         If an extra is missing.
     """
-    if dataset not in _DATASETS:
-        raise ValueError(f"dataset must be one of {_DATASETS}; got {dataset!r}")
+    check_choice("dataset", dataset, _DATASETS)
     out = prepared_folder(out, n_images=n_images, least=_MIN_IMAGES)
     started = time.perf_counter()
 

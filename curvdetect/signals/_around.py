@@ -22,6 +22,7 @@ from curvdetect.geometry import (
     step_to_boundary,
 )
 from curvdetect.network import TorchModel
+from curvdetect.network.boundaries import diagonal
 from curvdetect.network.checks import check_finite
 from curvdetect.signals.setup import Setup, Where
 
@@ -211,8 +212,7 @@ class Around:
     @property
     def diagonal(self) -> float:
         """The longest distance between two inputs within the bounds."""
-        low, high = self.model.bounds or (0.0, 1.0)
-        return float((high - low) * self.setup.n_values**0.5)
+        return diagonal(self.model, self.setup.n_values)
 
     # Fewer images, fewer boundaries, with a gradient ------------------------
 

@@ -9,11 +9,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from curvdetect._base.checks import check_choice, check_steps
+from curvdetect._base.checks import check_choice
 from curvdetect.geometry import CurvatureMethod, mean_curvature
 from curvdetect.signals._around import Around
-from curvdetect.signals._steps import as_steps, names_of_steps, steps_of
-from curvdetect.signals.base import BoundarySignal, Signal
+from curvdetect.signals._steps import SteppedSignal
 from curvdetect.signals.setup import Setup, Where
 
 __all__ = ["Curvature"]
@@ -24,7 +23,7 @@ _COST = {"forward": 2.0, "gradient": 3.0, "autodiff": 9.0}
 
 
 @dataclass(frozen=True)
-class Curvature(BoundarySignal):
+class Curvature(SteppedSignal):
     r"""Average curvature of each boundary, in 1 / input units.
 
     The mean of - v^T H v / \|g\| over random unit tangents v, at scale h; see
@@ -66,38 +65,19 @@ class Curvature(BoundarySignal):
     name = "curvature"
 
     def __post_init__(self) -> None:
-        if self.step is not None:
-            check_steps("step", self.step, "None, ")
+        super().__post_init__()
         check_choice("at", self.at, (*get_args(Where), None))
         check_choice("method", self.method, (*get_args(CurvatureMethod), None))
-
-    @property
-    def takes_step(self) -> bool:
-        """Whether its step is the featurizer's."""
-        return self.step is None
-
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """Its own steps; none where they are the featurizer's."""
-        return steps_of(self.step)
 
     def resolved(self, setup: Setup) -> Curvature:
         """Return the signal with its steps, place and method filled in."""
         return replace(
             self,
             setup=setup,
-            step=as_steps(self.step, setup),
+            step=self.steps_in(setup),
             at=self.at or setup.at,
             method=self.method or setup.method,
         )
-
-    def parts(self) -> list[Signal]:
-        """Return a signal for each step."""
-        return [replace(self, step=(h,)) for h in self.steps]
-
-    def blocks(self) -> list[str]:
-        """Name the steps: "curvature", or "curvature_h0.5", ..."""
-        return names_of_steps(self.name, self.step)
 
     def cost(self, n_classes: int) -> float:
         """Return the cost of choice and search, and of each direction and step."""
@@ -105,7 +85,7 @@ class Curvature(BoundarySignal):
         if setup is None:
             return 0.0
         m = setup.n_values - 1 if setup.directions is None else len(setup.directions)
-        each = _COST[self.method or setup.method] * m * len(as_steps(self.step, setup))
+        each = _COST[self.method or setup.method] * m * len(self.steps_in(setup))
         return sum(self.shared(n_classes).values()) + each * setup.n_boundaries
 
     def shared(self, n_classes: int) -> Mapping[str, float]:
@@ -131,6 +111,6 @@ class Curvature(BoundarySignal):
                 start=(at.value, at.gradient),
                 batch_size=around.batch_size,
             )
-            for step in as_steps(self.step, around.setup)
+            for step in self.steps_in(around.setup)
         ]
         return torch.stack([pairs.by_point(column) for column in columns], dim=1)

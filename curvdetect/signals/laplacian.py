@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from curvdetect._base.checks import check_steps
 from curvdetect.signals._around import Around
-from curvdetect.signals._steps import as_steps, names_of_steps, steps_of
-from curvdetect.signals.base import BoundarySignal, Signal
+from curvdetect.signals._steps import SteppedSignal
 from curvdetect.signals.setup import Setup
 
 __all__ = ["Laplacian"]
 
 
 @dataclass(frozen=True)
-class Laplacian(BoundarySignal):
+class Laplacian(SteppedSignal):
     r"""Mean decrease of each margin around the image: F(x) - E_u[F(x + h u)].
 
     Over random unit directions u, both ways; in logits. It is *minus* a Laplacian at
@@ -53,31 +51,9 @@ class Laplacian(BoundarySignal):
     setup: Setup | None = None
     name = "laplacian"
 
-    def __post_init__(self) -> None:
-        if self.step is not None:
-            check_steps("step", self.step, "None, ")
-
-    @property
-    def takes_step(self) -> bool:
-        """Whether its step is the featurizer's."""
-        return self.step is None
-
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """Its own steps; none where they are the featurizer's."""
-        return steps_of(self.step)
-
     def resolved(self, setup: Setup) -> Laplacian:
         """Return the signal with its steps, for the featurizer's boundaries."""
-        return replace(self, setup=setup, step=as_steps(self.step, setup))
-
-    def parts(self) -> list[Signal]:
-        """Return a signal for each step."""
-        return [replace(self, step=(h,)) for h in self.steps]
-
-    def blocks(self) -> list[str]:
-        """Name the steps: "laplacian", or "laplacian_h0.5", ..."""
-        return names_of_steps(self.name, self.step)
+        return replace(self, setup=setup, step=self.steps_in(setup))
 
     def cost(self, n_classes: int) -> float:
         """Return the cost of two forward passes a direction and step."""
@@ -88,7 +64,7 @@ class Laplacian(BoundarySignal):
         if self.setup is None:
             return {}
         cost = self.setup.cost_of_choice()
-        for step in as_steps(self.step, self.setup):
+        for step in self.steps_in(self.setup):
             cost |= self.setup.cost_of_decrease(step)
         return cost
 
@@ -96,6 +72,6 @@ class Laplacian(BoundarySignal):
         """Return the decrease of each margin, (n, n_steps, k), in logits."""
         columns = [
             around.margins(around.pairs, around.decrease(step))
-            for step in as_steps(self.step, around.setup)
+            for step in self.steps_in(around.setup)
         ]
         return torch.stack(columns, dim=1)

@@ -88,7 +88,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     skops = require("skops.io", extra="skops")
     modules: dict[int, nn.Module] = {}
 
-    def stand_in(held: Any) -> Any:
+    def without_network(held: Any) -> Any:
         if not is_network(held):
             return held
         module = held.module if isinstance(held, TorchModel) else held
@@ -97,7 +97,7 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
 
     content: dict[str, Any] = {
         "format": FORMAT_VERSION,
-        "estimator": networks_replaced(estimator, stand_in),
+        "estimator": networks_replaced(estimator, without_network),
         "weights": {
             name: _array(name, tensor)
             for module in modules.values()

@@ -81,3 +81,18 @@ def test_few_images_that_are_right_are_told():
         found = make_adversarial_set(model, lambda x, y: x, X, [0, 0, 0])
     assert caught[0].filename == __file__
     assert len(found.clean) == 1
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_labels_that_are_off_by_one_are_told(model, images, shift):
+    """As a guard tells them; two are right by chance, and the rest is not."""
+    X, y = images
+    wrong = model.predict(X) - shift
+    wrong[:2] += shift
+    hint = rf"off by one\?.* with y [{'+' if shift > 0 else '-'}] 1 it would be 38"
+    with pytest.warns(UserWarning, match=hint):
+        make_adversarial_set(model, MinimalNormAttack(model), X, wrong)
+    with pytest.raises(ValueError, match=r"none of these images right.*off by one\?"):
+        make_adversarial_set(
+            model, MinimalNormAttack(model), X, model.predict(X) - shift
+        )

@@ -19,6 +19,8 @@ from curvdetect import (
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.estimators import _features
+from curvdetect.evasion import SignalScore
+from curvdetect.storage import transform_in_shards
 from curvdetect.study.networks import load_lenet
 
 
@@ -154,11 +156,12 @@ def test_grid_search_in_several_processes(model, attacked):
     ("estimator", "method"),
     [
         (CurvatureFeaturizer(step=-1.0), "transform"),
+        (CurvatureFeaturizer(n_boundaries=10), "transform"),  # refused late
         (CurvatureThresholdDetector(target_fpr=0.001), "predict"),
         (CurvatureRelabeler(), "predict"),
         (GuardedClassifier(model=None, target_fpr=0.001), "predict"),
     ],
-    ids=["featurizer", "detector", "relabeler", "guard"],
+    ids=["featurizer", "featurizer, late", "detector", "relabeler", "guard"],
 )
 def test_a_fit_that_failed_leaves_nothing_that_is_fitted(estimator, method, model):
     """scikit-learn's validation sets n_features_in_ before the rest is checked."""
@@ -170,3 +173,14 @@ def test_a_fit_that_failed_leaves_nothing_that_is_fitted(estimator, method, mode
         estimator.fit(values)
     with pytest.raises(NotFittedError):
         getattr(estimator, method)(values)
+
+
+def test_others_do_not_take_it_for_fitted_either(model, tmp_path):
+    X = np.random.default_rng(0).random((12, 784), dtype=np.float32)
+    featurizer = CurvatureFeaturizer(model, n_boundaries=10)
+    with pytest.raises(ValueError, match="number of classes"):
+        featurizer.fit(X)
+    with pytest.raises(NotFittedError):
+        SignalScore(featurizer)
+    with pytest.raises(NotFittedError):
+        transform_in_shards(featurizer, X, tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline, make_union
@@ -246,3 +247,12 @@ def test_it_says_what_it_is_as_their_detectors_do(small_model, small_images):
         torch.testing.assert_close(detector(x), expected)
     with torch.inference_mode():
         torch.testing.assert_close(detector(x), expected)
+
+
+def test_scores_are_not_fitted_after_a_fit_that_failed(setting):
+    model = setting[0]
+    scores = DetectorScores(EnergyBased(model.as_module()), input_shape=(1, 28, 28))
+    with pytest.raises(ValueError, match=r"got \(2, 783\)"):
+        scores.fit(np.zeros((2, 783)))
+    with pytest.raises(NotFittedError):
+        scores.transform(np.zeros((2, 784)))
