@@ -19,6 +19,7 @@ __all__ = [
     "CurvatureThresholdDetector",
     "Guarded",
     "GuardedClassifier",
+    "LearnedDetector",
     "TorchModel",
 ]
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         CurvatureThresholdDetector,
         Guarded,
         GuardedClassifier,
+        LearnedDetector,
     )
     from curvdetect.network import TorchModel
 else:

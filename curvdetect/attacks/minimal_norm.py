@@ -63,5 +63,20 @@ class MinimalNormAttack:
                 bounds=model.bounds,
                 batch_size=model.rows_per_batch(images[:1]),
             )
-        way = self.factor * (smallest.points - images)
-        return (images + way).clamp(*(model.bounds or (-torch.inf, torch.inf)))
+        return self.along(images, smallest.points)
+
+    def along(self, images: Tensor, points: Tensor) -> Tensor:
+        """Perturb images whose nearest boundary points are known already.
+
+        Parameters
+        ----------
+        images, points : Tensor of shape (n, *input_shape)
+            Images, and a point on the boundary for each.
+
+        Returns
+        -------
+        Tensor of shape (n, *input_shape)
+            `factor` times as far, within the bounds.
+        """
+        way = self.factor * (points - images)
+        return (images + way).clamp(*(self.model.bounds or (-torch.inf, torch.inf)))

@@ -6,8 +6,10 @@
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
+from curvdetect.estimators.learned import Examined, LearnedDetector
 from curvdetect.estimators.module import CurvatureGuard, Guarded
 from curvdetect.estimators.relabeler import CurvatureRelabeler
+from curvdetect.estimators.self_test import SelfTest, Tried
 
 __all__ = [
     "Assessment",
@@ -15,6 +17,10 @@ __all__ = [
     "CurvatureGuard",
     "CurvatureRelabeler",
     "CurvatureThresholdDetector",
+    "Examined",
     "Guarded",
     "GuardedClassifier",
+    "LearnedDetector",
+    "SelfTest",
+    "Tried",
 ]

@@ -163,12 +163,23 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
             adversarial = np.zeros(len(values), dtype=np.bool_)
         self.clean_scores_ = np.sort(scores[~adversarial])
         if self.target_fpr is not None:
-            self.threshold_ = _conformal_threshold(
+            self.threshold_ = conformal_threshold(
                 self.clean_scores_, self.target_fpr, self._among(adversarial)
             )
+            self._check_some_can_be_flagged()
         else:
             self.threshold_ = _best_threshold(scores, adversarial, self.criterion)
         return self
+
+    def _check_some_can_be_flagged(self) -> None:
+        """Refuse clean images of which too many have no boundary."""
+        n_blank = int((self.clean_scores_ == _NO_BOUNDARY).sum())
+        if self.threshold_ == _NO_BOUNDARY:
+            raise ValueError(
+                f"{n_blank} of the {len(self.clean_scores_)} clean images have no "
+                f"boundary, more than target_fpr={self.target_fpr:g} allows to flag; "
+                "nothing could ever be flagged. See the featurizer's warnings."
+            )
 
     def _adversarial_label(
         self,
@@ -304,10 +315,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
             (n + 1): at most a with probability at most a, for a clean image.
             An image is flagged at `target_fpr` = a just if its p-value is at most a.
         """
-        scores = self.score_samples(X)
-        n = len(self.clean_scores_)
-        as_large = n - np.searchsorted(self.clean_scores_, scores, side="left")
-        return np.asarray((1 + as_large) / (n + 1), dtype=np.float64)
+        return conformal_p_values(self.clean_scores_, self.score_samples(X))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")  # validation of X sets others before
@@ -400,20 +408,21 @@ def n_allowed_above(n: int, fpr: float, among: str = "") -> int:
     return n_above
 
 
-def _conformal_threshold(
-    clean_scores: npt.NDArray[np.float64], fpr: float, among: str
+def conformal_threshold(
+    clean_scores: npt.NDArray[np.float64], fpr: float, among: str = ""
 ) -> float:
     """Return the score above which at most a share `fpr` of new clean images lie."""
     n = len(clean_scores)
-    n_above = n_allowed_above(n, fpr, among)
-    threshold = float(clean_scores[n - n_above])
-    if threshold == _NO_BOUNDARY:
-        raise ValueError(
-            f"{(clean_scores == _NO_BOUNDARY).sum()} of the {n} clean images have no "
-            f"boundary, more than target_fpr={fpr:g} allows to flag; nothing could "
-            "ever be flagged. See the featurizer's warnings."
-        )
-    return threshold
+    return float(clean_scores[n - n_allowed_above(n, fpr, among)])
+
+
+def conformal_p_values(
+    clean_scores: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return (1 + number of sorted clean scores at least as large) / (n + 1)."""
+    n = len(clean_scores)
+    as_large = n - np.searchsorted(clean_scores, scores, side="left")
+    return np.asarray((1 + as_large) / (n + 1), dtype=np.float64)
 
 
 def _best_threshold(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from curvdetect._base.checks import check_choice
-from curvdetect._base.warn import warn
+from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import (
     CurvatureThresholdDetector,
@@ -28,13 +27,12 @@ from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.relabeler import most_curved
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
-from curvdetect.network.arrays import as_array, as_flat_array, plain_array
-from curvdetect.network.checks import FEW_RIGHT, check_shape, doubts_of_labels
+from curvdetect.network.arrays import as_array, as_flat_array
+from curvdetect.network.checks import check_shape
 from curvdetect.signals import BoundarySignal, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
 
-_LOG = logging.getLogger(__name__)
 OnFlag = Literal["relabel", "reject", "label"]
 _TARGET_FPR = 0.01
 
@@ -174,13 +172,15 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
-        labels = None if y is None else _labels(y, len(images))
+        labels = None if y is None else labels_of(y, len(images))
         featurizer, detector = self._parts()
         featurizer = featurizer.fit(images)
         self._check_features(featurizer)
         left_out = ""
         if labels is not None:
-            images, left_out = self._right(featurizer.model_, images, labels)
+            predicted = featurizer.model_.predict(images)
+            right, left_out = right_ones(featurizer.model_, predicted, labels)
+            images = np.asarray(images[right])
         _check_enough(detector, len(images), left_out)
         detector = detector.fit(featurizer.transform(images))
         check_detects(detector, "be fitted on clean features alone, and ")
@@ -249,40 +249,6 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                 'on_flag="relabel"; give on_flag="reject" or "label", or add it; got '
                 f"features={featurizer.features!r}"
             )
-
-    @staticmethod
-    def _right(
-        model: TorchModel, images: npt.NDArray[Any], y: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[Any], str]:
-        """Return the images that the network gets right, and how many it does not."""
-        if y.dtype.kind not in "iufb":
-            raise ValueError(
-                f"Unknown label type: y must hold the position of each class, 0 to "
-                f"{model.n_classes - 1}; got dtype {y.dtype}"
-            )
-        predicted = model.predict(images)
-        right = predicted == y
-        n, n_right = len(right), int(right.sum())
-        _LOG.info("the network gets %d of %d images right", n_right, n)
-        doubts = doubts_of_labels(predicted, y, model.n_classes)
-        if not n_right:
-            warn(
-                f"the network gets none of these images right, of {n}, so all are "
-                f"taken as clean; {doubts}"
-            )
-            return images, ""
-        if n_right < FEW_RIGHT * n:
-            warn(
-                f"the network gets only {n_right} of the {n} images right, and the "
-                f"others are left out; {doubts}"
-            )
-        if n_right == n:
-            return images, ""
-        left_out = (
-            f" of the {n} given: the others are left out, because the network gets "
-            f"them wrong; {doubts}"
-        )
-        return np.asarray(images[right]), left_out
 
     def assess(self, X: npt.ArrayLike | Tensor) -> Assessment:
         """Look at images once and say all that is known.
@@ -475,17 +441,6 @@ def _curvature_blocks(featurizer: CurvatureFeaturizer) -> list[int]:
     signals = [s for s in featurizer.signals_ if isinstance(s, BoundarySignal)]
     kinds = [isinstance(s, Curvature) for s in signals for _ in s.blocks()]
     return [block for block, yes in enumerate(kinds) if yes]
-
-
-def _labels(y: Any, n: int) -> npt.NDArray[Any]:
-    """Return labels as an array, one for each of n images."""
-    labels = plain_array(y, "y")
-    if labels.shape != (n,):
-        raise ValueError(
-            f"y must hold one number for each of the {n} images; got shape "
-            f"{labels.shape}"
-        )
-    return labels
 
 
 def _check_enough(detector: Any, n: int, left_out: str) -> None:

@@ -1,0 +1,114 @@
+"""The attacks that a guard learns from: many budgets of two kinds, scaled to a network.
+
+Nothing in it is chosen for a data set. Budgets go from what the network's own minimal
+perturbations need up to 64/255 of the input range on every value, by factors of two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from curvdetect.attacks.convention import Attack
+from curvdetect.attacks.gradient_steps import GradientStepsAttack, Norm
+from curvdetect.attacks.minimal_norm import MinimalNormAttack
+from curvdetect.network import TorchModel
+
+__all__ = ["GIVEN", "GRADIENT", "MINIMAL", "Lesson", "curriculum"]
+
+#: Kinds of attacks: what is learned from one of a kind tells much of the others.
+GRADIENT, MINIMAL, GIVEN = "gradient steps", "minimal norm", "given"
+#: Of a minimal perturbation, how far along it an attack goes.
+FACTORS = (1.02, 1.5, 2.0, 3.0)
+#: Of the input range: the largest change of a value.
+LARGEST = 64 / 255
+#: Of iterated attacks.
+STEPS = 10
+
+
+class Lesson(NamedTuple):
+    """An attack to learn from.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in tables.
+    kind : str
+        "gradient steps", "minimal norm" or "given".
+    budget : float
+        In input units: the largest change of a value for "linf", the L2 norm for "l2",
+        a multiple of the minimal norm; NaN where it is not known.
+    attack : callable
+        ``attack(images, labels) -> images``.
+    """
+
+    name: str
+    kind: str
+    budget: float
+    attack: Attack
+
+
+def curriculum(
+    model: TorchModel, minimal: Tensor, given: Mapping[str, Attack]
+) -> list[Lesson]:
+    """Return the attacks to learn from, scaled to a network.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The network.
+    minimal : Tensor of shape (n, *input_shape)
+        Minimal perturbations of a few images.
+    given : dict of str to callable
+        The user's own.
+
+    Returns
+    -------
+    list of Lesson
+        Iterated and single steps in both norms at every rung of a ladder of budgets,
+        multiples of the minimal perturbation, and those given.
+    """
+    way = minimal.flatten(1).double()
+    norms = way.norm(dim=1)
+    # What a linear boundary at the same distance needs in the other norm.
+    values = norms.square() / way.abs().sum(dim=1).clamp_min(
+        torch.finfo(way.dtype).tiny
+    )
+    low, high = model.bounds or (0.0, 1.0)
+    largest = LARGEST * (high - low)
+    lessons = [
+        Lesson(
+            f"minimal norm x {factor:g}",
+            MINIMAL,
+            factor,
+            MinimalNormAttack(model, factor=factor),
+        )
+        for factor in FACTORS
+    ]
+    ladders: dict[Norm, Iterator[float]] = {
+        "linf": _ladder(float(values.median()), largest),
+        "l2": _ladder(float(norms.median()), largest * math.sqrt(way.shape[1])),
+    }
+    for norm, ladder in ladders.items():
+        for budget in ladder:
+            for steps in (1, STEPS):
+                attack = GradientStepsAttack(
+                    model, budget=budget, norm=norm, steps=steps
+                )
+                name = f"{'one step' if steps == 1 else 'PGD'}, {norm} {budget:.3g}"
+                lessons.append(Lesson(name, GRADIENT, budget, attack))
+    return lessons + [
+        Lesson(name, GIVEN, math.nan, attack) for name, attack in given.items()
+    ]
+
+
+def _ladder(lowest: float, highest: float) -> Iterator[float]:
+    """Yield budgets by factors of about two, both ends among them."""
+    lowest = max(min(lowest, highest / 2), highest / 1024)
+    n = max(2, 1 + round(math.log2(highest / lowest)))
+    for rung in range(n):
+        yield lowest * (highest / lowest) ** (rung / (n - 1))

@@ -1,0 +1,138 @@
+"""Stages of evidence and what was learned of each: an image stops where doubt ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from curvdetect.estimators._evidence import Columns, Evidence
+from curvdetect.estimators._forest import forest_value
+
+__all__ = ["Cascade", "Decided", "Forests", "decided", "log_odds"]
+
+#: Of the image, and of each candidate.
+Forests = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+class Decided(NamedTuple):
+    """What the cascade makes of n images.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (n, n_classes)
+        Of the network.
+    score : Tensor of shape (n,), float64
+        Log-odds of an attack: the larger, the more likely adversarial.
+    stage : Tensor of shape (n,), int64
+        The last stage that was measured, from 0.
+    recovered : Tensor of shape (n,), int64
+        The likeliest label before an attack, if there was one.
+    probability : Tensor of shape (n,), float64
+        How likely it is among the candidates.
+    """
+
+    logits: Tensor
+    score: Tensor
+    stage: Tensor
+    recovered: Tensor
+    probability: Tensor
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """All stages of a network, learned.
+
+    Attributes
+    ----------
+    evidence : Evidence
+        What is measured.
+    forests : sequence of (ndarray, ndarray)
+        For each stage, of the image and of the candidates.
+    doubt : ndarray of shape (n_stages - 1, 2)
+        The interval of scores in which an image goes on to the next stage.
+    """
+
+    evidence: Evidence
+    forests: Sequence[Forests]
+    doubt: npt.NDArray[np.float64]
+
+    def decide(self, x: Tensor) -> Decided:
+        """Look at a batch of images, as long as each is in doubt.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *input_shape)
+            On the model's device, within ``evaluating()``.
+
+        Returns
+        -------
+        Decided
+            A row depends on its image alone.
+        """
+        around, columns = self.evidence.around(x), None
+        logits, rows = around.logits, torch.arange(len(x), device=x.device)
+        score = x.new_zeros(len(x), dtype=torch.float64)
+        stage_of, recovered = torch.zeros_like(rows), logits.argmax(dim=1)
+        probability = torch.zeros_like(score)
+        for stage, forests in enumerate(self.forests):
+            columns = self.evidence.measured(stage, around, columns)
+            found, odds = log_odds(forests, columns)
+            share = torch.sigmoid(odds)
+            best = share.argmax(dim=1, keepdim=True)
+            score[rows], stage_of[rows] = found, stage
+            recovered[rows] = columns.classes.gather(1, best)[:, 0]
+            probability[rows] = (share.gather(1, best) / share.sum(1, True))[:, 0]
+            if stage == len(self.doubt):
+                break
+            low, high = self.doubt[stage]
+            on = ((found >= low) & (found <= high)).nonzero()[:, 0]
+            if not len(on):
+                break
+            rows, around, columns = rows[on], around.take(on), columns.take(on)
+        return Decided(logits, score, stage_of, recovered, probability)
+
+
+def log_odds(forests: Forests, columns: Columns) -> tuple[Tensor, Tensor]:
+    """Return the score of each image, and the log-odds of each candidate.
+
+    Parameters
+    ----------
+    forests : (ndarray, ndarray)
+        Of the image and of the candidates.
+    columns : Columns
+        Of n images.
+
+    Returns
+    -------
+    tuple of Tensor
+        Of shape (n,): the log-odds by the image's own columns, plus the logarithm of
+        the summed odds of the candidates; and of shape (n, k).
+    """
+    of_image, of_candidates = forests
+    n, k, width = columns.candidate.shape
+    odds = forest_value(of_candidates, columns.candidate.reshape(n * k, width))
+    odds = odds.reshape(n, k)
+    return forest_value(of_image, columns.image) + odds.logsumexp(dim=1), odds
+
+
+def decided(cascade: Cascade, images: Tensor, verbose: int) -> Decided:
+    """Decide about all images, a batch at a time; on the CPU."""
+    model, parts = cascade.evidence.model, []
+    with (
+        model.evaluating(),
+        tqdm(
+            total=len(images), unit="image", desc="examine", disable=not verbose
+        ) as bar,
+    ):
+        # An empty batch too: it gives empty parts of the right shapes.
+        for batch in model.split(images) if len(images) else [images]:
+            parts.append([part.cpu() for part in cascade.decide(batch)])
+            bar.update(len(batch))
+    return Decided(*map(torch.cat, zip(*parts, strict=True)))

@@ -1,0 +1,316 @@
+"""What the learned detector learns from: clean images, attacks on them, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from curvdetect.attacks import Lesson, same_norm_noise
+from curvdetect.attacks.curriculum import MINIMAL
+from curvdetect.estimators._cascade import Forests, log_odds
+from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
+from curvdetect.estimators._forest import grow_forest
+from curvdetect.network import TorchModel
+
+__all__ = ["CLEAN", "Material", "doubtful", "learned_forests", "lesson_material"]
+
+#: Label before the attack, of images that nobody attacked; and their lesson.
+CLEAN = -1
+#: Share of the attacked images that may leave a stage as clean.
+_LOST = 0.01
+#: Attacked images count twice as much as clean ones, and noise as much as these.
+_ATTACKED, _NOISE = 2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """Rows to learn from.
+
+    Attributes
+    ----------
+    columns : list of Columns
+        By stage; of the last one for the rows in `deep` alone.
+    before : ndarray of shape (n,), int64
+        Label before the attack; CLEAN for clean images and noise.
+    lesson : ndarray of shape (n,), int64
+        Which attack made it, or gave its noise the norm; CLEAN for clean images.
+    source : ndarray of shape (n,), int64
+        Of which clean image it was made.
+    deep : ndarray of shape (n,), bool
+        Whether all stages were measured.
+    """
+
+    columns: list[Columns]
+    before: npt.NDArray[np.int64]
+    lesson: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    deep: npt.NDArray[np.bool_]
+
+    @staticmethod
+    def joined(parts: Sequence[Material]) -> Material:
+        """Put the rows of several one after the other."""
+        return Material(
+            [
+                Columns(*map(torch.cat, zip(*stage, strict=True)))
+                for stage in zip(*(part.columns for part in parts), strict=True)
+            ],
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("before", "lesson", "source", "deep")
+            ),
+        )
+
+    def at(
+        self, stage: int, rows: npt.NDArray[np.bool_]
+    ) -> tuple[Columns, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return columns, labels before and weights of some rows, at a stage."""
+        known = self.deep if stage == N_STAGES - 1 else np.ones_like(self.deep)
+        chosen = rows & known
+        within = torch.from_numpy(np.flatnonzero(rows[known]))
+        columns = self.columns[stage].take(within)
+        return columns, self.before[chosen], self.weights(chosen)
+
+    def weights(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Return how much each of some rows counts: every attack as much as another."""
+        before, lesson = self.before[rows], self.lesson[rows]
+        attacked, clean = before != CLEAN, lesson == CLEAN
+        weight = np.ones(len(before))
+        for part, total in (
+            (attacked, _ATTACKED),
+            (~attacked & ~clean, _NOISE),
+        ):
+            names, n_each = np.unique(lesson[part], return_counts=True)
+            each = total * max(clean.sum(), 1) / (len(names) * n_each)
+            weight[part] = each[np.searchsorted(names, lesson[part])]
+        # One lucky success of a weak attack is not a whole attack.
+        return np.minimum(weight, 1.0 + 0.05 * clean.sum())
+
+
+def learned_forests(
+    material: Material, stage: int, rows: npt.NDArray[np.bool_], seed: int
+) -> Forests:
+    """Grow the two forests of a stage: of the image, and of its candidates."""
+    columns, before, weight = material.at(stage, rows)
+    n, k, width = columns.candidate.shape
+    was = columns.classes.numpy() == before[:, None]
+    return (
+        grow_forest(columns.image.numpy(), before != CLEAN, weight, seed),
+        grow_forest(
+            columns.candidate.reshape(n * k, width).numpy(),
+            was.ravel(),
+            np.repeat(weight, k),
+            seed,
+        ),
+    )
+
+
+def doubtful(
+    material: Material, costs: Sequence[float], budget: float, seed: int
+) -> npt.NDArray[np.float64]:
+    """Return between which scores an image goes on to the next stage.
+
+    By scores of images that the forests did not learn from: two halves, by the clean
+    image that they were made of, learn for each other. What goes on is as suspicious
+    as the budget allows, measured on clean images; what is below nearly all attacked
+    images stops, and what is above all clean and noisy ones.
+
+    Parameters
+    ----------
+    material : Material
+        What is learned from.
+    costs : sequence of float
+        Of each stage, in forward-equivalents an image.
+    budget : float
+        Of a clean image on average.
+    seed : int
+        Of the forests.
+
+    Returns
+    -------
+    ndarray of shape (N_STAGES - 1, 2)
+        Lowest and highest score.
+    """
+    doubt = np.zeros((N_STAGES - 1, 2))
+    left, going = budget - costs[0], 1.0
+    on = np.ones(len(material.before), dtype=bool)
+    for stage in range(N_STAGES - 1):
+        scores = _cross_fitted(material, stage, seed)
+        clean, attacked = material.lesson == CLEAN, material.before != CLEAN
+        share = float(np.clip(left / costs[stage + 1], 0, going))
+        lowest = np.quantile(scores[clean], 1 - share) if share < 1 else -np.inf
+        weight = material.weights(attacked)
+        low = max(lowest, _weighted_quantile(scores[attacked], weight, _LOST))
+        high = scores[~attacked].max()
+        doubt[stage] = low, max(high, low)
+        on &= scores >= low
+        going = float(on[clean].mean())
+        left -= going * costs[stage + 1]
+    return doubt
+
+
+def _cross_fitted(material: Material, stage: int, seed: int) -> npt.NDArray[np.float64]:
+    """Return scores of all rows, by forests that did not see their clean image."""
+    half = np.random.default_rng(seed).permutation(material.source.max() + 1) % 2
+    of = half[material.source]
+    scores = np.zeros(len(of))
+    for part in (0, 1):
+        forests = learned_forests(material, stage, of != part, seed)
+        columns, _, _ = material.at(stage, of == part)
+        scores[of == part] = log_odds(forests, columns)[0].numpy()
+    return scores
+
+
+def _weighted_quantile(
+    values: npt.NDArray[np.float64], weight: npt.NDArray[np.float64], q: float
+) -> float:
+    order = values.argsort()
+    reached = weight[order].cumsum() / weight.sum()
+    return float(values[order][np.searchsorted(reached, q)])
+
+
+# Making the material ---------------------------------------------------------
+
+
+def lesson_material(
+    evidence: Evidence,
+    images: Tensor,
+    labels: Tensor,
+    points: Tensor,
+    lesson: Lesson,
+    number: int,
+    rows: npt.NDArray[np.int64],
+    n_deep: int,
+    seed: int,
+) -> Material:
+    """Attack some images, and measure what became of them and noise as long.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What is measured.
+    images : Tensor of shape (n, *input_shape)
+        Clean images that the network gets right.
+    labels : Tensor of shape (n,)
+        Their labels.
+    points : Tensor of shape (n, *input_shape)
+        Their nearest boundary points.
+    lesson : Lesson
+        The attack.
+    number : int
+        Which it is.
+    rows : ndarray of int
+        Which images to attack.
+    n_deep : int
+        Of how many attacked images, and of as many noisy ones, all is measured.
+    seed : int
+        Of the attack and the noise.
+
+    Returns
+    -------
+    Material
+        Of the attacks that succeeded, and of noise.
+    """
+    x, y = images[rows], labels[rows]
+    perturbed = attacked(evidence.model, lesson, x, y, points[rows], seed)
+    fooled = np.flatnonzero(evidence.model.predict(perturbed) != y.numpy())
+    noisy = noise_like(evidence.model, x, perturbed, seed)
+    both = torch.cat([perturbed[fooled], noisy])
+    none = np.full(len(rows), CLEAN)
+    n = len(fooled)
+    return measured_material(
+        evidence,
+        both,
+        np.concatenate([y.numpy()[fooled], none]),
+        np.full(len(both), number),
+        np.concatenate([rows[fooled], rows]),
+        deep=np.r_[np.arange(n) < n_deep, np.arange(len(rows)) < max(n_deep // 2, 1)],
+    )
+
+
+def measured_material(
+    evidence: Evidence,
+    images: Tensor,
+    before: npt.NDArray[np.int64],
+    lesson: npt.NDArray[np.int64],
+    source: npt.NDArray[np.int64],
+    deep: npt.NDArray[np.bool_],
+) -> Material:
+    """Measure images, batch by batch; all stages of those in `deep`, one at least."""
+    model = evidence.model
+    stages: list[list[Columns]] = [[] for _ in range(N_STAGES)]
+    order = np.argsort(~deep, kind="stable")  # whole batches of either sort
+    parts = (order[: deep.sum()], N_STAGES), (order[deep.sum() :], N_STAGES - 1)
+    with model.evaluating():
+        for chosen, n_stages in parts:
+            for batch in model.split(images[chosen]):
+                around, columns = evidence.around(batch), None
+                for stage in range(n_stages):
+                    columns = evidence.measured(stage, around, columns)
+                    stages[stage].append(Columns(*(part.cpu() for part in columns)))
+    return Material(
+        [Columns(*map(torch.cat, zip(*of, strict=True))) for of in stages],
+        before[order],
+        lesson[order],
+        source[order],
+        deep[order],
+    )
+
+
+def attacked(
+    model: TorchModel,
+    lesson: Lesson,
+    images: Tensor,
+    labels: Tensor,
+    points: Tensor,
+    seed: int,
+) -> Tensor:
+    """Return perturbed images, on the CPU; an image itself where an attack gave NaN."""
+    found = []
+    with model.evaluating(), _seeded(seed):
+        for x, at, y in zip(
+            model.split(images),
+            model.split(points),
+            labels.split(model.rows_per_batch(images[:1])),
+            strict=True,
+        ):
+            if lesson.kind == MINIMAL:
+                result = lesson.attack.along(x, at)
+            else:
+                result = lesson.attack(x, y.to(x.device))
+            if result.shape != x.shape:
+                raise ValueError(
+                    f"attack {lesson.name!r} must keep the shape of the images, "
+                    f"{tuple(x.shape)}; got {tuple(result.shape)}"
+                )
+            result = result.detach().to(x)
+            found.append(torch.where(result.isfinite(), result, x).cpu())
+    return torch.cat(found).to(images.dtype)
+
+
+def noise_like(
+    model: TorchModel, images: Tensor, perturbed: Tensor, seed: int
+) -> Tensor:
+    """Return images with Gaussian noise as long as a perturbation of each."""
+    norms = (perturbed - images).flatten(1).norm(dim=1).double().numpy()
+    noisy = same_norm_noise(
+        images.numpy(), norms, bounds=model.bounds, random_state=seed
+    )
+    return torch.from_numpy(noisy).to(images.dtype)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's and NumPy's global generators; put NumPy's back (torch's are)."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

@@ -1,0 +1,589 @@
+"""`LearnedDetector`: learns from attacks on the very network, decides in stages."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from joblib import Memory
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from curvdetect._base.checks import check_positive
+from curvdetect._base.warn import warn
+from curvdetect.attacks import Attack, Lesson, curriculum
+from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._evidence import N_STAGES, Evidence
+from curvdetect.estimators._lessons import (
+    CLEAN,
+    Material,
+    doubtful,
+    learned_forests,
+    lesson_material,
+    measured_material,
+)
+from curvdetect.estimators._right import labels_of, right_ones
+from curvdetect.estimators._shared_network import SharedNetworkMixin
+from curvdetect.estimators.detector import conformal_p_values, conformal_threshold
+from curvdetect.estimators.self_test import (
+    SelfTest,
+    Tried,
+    minimal_points,
+    tried,
+    warn_of_misses,
+)
+from curvdetect.estimators.state import module_of
+from curvdetect.geometry import random_directions
+from curvdetect.network import TorchModel
+from curvdetect.network.arrays import as_flat_array
+from curvdetect.network.checks import check_shape
+
+__all__ = ["Examined", "LearnedDetector"]
+
+_LOG = logging.getLogger(__name__)
+#: Where no rate is asked for, and there are images enough for it.
+_TARGET_FPR = 0.01
+#: Directions of the last stage.
+_N_DIRECTIONS = 3
+#: Learned from at most; and from at least, where a rate is asked for.
+_MOST_LEARNED, _LEAST_LEARNED = 1000, 50
+#: Attacked rows, and such measured to the last stage.
+_N_ATTACKED, _N_DEEP = 8000, 2000
+#: Images of the calibration that the self-test attacks.
+_N_TESTED = 200
+_N_CHECK_IMAGES = 8
+
+
+class Examined(NamedTuple):
+    """What the detector makes of n images; see :meth:`LearnedDetector.examine`.
+
+    Attributes
+    ----------
+    logits : ndarray of shape (n, n_classes)
+        Of the network.
+    score : ndarray of shape (n,)
+        Log-odds of an attack: the larger, the more likely adversarial.
+    flagged : ndarray of shape (n,), bool
+        Whether the score is above the threshold.
+    recovered_label : ndarray of shape (n,), int64
+        The likeliest label before an attack, if there was one.
+    recovered_probability : ndarray of shape (n,)
+        How likely it is, among the classes of the largest other logits.
+    stage : ndarray of shape (n,), int64
+        The last stage that was measured, from 0.
+    """
+
+    logits: npt.NDArray[Any]
+    score: npt.NDArray[np.float64]
+    flagged: npt.NDArray[np.bool_]
+    recovered_label: npt.NDArray[np.int64]
+    recovered_probability: npt.NDArray[np.float64]
+    stage: npt.NDArray[np.int64]
+
+
+class LearnedDetector(SharedNetworkMixin, BaseEstimator):
+    r"""Flag adversarial images by what attacks on this very network look like.
+
+    `fit` takes clean images, attacks some of them itself, and learns to tell what the
+    attacks made from clean and noisy images; the others set the threshold and try the
+    detector out. Deciding, an image is measured further only as long as it is in doubt:
+    logits, then how much they fall one random step away, then the curvature and
+    distance of boundaries.
+
+    Parameters
+    ----------
+    model : TorchModel or torch.nn.Module
+        The trained network.
+    target_fpr : float, optional
+        Share of clean images that may be flagged. It takes 2 / target_fpr - 1 images
+        for the threshold and 50 to learn from. By default 0.01, or what the images
+        allow, with a warning.
+    attacks : dict of str to callable, optional
+        Further attacks to learn from: ``attack(images, labels) -> images``, as of
+        torchattacks, :func:`curvdetect.attacks.from_foolbox` or ``from_art``.
+    budget : float, default=10
+        What a clean image may cost on average, in forward-equivalents: 1 for logits, 5
+        with the second stage; the rest is for images in doubt, 61 each.
+    self_test : bool, default=True
+        Whether `fit` tries the detector on attacks that it did not learn from.
+    memory : str or joblib.Memory, optional
+        Folder in which `fit` keeps what each of its own attacks made: a `fit` that was
+        interrupted goes on where it was.
+    random_state : int, RandomState or None, default=None
+        Splits the images, draws directions, attacks and noise.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Images with a larger score are flagged.
+    target_fpr_ : float
+        The rate that the threshold keeps.
+    clean_scores_ : ndarray
+        Scores of the clean images that set the threshold, sorted.
+    self_test_ : SelfTest or None
+        What the detector does on each attack; see :func:`curvdetect.assess_guard`.
+    scale_ : float
+        Median norm of the minimal perturbations, an L2 length in input units.
+    model_ : TorchModel
+        The network, clamped to its bounds.
+    n_classes_, n_features_in_ : int
+        Number of logits; of values of an image.
+
+    Notes
+    -----
+    *Bound.* Stages, exits and forests depend on the images learned from alone. Given
+    them, the score is a fixed function; the n calibration images and a new clean one
+    are exchangeable, so the rank of the new score among the n + 1 is uniform (ties
+    only help), and the new one is among the k = floor(target_fpr (n + 1)) largest with
+    probability at most k / (n + 1) <= target_fpr. The threshold is the k-th largest of
+    the n: what lies above it is among the k largest of n + 1. It holds for images like
+    those of the calibration: with y, for images that the network gets right; others
+    are flagged more often, and rightly so. It holds on average over calibrations; with
+    one, the rate varies as a Beta(k, n + 1 - k).
+
+    *What it learns from.* One step and ten steps along the gradient, in L-infinity and
+    L2, budgets by factors of two from the network's own minimal norms to 64/255 of the
+    range on every value; minimal perturbations times 1.02, 1.5, 2 and 3; noise as long
+    as each, among the negatives. Whoever knows the detector is not among them.
+
+    *Cost.* :meth:`cost`; `fit` attacks at most 8,000 times, and learns forests.
+
+    Examples
+    --------
+    >>> from curvdetect import LearnedDetector
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> detector = LearnedDetector(
+    ...     load_lenet("fashion-mnist"), target_fpr=0.1, self_test=False, random_state=0
+    ... ).fit(X[:90], y[:90])
+    >>> detector.predict(X[90:94]).shape
+    (4,)
+    """
+
+    def __init__(
+        self,
+        model: TorchModel | nn.Module | None = None,
+        *,
+        target_fpr: float | None = None,
+        attacks: Mapping[str, Attack] | None = None,
+        budget: float = 10.0,
+        self_test: bool = True,
+        memory: str | Memory | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.target_fpr = target_fpr
+        self.attacks = attacks
+        self.budget = budget
+        self.self_test = self_test
+        self.memory = memory
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Fitting ----------------------------------------------------------------
+
+    def fit(
+        self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None = None
+    ) -> LearnedDetector:
+        """Attack clean images, learn from that, and calibrate on others.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Clean images that the network was not trained on.
+        y : array of shape (n_samples,), optional
+            Their true labels. With them, only images that the network gets right are
+            used; without, its own labels are taken for true.
+
+        Returns
+        -------
+        LearnedDetector
+            Itself. Interrupted, it is as it was before.
+
+        Raises
+        ------
+        TypeError
+            If `model` is neither a TorchModel nor a module.
+        ValueError
+            If a parameter, the images or the labels are not allowed, too few images
+            are left, or no attack fools the network.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few images for a rate of 0.01; if the self-test finds
+            attacks that are missed; or if the network gets less than half right.
+        """
+        self._check_parameters()
+        flat, shape = as_flat_array(X)
+        values = validate_data(self, flat, dtype=[np.float64, np.float32])
+        model = self._wrapped(shape or values.shape[1:])
+        input_shape = tuple(model.input_shape or shape or values.shape[1:])
+        check_shape((len(values), *(shape or values.shape[1:])), input_shape)
+        images = model.to_tensor(values.reshape(-1, *input_shape))
+        given = None if y is None else labels_of(y, len(values))
+        model.check(images[:_N_CHECK_IMAGES])
+        predicted, left_out = model.predict(images), ""
+        if given is not None:
+            right, left_out = right_ones(model, predicted, given)
+            images, predicted = images[torch.from_numpy(right)], predicted[right]
+        labels = torch.from_numpy(predicted)
+        random = check_random_state(self.random_state)
+        order = random.permutation(len(images))
+        n_learned, fpr = self._split(len(images), left_out)
+        learn, rest = np.split(order, [n_learned])
+        fitting = _Fit(self, model, fpr, int(random.randint(2**31 - 1)))
+        found = fitting.run(images, labels, learn[:_MOST_LEARNED], rest)
+        vars(self).update(found, model_=model, input_shape_=input_shape)
+        return self
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.model, TorchModel | nn.Module):
+            raise TypeError(
+                "model must be a TorchModel or a torch.nn.Module; got "
+                f"{type(self.model).__name__}"
+            )
+        fpr = self.target_fpr
+        if fpr is not None and not (isinstance(fpr, Real) and 0 < fpr < 1):
+            raise ValueError(
+                f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
+            )
+        check_positive("budget", self.budget)
+        if self.budget < 1:
+            raise ValueError(
+                "budget must be at least 1, the forward pass that gives the label; "
+                f"got {self.budget!r}"
+            )
+        attacks = self.attacks
+        if attacks is not None and not (
+            isinstance(attacks, Mapping) and all(map(callable, attacks.values()))
+        ):
+            raise ValueError(
+                "attacks must be a dict of names and callables attack(images, labels); "
+                f"got {attacks!r}"
+            )
+
+    def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
+        """Return the network, clamped to its bounds if it has any."""
+        held = self.model
+        if not isinstance(held, TorchModel):
+            held = TorchModel(module_of(held), input_shape=shape)
+        if held.bounds is None or held.clamp:
+            return held
+        return TorchModel(
+            held.module,
+            input_shape=held.input_shape,
+            bounds=held.bounds,
+            mean=held.mean,
+            std=held.std,
+            device=held.device,
+            batch_size=held.batch_size,
+            clamp=True,
+        )
+
+    def _split(self, n: int, left_out: str) -> tuple[int, float]:
+        """Return how many of n images to learn from, and the rate of the others."""
+        fpr = _TARGET_FPR if self.target_fpr is None else float(self.target_fpr)
+        least = math.ceil(2 / fpr - 1e-9) - 1
+        needed = least + _LEAST_LEARNED
+        if n >= needed:
+            return n - max(least, n // 3), fpr
+        if self.target_fpr is not None:
+            raise ValueError(
+                f"target_fpr={fpr:g} needs at least {needed} clean images to fit: "
+                f"{least} for the threshold and {_LEAST_LEARNED} to learn from; got "
+                f"{n}{left_out}"
+            )
+        if n < 4:
+            raise ValueError(f"X must hold at least 4 clean images; got {n}{left_out}")
+        allowed = min(2 / (n - n // 2 + 1), 0.5)
+        warn(
+            f"{n} clean images allow a rate of false positives of {allowed:.2g}, not "
+            f"of {fpr:g}, for which it takes {needed}{left_out}. Give more, or "
+            f"target_fpr={allowed:.2g}"
+        )
+        return n // 2, allowed
+
+    # Deciding ---------------------------------------------------------------
+
+    def examine(self, X: npt.ArrayLike | Tensor) -> Examined:
+        """Look at images once and say all that is known.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        Examined
+            Logits, scores, flags, recovered labels.
+
+        Raises
+        ------
+        ValueError
+            If the images are not what they must be, or the network has other weights
+            than at `fit`.
+        """
+        check_is_fitted(self)
+        flat, shape = as_flat_array(X)
+        if shape is not None:  # scikit-learn would count their values, not more
+            check_shape((len(flat), *shape), self.input_shape_)
+        values = validate_data(self, flat, dtype=[np.float64, np.float32], reset=False)
+        if self.model_.weights_digest() != self.weights_:
+            raise ValueError(
+                "the network must have the weights that the detector learned from; "
+                "they are others now, of which it knows nothing. Fit again"
+            )
+        images = self.model_.to_tensor(values.reshape(-1, *self.input_shape_))
+        found = decided(self._cascade(), images, self.verbose)
+        return Examined(
+            logits=found.logits.numpy(),
+            score=found.score.numpy(),
+            flagged=found.score.numpy() > self.threshold_,
+            recovered_label=found.recovered.numpy(),
+            recovered_probability=found.probability.numpy(),
+            stage=found.stage.numpy(),
+        )
+
+    def score_samples(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Score images: the larger, the more likely adversarial.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Log-odds of an attack, but for a constant: one scale for all stages.
+        """
+        return self.examine(X).score
+
+    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return score - threshold: positive where an image is flagged.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In the units of the score.
+        """
+        return np.asarray(self.examine(X).score - self.threshold_)
+
+    def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
+        """Label images: 0 clean, 1 adversarial.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int64
+            1 where the score is above the threshold.
+        """
+        return self.examine(X).flagged.astype(np.int64)
+
+    def p_values(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+        """Return how surprising each image would be if it were clean.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            As :meth:`CurvatureThresholdDetector.p_values` gives them.
+        """
+        return conformal_p_values(self.clean_scores_, self.examine(X).score)
+
+    def cost(self, X: npt.ArrayLike | Tensor | None = None) -> float:
+        """Return what a decision costs, in forward-equivalents an image.
+
+        Parameters
+        ----------
+        X : array, Tensor or list, optional
+            Images; by default the clean ones of the calibration.
+
+        Returns
+        -------
+        float
+            On average: a forward pass counts as 1, a backward pass as 2.
+        """
+        check_is_fitted(self)
+        stage = self.clean_stages_ if X is None else self.examine(X).stage
+        up_to = np.cumsum(self._cascade().evidence.costs())
+        return float(up_to[stage].mean())
+
+    @property
+    def self_test_(self) -> SelfTest | None:
+        """What the detector does on attacks that it did not learn from."""
+        check_is_fitted(self)
+        rows = self.tried_
+        return (
+            SelfTest([Tried(*row) for row in rows], self.target_fpr_) if rows else None
+        )
+
+    def _cascade(self) -> Cascade:
+        forests = list(zip(self.forests_[::2], self.forests_[1::2], strict=True))
+        evidence = Evidence(self.model_, self.n_classes_, self.scale_, self.directions_)
+        return Cascade(evidence, forests, self.doubt_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "threshold_")  # validation of X sets others before
+
+
+class _Fit:
+    """One `fit`: what it learns, step by step, and hands over when all is done."""
+
+    def __init__(
+        self, detector: LearnedDetector, model: TorchModel, fpr: float, seed: int
+    ) -> None:
+        self.detector, self.model, self.fpr, self.seed = detector, model, fpr, seed
+
+    def run(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        learn: npt.NDArray[np.int64],
+        rest: npt.NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """Return the fitted attributes."""
+        detector, n_classes = self.detector, self.model.n_classes
+        x, y = images[learn], labels[learn]
+        points, norms = minimal_points(self.model, x, y)
+        found = norms.isfinite() & (norms > 0)
+        if not found.any():
+            raise ValueError(
+                "no boundary was found near the images (their gradients vanish, or the "
+                "network gives one class only): there is nothing to learn from"
+            )
+        scale = float(norms[found].median())
+        generator = torch.Generator().manual_seed(self.seed)
+        directions = random_directions(
+            _N_DIRECTIONS, x.shape[1:], generator=generator, dtype=torch.float64
+        )
+        evidence = Evidence(self.model, n_classes, scale, directions.numpy())
+        way = points[found] - x[found]
+        lessons = curriculum(self.model, way, detector.attacks or {})
+        material = self.material(evidence, lessons, x, y, points)
+        cascade = self.learn(evidence, material)
+        clean = decided(cascade, images[rest], 0)
+        scores = np.sort(clean.score.numpy())
+        threshold = conformal_threshold(scores, self.fpr)
+        fitted: dict[str, Any] = {
+            "n_classes_": n_classes,
+            "scale_": scale,
+            "directions_": directions.numpy(),
+            "forests_": tuple(f for pair in cascade.forests for f in pair),
+            "doubt_": cascade.doubt,
+            "clean_scores_": scores,
+            "clean_stages_": clean.stage.numpy(),
+            "threshold_": threshold,
+            "target_fpr_": self.fpr,
+            "weights_": self.model.weights_digest(),
+            "tried_": (),
+        }
+        if detector.self_test:
+            tested = rest[:_N_TESTED]
+            rows = tried(
+                cascade,
+                lessons,
+                images[tested],
+                labels[tested],
+                scores,
+                threshold,
+                self.seed,
+                without=self.without_kinds(evidence, material, lessons, cascade),
+            )
+            fitted["tried_"] = tuple(tuple(row) for row in rows)
+            warn_of_misses(SelfTest(rows, self.fpr))
+        return fitted
+
+    def material(
+        self,
+        evidence: Evidence,
+        lessons: list[Lesson],
+        x: Tensor,
+        y: Tensor,
+        points: Tensor,
+    ) -> Material:
+        """Return what is learned from: clean images, and what each attack made."""
+        n = len(x)
+        none = np.full(n, CLEAN)
+        every = np.ones(n, dtype=bool)
+        parts = [measured_material(evidence, x, none, none, np.arange(n), every)]
+        n_each = min(n, max(_N_ATTACKED // len(lessons), 1))
+        n_deep = max(_N_DEEP // len(lessons), 2)
+        random = np.random.default_rng(self.seed)
+        for number, lesson in enumerate(
+            tqdm(
+                lessons, desc="learn", unit="attack", disable=not self.detector.verbose
+            )
+        ):
+            rows = np.sort(random.choice(n, n_each, replace=False))
+            parts.append(
+                lesson_material(
+                    evidence, x, y, points, lesson, number, rows, n_deep, self.seed
+                )
+            )
+        return Material.joined(parts)
+
+    def learn(self, evidence: Evidence, material: Material) -> Cascade:
+        """Return the cascade that the material teaches."""
+        if not (material.before != CLEAN).any():
+            raise ValueError(
+                "no attack fools the network on these images: there is nothing to "
+                "learn from"
+            )
+        every = np.ones(len(material.before), dtype=bool)
+        forests = [
+            learned_forests(material, stage, every, self.seed)
+            for stage in range(N_STAGES)
+        ]
+        doubt = doubtful(material, evidence.costs(), self.detector.budget, self.seed)
+        return Cascade(evidence, forests, doubt)
+
+    def without_kinds(
+        self,
+        evidence: Evidence,
+        material: Material,
+        lessons: list[Lesson],
+        cascade: Cascade,
+    ) -> dict[str, Cascade]:
+        """Return, for each kind of attack, what was learned without any of it."""
+        kinds = np.array([lesson.kind for lesson in lessons])
+        found = {}
+        for kind in dict.fromkeys(kinds):
+            clean = material.lesson == CLEAN
+            others = clean | (kinds[material.lesson] != kind)
+            if not (material.before[others] != CLEAN).any():
+                continue
+            forests = [
+                learned_forests(material, stage, others, self.seed)
+                for stage in range(N_STAGES)
+            ]
+            found[str(kind)] = Cascade(evidence, forests, cascade.doubt)
+        return found

@@ -1,0 +1,304 @@
+"""What a detector can do, said by itself: attacks on images it did not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from curvdetect._base.warn import warn
+from curvdetect.attacks import Lesson
+from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._lessons import attacked, noise_like
+from curvdetect.geometry import adversarial_perturbation
+from curvdetect.network import TorchModel
+from curvdetect.study.metrics import auroc, share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SelfTest", "Tried", "minimal_points", "tried", "warn_of_misses"]
+
+#: Fewer successes say nothing of an attack.
+_FEW = 10
+#: Attacks of which less is detected are named in a warning.
+_MISSED = 0.5
+#: A mean AUROC below which a guard is hardly better than chance.
+_CHANCE = 0.6
+
+
+class Tried(NamedTuple):
+    """An attack, and what the detector made of it; 95 % intervals.
+
+    Attributes
+    ----------
+    attack, kind : str
+        Its name, and what it is like: "gradient steps", "minimal norm" or "given".
+    budget : float
+        Largest change of a value (linf), L2 norm (l2), or multiple of the minimal
+        norm; NaN if unknown.
+    norm : float
+        Mean L2 norm of the perturbations that succeeded, in input units.
+    n_attacked, n_fooled : int
+        Images that the network got right; and then wrong.
+    auroc, auroc_low, auroc_high : float
+        Against clean images.
+    detected, detected_low, detected_high : float
+        Share flagged.
+    relabelled, relabelled_low, relabelled_high : float
+        Share whose recovered label is the one before the attack.
+    flagged_noise : float
+        Share flagged of images with noise as long as the perturbation of each.
+    auroc_without : float
+        AUROC of a detector that learned from no attack of this kind; NaN if there is
+        none.
+    """
+
+    attack: str
+    kind: str
+    budget: float
+    norm: float
+    n_attacked: int
+    n_fooled: int
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    detected: float
+    detected_low: float
+    detected_high: float
+    relabelled: float
+    relabelled_low: float
+    relabelled_high: float
+    flagged_noise: float
+    auroc_without: float
+
+    @property
+    def success(self) -> float:
+        """Share of the attacked images that the network then got wrong."""
+        return self.n_fooled / self.n_attacked
+
+
+class SelfTest:
+    """What a detector does on each attack, on images that it did not learn from.
+
+    Attributes
+    ----------
+    rows : list of Tried
+        One for each attack that fooled the network at least ten times.
+    target_fpr : float
+        The rate of false positives that the threshold keeps.
+
+    Notes
+    -----
+    ``print(self_test)`` shows a table, ``to_frame()`` gives it to pandas, and
+    :class:`curvdetect.plotting.SelfTestDisplay` draws it. Attackers who know the
+    detector are not in it: they evade it at little more than the norm that fools the
+    network (docs/adaptive.md).
+    """
+
+    def __init__(self, rows: Sequence[Tried], target_fpr: float) -> None:
+        self.rows, self.target_fpr = list(rows), target_fpr
+
+    def __iter__(self) -> Iterator[Tried]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def mean_auroc(self) -> float:
+        """Mean AUROC over the attacks."""
+        return float(np.mean([row.auroc for row in self.rows]))
+
+    def missed(self) -> dict[str, float]:
+        """Return families of attacks of which less than half is detected.
+
+        Returns
+        -------
+        dict of str to float
+            The share detected of each, by name: "one step", "PGD", "minimal norm x 2".
+        """
+        families: dict[str, list[Tried]] = {}
+        for row in self.rows:
+            families.setdefault(row.attack.split(",")[0], []).append(row)
+        shares = {
+            name: sum(r.detected * r.n_fooled for r in rows)
+            / sum(r.n_fooled for r in rows)
+            for name, rows in families.items()
+        }
+        return {name: value for name, value in shares.items() if value < _MISSED}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table for pandas.
+
+        Returns
+        -------
+        DataFrame
+            A row an attack, a column an attribute of :class:`Tried`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def __str__(self) -> str:
+        head = (
+            f"{'attack':<24}{'success':>9}{'norm':>8}{'AUROC':>21}"
+            f"{f'detected at {self.target_fpr:.2g}':>23}{'relabelled':>21}"
+            f"{'without its kind':>18}"
+        )
+        lines = [
+            f"{row.attack:<24}{row.success:>9.2f}{row.norm:>8.3g}"
+            f"{_interval(row.auroc, row.auroc_low, row.auroc_high):>21}"
+            f"{_interval(row.detected, row.detected_low, row.detected_high):>23}"
+            f"{_interval(row.relabelled, row.relabelled_low, row.relabelled_high):>21}"
+            f"{row.auroc_without:>18.2f}"
+            for row in self.rows
+        ]
+        return "\n".join([head, *lines])
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def minimal_points(model: TorchModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest boundary points of images, and their distances.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The network.
+    x : Tensor of shape (n, *input_shape)
+        Images.
+    y : Tensor of shape (n,)
+        Labels to get away from.
+
+    Returns
+    -------
+    tuple of Tensor
+        Points of shape (n, *input_shape), the images themselves where none was found;
+        distances of shape (n,), infinite there. On the CPU.
+    """
+    points, norms = [], []
+    size = model.rows_per_batch(x[:1])
+    with model.evaluating():
+        for batch, label in zip(model.split(x), y.split(size), strict=True):
+            found = adversarial_perturbation(
+                model.logits,
+                batch,
+                label=label.to(batch.device),
+                bounds=model.bounds,
+                batch_size=size,
+            )
+            points.append(found.points.cpu())
+            norms.append(found.norms.cpu())
+    return torch.cat(points), torch.cat(norms)
+
+
+def tried(
+    cascade: Cascade,
+    lessons: Sequence[Lesson],
+    images: Tensor,
+    labels: Tensor,
+    clean: npt.NDArray[np.float64],
+    threshold: float,
+    seed: int,
+    without: Mapping[str, Cascade],
+) -> list[Tried]:
+    """Attack images that the cascade did not learn from, and decide about them.
+
+    Parameters
+    ----------
+    cascade : Cascade
+        What is tried.
+    lessons : sequence of Lesson
+        The attacks.
+    images : Tensor of shape (n, *input_shape)
+        Clean images that the network gets right.
+    labels : Tensor of shape (n,)
+        Their labels.
+    clean : ndarray
+        Scores of clean images that nothing was learned from.
+    threshold : float
+        What is above it is flagged.
+    seed : int
+        Of attacks and noise.
+    without : dict of str to Cascade
+        For kinds of attacks, cascades that learned from none of it.
+
+    Returns
+    -------
+    list of Tried
+        Without attacks that hardly ever succeed.
+    """
+    model = cascade.evidence.model
+    points, _ = minimal_points(model, images, labels)
+    clean_without = {
+        kind: decided(other, images, 0).score.numpy() for kind, other in without.items()
+    }
+    rows = []
+    for lesson in lessons:
+        perturbed = attacked(model, lesson, images, labels, points, seed)
+        fooled = np.flatnonzero(model.predict(perturbed) != labels.numpy())
+        if len(fooled) < _FEW:
+            continue
+        adversarial, before = perturbed[fooled], labels.numpy()[fooled]
+        found = decided(cascade, adversarial, 0)
+        noisy = decided(
+            cascade, noise_like(model, images[fooled], adversarial, seed), 0
+        )
+        score = found.score.numpy()
+        alone = np.nan
+        if lesson.kind in without:
+            others = decided(without[lesson.kind], adversarial, 0).score.numpy()
+            alone = auroc(clean_without[lesson.kind], others).value
+        change = (adversarial - images[fooled]).flatten(1).norm(dim=1)
+        figures = (
+            *auroc(clean, score),
+            *share(score > threshold),
+            *share(found.recovered.numpy() == before),
+            np.mean(noisy.score.numpy() > threshold),
+            alone,
+        )
+        rows.append(
+            Tried(
+                lesson.name,
+                lesson.kind,
+                float(lesson.budget),
+                float(change.mean()),
+                len(images),
+                len(fooled),
+                *(float(figure) for figure in figures),
+            )
+        )
+    return rows
+
+
+def warn_of_misses(test: SelfTest) -> None:
+    """Name the attacks that the detector will miss, if any, in one warning."""
+    if not len(test):
+        warn(
+            "the self-test found no attack that fools the network often enough to try "
+            "the detector: nothing is known of what it can do"
+        )
+        return
+    missed = test.missed()
+    chance = test.mean_auroc < _CHANCE
+    if not missed and not chance:
+        return
+    what = ", ".join(f"{value:.0%} of {name}" for name, value in missed.items())
+    warn(
+        (
+            "THE DETECTOR IS HARDLY BETTER THAN CHANCE ON THIS NETWORK: "
+            if chance
+            else ""
+        )
+        + f"mean AUROC {test.mean_auroc:.2f} in its self-test"
+        + (f"; at a rate of {test.target_fpr:.2g} it detects only {what}" * bool(what))
+        + ". See self_test_; a larger target_fpr, more images to learn from, or the "
+        "attacks that matter to you (attacks=) may help"
+    )
