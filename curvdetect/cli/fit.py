@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from curvdetect.cli._network import add_model, add_weights, loaded_model
 from curvdetect.cli._options import add_command, add_device, add_seed
@@ -23,9 +23,9 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "fit",
         run_fit,
-        help="calibrate a guard for a network of your own",
+        help="make a guard for a network of your own",
         description=(
-            "Calibrate a guard on clean images that the network was not trained on and "
+            "Learn a guard from clean images that the network was not trained on and "
             "gets right, and save it. Says on standard error which images were refused."
         ),
     )
@@ -40,7 +40,15 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         help="share of clean images that may be flagged (default: %(default)s)",
     )
     parser.add_argument(
-        "--n-boundaries", type=int, help="only the nearest so many (default: all)"
+        "--detector",
+        choices=("learned", "threshold"),
+        default="learned",
+        help="what flags images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--n-boundaries",
+        type=int,
+        help="of the threshold: only the nearest so many (default: all)",
     )
     add_seed(parser)
     parser.add_argument("--out", type=Path, required=True, help="file of the guard")
@@ -58,6 +66,7 @@ def run_fit(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     target_fpr: float = 0.01,
+    detector: Literal["learned", "threshold"] = "learned",
     n_boundaries: int | None = None,
     resize: bool = False,
     device: str | None = None,
@@ -79,14 +88,17 @@ def run_fit(
         Normalisation of the network, a number for each channel or one for all.
     target_fpr : float, default=0.01
         Share of clean images that may be flagged.
+    detector : {"learned", "threshold"}, default="learned"
+        As in :class:`~curvdetect.GuardedClassifier`.
     n_boundaries : int, optional
-        As in :class:`~curvdetect.CurvatureFeaturizer`; all by default.
+        Of the threshold, as in :class:`~curvdetect.CurvatureFeaturizer`; all by
+        default.
     resize : bool, default=False
         As in :func:`~curvdetect.storage.read_images`.
     device : str, optional
         torch device; the CPU by default.
     seed : int, default=0
-        Of the directions.
+        Of everything random.
 
     Returns
     -------
@@ -122,17 +134,21 @@ def run_fit(
     batches = list(reported(read_images(images, input_shape, resize=resize)))
     X = np.concatenate([batch.X for batch in batches])
     check_any(len(X), images)
-    n_allowed_above(len(X), target_fpr)
-    featurizer = CurvatureFeaturizer(
-        model, n_boundaries=n_boundaries, random_state=seed, verbose=1
-    )
-    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=target_fpr)
-    guard.fit(X)
+    settings: dict[str, Any] = {"detector": detector, "target_fpr": target_fpr}
+    if detector == "threshold":
+        n_allowed_above(len(X), target_fpr)
+        settings["featurizer"] = CurvatureFeaturizer(
+            model, n_boundaries=n_boundaries, random_state=seed, verbose=1
+        )
+    else:
+        settings |= {"random_state": seed, "verbose": 1}
+    guard = GuardedClassifier(model, **settings).fit(X)
     save(guard, out)
-    threshold = guard.detector_.threshold_
+    if guard.self_test_ is not None:
+        print(guard.self_test_, file=sys.stderr)
     print(
-        f"{len(X)} images; step {guard.featurizer_.step_:.4g}; scores above "
-        f"{threshold:.4g} are flagged; the guard is in {out}",
+        f"{len(X)} images; scores above {guard.detector_.threshold_:.4g} are flagged; "
+        f"the guard is in {out}",
         file=sys.stderr,
     )
     return guard

@@ -146,8 +146,8 @@ def _loaded_guard(
 
 def _shape_of_pictures(guard: GuardedClassifier) -> tuple[int, int, int]:
     """Return the shape that a guard takes, if it takes pictures."""
-    shape: Any = guard.featurizer_.input_shape_
-    bounds = guard.featurizer_.model_.bounds
+    shape: Any = guard.input_shape_
+    bounds = guard.model_.bounds
     if bounds != (0, 1) or len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(
             "guard must be for pictures in [0, 1] of shape (1 or 3, height, width); "

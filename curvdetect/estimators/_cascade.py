@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +14,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from curvdetect.estimators._evidence import Columns, Evidence
-from curvdetect.estimators._forest import forest_value
+from curvdetect.estimators._forest import Forest
 
-__all__ = ["Cascade", "Decided", "Forests", "decided", "log_odds"]
+__all__ = ["Cascade", "Decided", "Nodes", "decided", "forests_of", "log_odds"]
 
 #: Of the image, and of each candidate.
-Forests = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+Forests = tuple[Forest, Forest]
+#: Nodes of the two forests of a stage: of the image, and of each candidate.
+Nodes = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 class Decided(NamedTuple):
@@ -53,15 +56,29 @@ class Cascade:
     ----------
     evidence : Evidence
         What is measured.
-    forests : sequence of (ndarray, ndarray)
-        For each stage, of the image and of the candidates.
+    nodes : sequence of (ndarray, ndarray)
+        For each stage, of the forest of the image and of that of the candidates.
     doubt : ndarray of shape (n_stages - 1, 2)
         The interval of scores in which an image goes on to the next stage.
     """
 
     evidence: Evidence
-    forests: Sequence[Forests]
+    nodes: Sequence[Nodes]
     doubt: npt.NDArray[np.float64]
+
+    def forests(self, device: torch.device) -> list[Forests]:
+        """Return the forests, checked, on a device; once for each."""
+        known: dict[torch.device, list[Forests]] = self._known
+        if device not in known:
+            known[device] = [
+                forests_of(nodes, self.evidence.n_columns(stage), device)
+                for stage, nodes in enumerate(self.nodes)
+            ]
+        return known[device]
+
+    @cached_property
+    def _known(self) -> dict[torch.device, list[Forests]]:
+        return {}
 
     def decide(self, x: Tensor) -> Decided:
         """Look at a batch of images, as long as each is in doubt.
@@ -81,7 +98,7 @@ class Cascade:
         score = x.new_zeros(len(x), dtype=torch.float64)
         stage_of, recovered = torch.zeros_like(rows), logits.argmax(dim=1)
         probability = torch.zeros_like(score)
-        for stage, forests in enumerate(self.forests):
+        for stage, forests in enumerate(self.forests(x.device)):
             columns = self.evidence.measured(stage, around, columns)
             found, odds = log_odds(forests, columns)
             share = torch.sigmoid(odds)
@@ -104,7 +121,7 @@ def log_odds(forests: Forests, columns: Columns) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    forests : (ndarray, ndarray)
+    forests : (Forest, Forest)
         Of the image and of the candidates.
     columns : Columns
         Of n images.
@@ -117,9 +134,14 @@ def log_odds(forests: Forests, columns: Columns) -> tuple[Tensor, Tensor]:
     """
     of_image, of_candidates = forests
     n, k, width = columns.candidate.shape
-    odds = forest_value(of_candidates, columns.candidate.reshape(n * k, width))
-    odds = odds.reshape(n, k)
-    return forest_value(of_image, columns.image) + odds.logsumexp(dim=1), odds
+    odds = of_candidates(columns.candidate.reshape(n * k, width)).reshape(n, k)
+    return of_image(columns.image) + odds.logsumexp(dim=1), odds
+
+
+def forests_of(nodes: Nodes, columns: tuple[int, int], device: torch.device) -> Forests:
+    """Return the two forests of a stage, for so many columns of either kind."""
+    of_image, of_candidates = map(Forest, nodes, columns, (device, device))
+    return of_image, of_candidates
 
 
 def decided(cascade: Cascade, images: Tensor, verbose: int) -> Decided:

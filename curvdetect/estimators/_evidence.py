@@ -146,6 +146,16 @@ class Evidence:
         decrease = 2.0 * len(_SCALES)
         return 1.0, decrease, joint_cost(self._boundary_signals, self.n_classes)
 
+    def n_columns(self, stage: int) -> tuple[int, int]:
+        """Return how many columns images and candidates have up to a stage."""
+        by_class = self.n_classes <= _MANY_CLASSES
+        n_ranks = min(4, self.n_classes - 1)
+        image = [2 + n_ranks + by_class * self.n_classes]
+        image += [len(_SCALES) * (4 + min(3, self.n_classes - 1))]
+        image += [2 * self.dear.n_boundaries]
+        candidate = [2 + 2 * by_class, 5 * len(_SCALES), 3]
+        return sum(image[: stage + 1]), sum(candidate[: stage + 1])
+
     def around(self, x: Tensor) -> Around:
         """Return what the first two stages share around a batch of images."""
         return Around(self.model, x, self.cheap)
@@ -196,7 +206,7 @@ class Evidence:
         for multiple in _SCALES:
             decrease = around.decrease(multiple * self.scale).double()
             near = logits - decrease  # the mean of the logits nearby
-            # How much each margin falls, F_ij(x) - E F_ij(x + h u): as curvature has it.
+            # How much each margin falls, F_ij(x) - E F_ij(x + h u); the sign of curvature.
             falls = decrease.gather(1, own) - decrease
             margin = near.gather(1, own) - near
             others = margin.scatter(1, own, torch.inf)

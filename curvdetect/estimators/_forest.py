@@ -14,7 +14,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
-__all__ = ["forest_value", "grow_forest", "nodes_of"]
+__all__ = ["Forest", "grow_forest", "nodes_of"]
 
 #: What a node holds: the column it asks for (-1: a leaf), the largest value of it that
 #: goes left, where left and right are, and what a leaf adds.
@@ -46,17 +46,35 @@ def grow_forest(
     Returns
     -------
     ndarray of shape (n_trees, n_nodes, 5)
-        For :func:`forest_value`.
+        For :class:`Forest`.
     """
     learner = HistGradientBoostingClassifier(
-        max_iter=200,
-        learning_rate=0.05,
+        max_iter=100,
+        learning_rate=0.1,
         max_leaf_nodes=15,
         l2_regularization=1.0,
         early_stopping=False,
         random_state=seed,
     )
-    return nodes_of(learner.fit(X, positive, sample_weight=weight))
+    nodes = nodes_of(learner.fit(X, positive, sample_weight=weight))
+    return _between_values(nodes, X)
+
+
+def _between_values(
+    nodes: npt.NDArray[np.float64], X: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Put thresholds halfway between the values that were learned from.
+
+    The learner may put one onto a value, which rounding then moves to either side.
+    """
+    moved = nodes.copy()
+    for column in range(X.shape[1]):
+        values = np.unique(X[:, column])
+        asked = nodes[:, :, _COLUMN] == column
+        above = np.searchsorted(values, nodes[asked][:, _THRESHOLD], side="right")
+        above = np.clip(above, 1, len(values) - 1)
+        moved[asked, _THRESHOLD] = (values[above - 1] + values[above]) / 2
+    return moved
 
 
 def nodes_of(learner: HistGradientBoostingClassifier) -> npt.NDArray[np.float64]:
@@ -87,51 +105,65 @@ def nodes_of(learner: HistGradientBoostingClassifier) -> npt.NDArray[np.float64]
     return forest
 
 
-def forest_value(forest: npt.NDArray[np.float64], X: Tensor) -> Tensor:
-    """Evaluate a forest: the log-odds of every row.
+class Forest:
+    """A forest, checked and laid out to be asked.
 
     Parameters
     ----------
-    forest : ndarray of shape (n_trees, n_nodes, 5)
+    nodes : ndarray of shape (n_trees, n_nodes, 5)
         As :func:`grow_forest` returns it, from wherever.
-    X : Tensor of shape (n_rows, n_columns)
-        Finite numbers.
-
-    Returns
-    -------
-    Tensor of shape (n_rows,), float64
-        What scikit-learn's ``decision_function`` gives, to rounding.
+    n_columns : int
+        Of the rows it will be asked about.
+    device : torch.device
+        Where they are.
 
     Raises
     ------
     ValueError
-        If the forest is not one for so many columns.
+        If it is no forest for so many columns.
     """
-    check_forest(forest, X.shape[1])
-    nodes = torch.as_tensor(forest, dtype=torch.float64, device=X.device)
-    column, left, right = (
-        nodes[:, :, field].long() for field in (_COLUMN, _LEFT, _RIGHT)
-    )
-    n_trees, n_nodes = column.shape
-    # One long row of nodes: a node's place is that of its tree, and its own.
-    first = torch.arange(n_trees, device=X.device)[:, None] * n_nodes
-    leaf = column < 0
-    own = torch.arange(n_nodes, device=X.device).expand_as(column)
-    left, right = (
-        (first + torch.where(leaf, own, child)).flatten() for child in (left, right)
-    )
-    flat = column.clamp(min=0).flatten()
-    threshold = nodes[:, :, _THRESHOLD].flatten()
-    value = nodes[:, :, _VALUE].flatten()
-    depth = _depth(forest)
-    found = []
-    for rows in X.double().split(_ROWS):
-        at = first.T.expand(len(rows), -1)
-        for _ in range(depth):
-            asked = rows.gather(1, flat[at])
-            at = torch.where(asked <= threshold[at], left[at], right[at])
-        found.append(value[at].sum(dim=1))
-    return torch.cat(found) if found else X.new_empty(0, dtype=torch.float64)
+
+    def __init__(
+        self, nodes: npt.NDArray[np.float64], n_columns: int, device: torch.device
+    ) -> None:
+        check_forest(nodes, n_columns)
+        self.depth = _depth(nodes)
+        of = torch.as_tensor(nodes, dtype=torch.float64, device=device)
+        column, left, right = (of[:, :, f].long() for f in (_COLUMN, _LEFT, _RIGHT))
+        n_trees, n_nodes = column.shape
+        # One long row of nodes: the place of a node is that of its tree, and its own.
+        self.first = torch.arange(n_trees, device=device) * n_nodes
+        own = torch.arange(n_nodes, device=device).expand_as(column)
+        self.left, self.right = (
+            (self.first[:, None] + torch.where(column < 0, own, child)).flatten()
+            for child in (left, right)
+        )
+        self.column = column.clamp(min=0).flatten()
+        self.threshold = of[:, :, _THRESHOLD].flatten()
+        self.value = of[:, :, _VALUE].flatten()
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Return the log-odds of every row.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_rows, n_columns), float64
+            Finite numbers.
+
+        Returns
+        -------
+        Tensor of shape (n_rows,), float64
+            What scikit-learn's ``decision_function`` gives, to rounding.
+        """
+        found = []
+        for rows in X.split(_ROWS):
+            at = self.first.expand(len(rows), -1)
+            for _ in range(self.depth):
+                asked = rows.gather(1, self.column[at])
+                goes_left = asked <= self.threshold[at]
+                at = torch.where(goes_left, self.left[at], self.right[at])
+            found.append(self.value[at].sum(dim=1))
+        return torch.cat(found)
 
 
 def check_forest(forest: Any, n_columns: int) -> None:
@@ -175,8 +207,8 @@ def check_forest(forest: Any, n_columns: int) -> None:
     )
     if not allowed:
         raise ValueError(
-            f"a forest must hold finite numbers, columns below {n_columns}, and children "
-            "after their parents; this one does not. Was its file changed?"
+            f"a forest must hold finite numbers, columns below {n_columns}, and "
+            "children after their parents; this one does not. Was its file changed?"
         )
 
 

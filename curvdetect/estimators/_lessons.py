@@ -11,14 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvdetect.attacks import Lesson, same_norm_noise
-from curvdetect.attacks.curriculum import MINIMAL
-from curvdetect.estimators._cascade import Forests, log_odds
+from curvdetect.attacks import Lesson, MinimalNormAttack, same_norm_noise
+from curvdetect.estimators._cascade import Nodes, forests_of, log_odds
 from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
 from curvdetect.estimators._forest import grow_forest
 from curvdetect.network import TorchModel
 
-__all__ = ["CLEAN", "Material", "doubtful", "learned_forests", "lesson_material"]
+__all__ = ["CLEAN", "Material", "doubt", "grown", "lesson_material"]
 
 #: Label before the attack, of images that nobody attacked; and their lesson.
 CLEAN = -1
@@ -92,9 +91,9 @@ class Material:
         return np.minimum(weight, 1.0 + 0.05 * clean.sum())
 
 
-def learned_forests(
+def grown(
     material: Material, stage: int, rows: npt.NDArray[np.bool_], seed: int
-) -> Forests:
+) -> Nodes:
     """Grow the two forests of a stage: of the image, and of its candidates."""
     columns, before, weight = material.at(stage, rows)
     n, k, width = columns.candidate.shape
@@ -110,7 +109,7 @@ def learned_forests(
     )
 
 
-def doubtful(
+def doubt(
     material: Material, costs: Sequence[float], budget: float, seed: int
 ) -> npt.NDArray[np.float64]:
     """Return between which scores an image goes on to the next stage.
@@ -136,7 +135,7 @@ def doubtful(
     ndarray of shape (N_STAGES - 1, 2)
         Lowest and highest score.
     """
-    doubt = np.zeros((N_STAGES - 1, 2))
+    between = np.zeros((N_STAGES - 1, 2))
     left, going = budget - costs[0], 1.0
     on = np.ones(len(material.before), dtype=bool)
     for stage in range(N_STAGES - 1):
@@ -147,11 +146,11 @@ def doubtful(
         weight = material.weights(attacked)
         low = max(lowest, _weighted_quantile(scores[attacked], weight, _LOST))
         high = scores[~attacked].max()
-        doubt[stage] = low, max(high, low)
+        between[stage] = low, max(high, low)
         on &= scores >= low
         going = float(on[clean].mean())
         left -= going * costs[stage + 1]
-    return doubt
+    return between
 
 
 def _cross_fitted(material: Material, stage: int, seed: int) -> npt.NDArray[np.float64]:
@@ -160,8 +159,10 @@ def _cross_fitted(material: Material, stage: int, seed: int) -> npt.NDArray[np.f
     of = half[material.source]
     scores = np.zeros(len(of))
     for part in (0, 1):
-        forests = learned_forests(material, stage, of != part, seed)
+        nodes = grown(material, stage, of != part, seed)
         columns, _, _ = material.at(stage, of == part)
+        widths = columns.image.shape[1], columns.candidate.shape[2]
+        forests = forests_of(nodes, widths, columns.image.device)
         scores[of == part] = log_odds(forests, columns)[0].numpy()
     return scores
 
@@ -279,7 +280,7 @@ def attacked(
             labels.split(model.rows_per_batch(images[:1])),
             strict=True,
         ):
-            if lesson.kind == MINIMAL:
+            if isinstance(lesson.attack, MinimalNormAttack):  # the way is known
                 result = lesson.attack.along(x, at)
             else:
                 result = lesson.attack(x, y.to(x.device))

@@ -24,7 +24,9 @@ from curvdetect.estimators.detector import (
     verdict,
 )
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.relabeler import most_curved
+from curvdetect.estimators.self_test import SelfTest
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
@@ -35,6 +37,7 @@ __all__ = ["Assessment", "GuardedClassifier"]
 
 OnFlag = Literal["relabel", "reject", "label"]
 _TARGET_FPR = 0.01
+_DETECTORS = ("learned", "threshold")
 
 
 class Assessment(NamedTuple):
@@ -65,36 +68,55 @@ class Assessment(NamedTuple):
 class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     """Predict a network's labels, but relabel or reject images that look adversarial.
 
-    A featurizer, a detector and the relabeler's rule in one, around a trained network.
+    By default a :class:`LearnedDetector` flags and relabels: it learns from attacks on
+    the very network. With ``detector="threshold"``, or a featurizer, the rule is: the
+    largest curvature above a threshold.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
     featurizer : CurvatureFeaturizer, optional
-        A copy is fitted, with the guard's `model`; its own may be left out. By default
-        one with its defaults and `random_state`. Flagged images are relabelled by the
-        class of their largest curvature, so "curvature" must be among its features
-        where `on_flag` is "relabel".
-    detector : classifier, optional
-        Fitted on the features of clean images alone, with ``decision_function``; a copy
-        is used. By default a :class:`CurvatureThresholdDetector` with `target_fpr`, for
-        which the features must be curvatures at one step; :meth:`p_values` needs that.
+        For a detector of features. A copy is fitted, with the guard's `model`; its own
+        may be left out. By default one with its defaults and `random_state`. Flagged
+        images are relabelled by the class of their largest curvature, so "curvature"
+        must be among its features where `on_flag` is "relabel".
+    detector : {"learned", "threshold"} or estimator, optional
+        What flags images; a copy is fitted.
+
+        - "learned", or a :class:`LearnedDetector`: it measures by itself, and relabels;
+        - "threshold": a :class:`CurvatureThresholdDetector` with `target_fpr`, for
+          which the features must be curvatures at one step;
+        - a classifier with ``decision_function``, fitted on the features of clean
+          images alone.
+
+        By default "learned"; with a `featurizer`, "threshold".
     on_flag : {"relabel", "reject", "label"}, default="relabel"
         What :meth:`predict` gives for a flagged image: the recovered label, the
         `reject_label`, or the network's label all the same.
     reject_label : int, default=-1
         The label of rejected images.
     target_fpr : float, optional
-        Share of clean images that may be flagged, for the default detector; 0.01 by
-        default. Not together with `detector`, which has its own.
+        Share of clean images that may be flagged. By default 0.01, or what the images
+        allow, with a warning ("learned"). Not together with an estimator as `detector`,
+        which has its own.
     random_state : int, optional
-        Of the default featurizer; 0 by default. Not together with `featurizer`.
+        Of what is fitted; 0 by default. Not together with `featurizer`.
+    verbose : int, default=0
+        1 shows what a learned detector is doing.
 
     Attributes
     ----------
-    featurizer_, detector_ : estimators
+    detector_ : estimator
         Fitted.
+    featurizer_ : CurvatureFeaturizer or None
+        Fitted; None with a learned detector.
+    model_ : TorchModel
+        The wrapped network.
+    input_shape_ : tuple of int
+        Shape of an image.
+    self_test_ : SelfTest or None
+        What a learned detector says of itself.
     weights_ : str
         Digest of the network's weights: one with others is refused.
     classes_ : ndarray of shape (n_classes,), int64
@@ -116,7 +138,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     >>> from curvdetect.study.networks import load_lenet
     >>> X, y = load_fashion_mnist_sample()
     >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
-    >>> guard.fit(X[:100], y[:100]).predict(X[100:103]).shape
+    >>> guard.fit(X[:120], y[:120]).predict(X[120:123]).shape
     (3,)
     """
 
@@ -130,6 +152,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         reject_label: int = -1,
         target_fpr: float | None = None,
         random_state: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.model = model
         self.featurizer = featurizer
@@ -138,6 +161,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         self.reject_label = reject_label
         self.target_fpr = target_fpr
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(
         self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None = None
@@ -166,15 +190,30 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If the network gets less than half of the images right.
+            If the network gets less than half of the images right; or, of a learned
+            detector, what it will miss.
         """
         self._check_parameters()
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype="numeric")
         images = values if shape is None else values.reshape(-1, *shape)
         labels = None if y is None else labels_of(y, len(images))
-        featurizer, detector = self._parts()
-        featurizer = featurizer.fit(images)
+        parts = self._parts()
+        if "featurizer_" in parts:
+            self._fit_on_features(parts, images, labels)
+        else:
+            parts["detector_"].fit(images, labels)
+        self._adopt(parts)
+        return self
+
+    def _fit_on_features(
+        self,
+        parts: dict[str, Any],
+        images: npt.NDArray[Any],
+        labels: npt.NDArray[Any] | None,
+    ) -> None:
+        """Fit a featurizer, and a detector on the features of clean images."""
+        featurizer, detector = parts["featurizer_"].fit(images), parts["detector_"]
         self._check_features(featurizer)
         left_out = ""
         if labels is not None:
@@ -182,36 +221,61 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             right, left_out = right_ones(featurizer.model_, predicted, labels)
             images = np.asarray(images[right])
         _check_enough(detector, len(images), left_out)
-        detector = detector.fit(featurizer.transform(images))
+        detector.fit(featurizer.transform(images))
         check_detects(detector, "be fitted on clean features alone, and ")
-        self._adopt(featurizer, detector, featurizer.model_.weights_digest())
-        return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "detector_")  # validation of X sets others before
 
-    def _parts(self) -> tuple[CurvatureFeaturizer, Any]:
-        """Return what is to be fitted."""
+    @property
+    def _kind(self) -> str:
+        """Which kind of detector is asked for: "learned", "threshold" or "given"."""
+        if isinstance(self.detector, LearnedDetector):
+            return "learned"
+        if self.detector is None:
+            return "learned" if self.featurizer is None else "threshold"
+        return self.detector if isinstance(self.detector, str) else "given"
+
+    def _parts(self) -> dict[str, Any]:
+        """Return what is to be fitted, by the names of the attributes."""
+        seed = 0 if self.random_state is None else self.random_state
+        if self._kind == "learned":
+            if isinstance(self.detector, LearnedDetector):
+                return {"detector_": clone(self.detector).set_params(model=self.model)}
+            learned = LearnedDetector(
+                self.model,
+                target_fpr=self.target_fpr,
+                random_state=seed,
+                verbose=self.verbose,
+            )
+            return {"detector_": learned}
         if self.featurizer is None:
-            seed = 0 if self.random_state is None else self.random_state
             featurizer = CurvatureFeaturizer(self.model, random_state=seed)
         else:
             featurizer = clone(self.featurizer).set_params(model=self.model)
-        if self.detector is None:
+        if self._kind == "threshold":
             fpr = _TARGET_FPR if self.target_fpr is None else self.target_fpr
             detector = CurvatureThresholdDetector(target_fpr=fpr)
         else:
             detector = clone(self.detector)
         # The detector knows no column names.
-        return featurizer.set_output(transform="default"), detector
+        featurizer.set_output(transform="default")
+        return {"featurizer_": featurizer, "detector_": detector}
 
-    def _adopt(
-        self, featurizer: CurvatureFeaturizer, detector: Any, weights: str
-    ) -> None:
-        """Take these as fitted, for a network of these weights."""
-        self.featurizer_, self.detector_ = featurizer, detector
-        self.weights_ = weights
-        self.classes_ = np.arange(featurizer.n_classes_)
+    def _adopt(self, parts: dict[str, Any], weights: str | None = None) -> None:
+        """Take these as fitted, for a network of these weights; its own by default."""
+        self.detector_ = parts["detector_"]
+        self.featurizer_: Any = parts.get("featurizer_")
+        looks = self.featurizer_ or self.detector_  # what looks at images
+        self.model_, self.input_shape_ = looks.model_, tuple(looks.input_shape_)
+        self.weights_ = weights or self.model_.weights_digest()
+        self.classes_ = np.arange(looks.n_classes_)
+
+    @property
+    def self_test_(self) -> SelfTest | None:
+        """What a learned detector says of itself; None for another, or untested."""
+        check_is_fitted(self)
+        return getattr(self.detector_, "self_test_", None)
 
     def _check_parameters(self) -> None:
         check_choice("on_flag", self.on_flag, get_args(OnFlag))
@@ -219,9 +283,17 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             raise ValueError(
                 f"reject_label must be an integer; got {self.reject_label!r}"
             )
+        if isinstance(self.detector, str):
+            check_choice("detector", self.detector, _DETECTORS)
+        if self._kind == "learned" and self.featurizer is not None:
+            raise ValueError(
+                "featurizer must be left out where the detector is learned, which "
+                'measures by itself; give detector="threshold", or leave detector out; '
+                f"got {self.featurizer!r}"
+            )
         for part, name in (("detector", "target_fpr"), ("featurizer", "random_state")):
             held, value = getattr(self, part), getattr(self, name)
-            if held is not None and value is not None:
+            if not (held is None or isinstance(held, str)) and value is not None:
                 raise ValueError(
                     f"{name} must be left out where {part} is given, which has its "
                     f"own; got {name}={value!r} and {held!r}"
@@ -237,7 +309,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         """Refuse features that the default detector or relabelling cannot use."""
         blocks = _curvature_blocks(featurizer)
         alone = len(featurizer.signals_) == 1 and len(blocks) == 1
-        if self.detector is None and not alone:
+        if self._kind == "threshold" and not alone:
             raise ValueError(
                 "featurizer must measure curvature alone, at one step, where no "
                 "detector is given; give one that is fitted on such features of clean "
@@ -274,11 +346,8 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     def _logits_and_assessment(
         self, X: npt.ArrayLike | Tensor
     ) -> tuple[npt.NDArray[Any], Assessment]:
-        measured, features = self._measure(X)
-        logits = as_array(measured.logits)
+        logits, recovered, flagged, score = self._seen(X)
         model_label = logits.argmax(axis=1)
-        recovered = self._recovered(measured, model_label)
-        flagged, score = verdict(self.detector_, features)
         instead = {
             "relabel": recovered,
             "reject": np.full_like(model_label, self.reject_label),
@@ -292,6 +361,18 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             score=score,
         )
 
+    def _seen(self, X: npt.ArrayLike | Tensor) -> tuple[npt.NDArray[Any], ...]:
+        """Return logits, recovered labels, flags and scores that are positive there."""
+        images = self._images(X)
+        if self.featurizer_ is None:
+            found = self.detector_.examine(images)
+            score = found.score - self.detector_.threshold_
+            return found.logits, found.recovered_label, found.flagged, score
+        measured, features = self._measure(images)
+        logits = as_array(measured.logits)
+        recovered = self._recovered(measured, logits.argmax(axis=1))
+        return logits, recovered, *verdict(self.detector_, features)
+
     def _recovered(
         self, measured: Measured, model_label: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
@@ -302,15 +383,18 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         curvature = measured.boundaries[:, blocks[0]].where(measured.found, torch.nan)
         return most_curved(as_array(curvature), measured.classes.numpy(), model_label)
 
-    def _measure(self, X: npt.ArrayLike | Tensor) -> tuple[Measured, npt.NDArray[Any]]:
-        """Return what was measured around images, and the detector's features."""
+    def _images(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
+        """Return checked images in their shape."""
         check_is_fitted(self)
         self._check_parameters()  # they may have been changed since
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more
-            check_shape((len(flat), *shape), self.featurizer_.input_shape_)
+            check_shape((len(flat), *shape), self.input_shape_)
         values = validate_data(self, flat, dtype="numeric", reset=False)
-        images = values.reshape(-1, *self.featurizer_.input_shape_)
+        return np.asarray(values).reshape(-1, *self.input_shape_)
+
+    def _measure(self, images: npt.NDArray[Any]) -> tuple[Measured, npt.NDArray[Any]]:
+        """Return what was measured around images, and the detector's features."""
         measured, dtype = self.featurizer_._measured(images, weights=self.weights_)
         return measured, self.featurizer_._arranged(measured, dtype)
 
@@ -415,8 +499,10 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             As :meth:`CurvatureThresholdDetector.p_values` gives them.
         """
-        _, features = self._measure(X)
-        return np.asarray(self.detector_.p_values(features))
+        images = self._images(X)
+        if self.featurizer_ is not None:
+            _, images = self._measure(images)
+        return np.asarray(self.detector_.p_values(images))
 
     def score(self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike) -> float:
         """Return the accuracy of the guarded labels; a rejected image counts as wrong.

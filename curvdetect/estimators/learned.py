@@ -26,8 +26,8 @@ from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._lessons import (
     CLEAN,
     Material,
-    doubtful,
-    learned_forests,
+    doubt,
+    grown,
     lesson_material,
     measured_material,
 )
@@ -247,7 +247,9 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         learn, rest = np.split(order, [n_learned])
         fitting = _Fit(self, model, fpr, int(random.randint(2**31 - 1)))
         found = fitting.run(images, labels, learn[:_MOST_LEARNED], rest)
-        vars(self).update(found, model_=model, input_shape_=input_shape)
+        for name, value in found.items():
+            setattr(self, name, value)
+        self.model_, self.input_shape_ = model, input_shape
         return self
 
     def _check_parameters(self) -> None:
@@ -446,10 +448,54 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             SelfTest([Tried(*row) for row in rows], self.target_fpr_) if rows else None
         )
 
+    def check_learned(self) -> None:
+        """Refuse what was learned, read from a file, if it cannot be evaluated.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape than `fit` gives it, or holds what it must
+            not.
+        """
+        numbers = (self.doubt_, self.clean_scores_, self.directions_)
+        shapes = (N_STAGES - 1, 2), (len(self.clean_scores_),), self.directions_.shape
+        whole = all(
+            isinstance(values, np.ndarray)
+            and values.dtype == np.float64
+            and values.shape == shape
+            and not np.isnan(values).any()
+            for values, shape in zip(numbers, shapes, strict=True)
+        )
+        if not (
+            whole
+            and self.directions_.shape[1:] == tuple(self.input_shape_)
+            and len(self.forests_) == 2 * N_STAGES
+            and len(self.clean_scores_)
+            and math.isfinite(self.threshold_)
+            and 0 < self.scale_ < math.inf
+        ):
+            raise ValueError(
+                "what the detector learned is not what fit gives it; was its file "
+                "changed?"
+            )
+        self._cascade().forests(torch.device("cpu"))  # checks them
+
+    def _evidence(self) -> Evidence:
+        return Evidence(self.model_, self.n_classes_, self.scale_, self.directions_)
+
     def _cascade(self) -> Cascade:
-        forests = list(zip(self.forests_[::2], self.forests_[1::2], strict=True))
-        evidence = Evidence(self.model_, self.n_classes_, self.scale_, self.directions_)
-        return Cascade(evidence, forests, self.doubt_)
+        """Return what was learned, ready to decide; once."""
+        key, cascade = self.__dict__.get("_ready", (None, None))
+        if key is not self.forests_ or cascade.evidence.model is not self.model_:
+            nodes = list(zip(self.forests_[::2], self.forests_[1::2], strict=True))
+            cascade = Cascade(self._evidence(), nodes, self.doubt_)
+            self._ready = self.forests_, cascade
+        return cascade
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_ready", None)
+        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")  # validation of X sets others before
@@ -497,7 +543,7 @@ class _Fit:
             "n_classes_": n_classes,
             "scale_": scale,
             "directions_": directions.numpy(),
-            "forests_": tuple(f for pair in cascade.forests for f in pair),
+            "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
             "doubt_": cascade.doubt,
             "clean_scores_": scores,
             "clean_stages_": clean.stage.numpy(),
@@ -559,12 +605,9 @@ class _Fit:
                 "learn from"
             )
         every = np.ones(len(material.before), dtype=bool)
-        forests = [
-            learned_forests(material, stage, every, self.seed)
-            for stage in range(N_STAGES)
-        ]
-        doubt = doubtful(material, evidence.costs(), self.detector.budget, self.seed)
-        return Cascade(evidence, forests, doubt)
+        nodes = [grown(material, stage, every, self.seed) for stage in range(N_STAGES)]
+        between = doubt(material, evidence.costs(), self.detector.budget, self.seed)
+        return Cascade(evidence, nodes, between)
 
     def without_kinds(
         self,
@@ -581,9 +624,8 @@ class _Fit:
             others = clean | (kinds[material.lesson] != kind)
             if not (material.before[others] != CLEAN).any():
                 continue
-            forests = [
-                learned_forests(material, stage, others, self.seed)
-                for stage in range(N_STAGES)
+            nodes = [
+                grown(material, stage, others, self.seed) for stage in range(N_STAGES)
             ]
-            found[str(kind)] = Cascade(evidence, forests, cascade.doubt)
+            found[str(kind)] = Cascade(evidence, nodes, cascade.doubt)
         return found

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect.estimators.guard import GuardedClassifier
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import learned, module_of
 from curvdetect.network import TorchModel
 from curvdetect.signals import Signal
@@ -20,8 +21,7 @@ __all__ = ["CurvatureGuard", "Guarded"]
 #: Of what a state dict holds; one of a later version is refused.
 _FORMAT = 1
 #: Parameters that change no result, or whose result is in the state.
-_NOT_COMPARED = ("model", "memory", "random_state", "verbose")
-_PARTS = ("featurizer_", "detector_")
+_NOT_COMPARED = ("model", "memory", "random_state", "verbose", "attacks", "self_test")
 
 
 class Guarded(NamedTuple):
@@ -82,7 +82,7 @@ class CurvatureGuard(nn.Module):
     `reject_label`, which are the server's own; others are refused. New weights need a
     new calibration.
 
-    Cost per image: that of the guard's featurizer and a forward pass. Threads take
+    Cost per image: that of the guard's detector. Threads take
     turns.
 
     Examples
@@ -94,7 +94,7 @@ class CurvatureGuard(nn.Module):
     >>> X, y = load_fashion_mnist_sample()
     >>> network = load_lenet("fashion-mnist")
     >>> inner = GuardedClassifier(network, target_fpr=0.05)
-    >>> guard = CurvatureGuard(inner).calibrate(X[:60], y[:60])
+    >>> guard = CurvatureGuard(inner).calibrate(X[:120], y[:120])
     >>> state = guard.state_dict()
 
     On the server:
@@ -102,7 +102,7 @@ class CurvatureGuard(nn.Module):
     >>> inner = GuardedClassifier(LeNet().eval(), target_fpr=0.05)
     >>> served = CurvatureGuard(inner)
     >>> _ = served.load_state_dict(state)
-    >>> found = served(torch.from_numpy(X[60:64]))
+    >>> found = served(torch.from_numpy(X[120:124]))
     >>> found.logits.shape, found.flagged.shape
     (torch.Size([4, 10]), torch.Size([4]))
     """
@@ -235,7 +235,10 @@ class CurvatureGuard(nn.Module):
         """
         known: dict[str, Any] = {}
         if hasattr(self.guard, "detector_"):
-            known = {name: _plain_learned(getattr(self.guard, name)) for name in _PARTS}
+            known = {
+                name: _plain_learned(getattr(self.guard, name))
+                for name in self.guard._parts()
+            }
             known["weights_"] = self.guard.weights_
         return {"format": _FORMAT, "settings": self._settings(), "learned": known}
 
@@ -260,10 +263,6 @@ class CurvatureGuard(nn.Module):
                 f"the state has format {version}; this curvdetect reads up to "
                 f"{_FORMAT}. Install a newer one"
             )
-        known = state.get("learned")
-        complete = {*_PARTS, "weights_"}
-        if not isinstance(known, dict) or known.keys() not in (set(), complete):
-            raise ValueError("the state lacks some of what a CurvatureGuard keeps")
         own, others = self._settings(), state.get("settings", {})
         differing = {
             name: (own.get(name), others.get(name))
@@ -275,21 +274,26 @@ class CurvatureGuard(nn.Module):
                 "the state is of a guard with other parameters; as (this guard's, the "
                 f"state's): {differing}"
             )
+        known = state.get("learned")
+        parts = self.guard._parts()
+        complete = {*parts, "weights_"}
+        if not isinstance(known, dict) or known.keys() not in (set(), complete):
+            raise ValueError("the state lacks some of what a CurvatureGuard keeps")
         if not known:
             return
-        guard = self.guard
-        featurizer, detector = (
+        for name, part in parts.items():
             _with(part, known[name])
-            for name, part in zip(_PARTS, guard._parts(), strict=True)
-        )
-        featurizer.model_ = featurizer._wrapped(featurizer.input_shape_)
-        guard._adopt(featurizer, detector, str(known["weights_"]))
-        guard.n_features_in_ = featurizer.n_features_in_
+        looks = parts.get("featurizer_", parts["detector_"])
+        looks.model_ = looks._wrapped(looks.input_shape_)
+        if isinstance(looks, LearnedDetector):
+            looks.check_learned()
+        self.guard._adopt(parts, str(known["weights_"]))
+        self.guard.n_features_in_ = looks.n_features_in_
 
     def _settings(self) -> dict[str, Any]:
         """Return all parameters that the calibration depends on."""
         settings: dict[str, Any] = {}
-        for name, part in zip(_PARTS, self.guard._parts(), strict=True):
+        for name, part in self.guard._parts().items():
             settings[f"{name}_class"] = type(part).__name__
             for key, value in part.get_params().items():
                 if key not in _NOT_COMPARED:
@@ -307,10 +311,17 @@ def _plain_learned(estimator: BaseEstimator) -> dict[str, Any]:
 
 def _with(estimator: Any, learned: dict[str, Any]) -> Any:
     for name, value in learned.items():
-        if isinstance(value, Tensor):
-            value = value.cpu().numpy()
-        setattr(estimator, name, value)
+        setattr(estimator, name, _arrays(value))
     return estimator
+
+
+def _arrays(value: Any) -> Any:
+    """Return a value with arrays where :func:`_plain` put tensors."""
+    if isinstance(value, Tensor):
+        return value.cpu().numpy()
+    if isinstance(value, tuple):
+        return tuple(_arrays(v) for v in value)
+    return value
 
 
 def _setting(name: str, value: Any) -> Any:

@@ -99,13 +99,14 @@ def networks_replaced(holder: Any, change: Callable[[Any], Any]) -> Any:
     -------
     object
         The copy. No estimator in it has a cache (`memory`): those are pickled, and
-        joblib would execute what a stranger put there.
+        joblib would execute what a stranger put there; nor attacks, which are code.
     """
     if isinstance(holder, BaseEstimator | Signal):
         copied: Any = object.__new__(type(holder))
         vars(copied).update(networks_replaced(vars(holder), change))
-        if "memory" in vars(copied):
-            vars(copied)["memory"] = None
+        for name in ("memory", "attacks"):
+            if name in vars(copied):
+                vars(copied)[name] = None
         return copied
     if isinstance(holder, dict):
         return {key: networks_replaced(held, change) for key, held in holder.items()}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from curvdetect._base.extras import require
 from curvdetect._base.stand_ins import stand_in
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import is_network, networks_replaced
 from curvdetect.network import TorchModel
 from curvdetect.signals import SIGNALS
@@ -29,6 +30,7 @@ _OURS = (
     "curvdetect.estimators.detector.CurvatureThresholdDetector",
     "curvdetect.estimators.featurizer.CurvatureFeaturizer",
     "curvdetect.estimators.guard.GuardedClassifier",
+    "curvdetect.estimators.learned.LearnedDetector",
     "curvdetect.estimators.relabeler.CurvatureRelabeler",
     "curvdetect.storage.guards._SavedModel",
     *(f"{signal.__module__}.{signal.__qualname__}" for signal in SIGNALS),
@@ -174,7 +176,9 @@ def load(
         raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
     if not content["has_network"]:
         return networks_replaced(content["estimator"], lambda held: held)
-    return _with_network(content["estimator"], content["weights"], module)
+    loaded = _with_network(content["estimator"], content["weights"], module)
+    _check_learned(loaded)
+    return loaded
 
 
 def _with_network(
@@ -206,6 +210,17 @@ def _with_network(
         return wrapped[key]
 
     return networks_replaced(estimator, network)
+
+
+def _check_learned(held: Any) -> None:
+    """Refuse numbers that no learned detector in it can have learned."""
+    if isinstance(held, LearnedDetector) and hasattr(held, "forests_"):
+        held.check_learned()
+    if isinstance(held, BaseEstimator):
+        held = list(vars(held).values())
+    if isinstance(held, list | tuple):
+        for part in held:
+            _check_learned(part)
 
 
 def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
