@@ -21,6 +21,7 @@ __all__ = [
     "GuardedClassifier",
     "LearnedDetector",
     "TorchModel",
+    "assess_guard",
 ]
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Guarded,
         GuardedClassifier,
         LearnedDetector,
+        assess_guard,
     )
     from curvdetect.network import TorchModel
 else:

@@ -9,7 +9,7 @@ detector are in :mod:`curvdetect.evasion`.
 from curvdetect.attacks.adversarial_set import AdversarialSet, make_adversarial_set
 from curvdetect.attacks.art import from_art
 from curvdetect.attacks.convention import Attack
-from curvdetect.attacks.curriculum import Lesson, curriculum
+from curvdetect.attacks.curriculum import KINDS, Lesson, curriculum, shortest_budgets
 from curvdetect.attacks.foolbox import from_foolbox
 from curvdetect.attacks.gradient_steps import GradientStepsAttack
 from curvdetect.attacks.labelled_set import LabelledSet
@@ -18,6 +18,7 @@ from curvdetect.attacks.noise import same_norm_noise
 from curvdetect.attacks.pgd import pgd
 
 __all__ = [
+    "KINDS",
     "AdversarialSet",
     "Attack",
     "GradientStepsAttack",
@@ -30,4 +31,5 @@ __all__ = [
     "make_adversarial_set",
     "pgd",
     "same_norm_noise",
+    "shortest_budgets",
 ]

@@ -18,10 +18,12 @@ from curvdetect.attacks.gradient_steps import GradientStepsAttack, Norm
 from curvdetect.attacks.minimal_norm import MinimalNormAttack
 from curvdetect.network import TorchModel
 
-__all__ = ["GIVEN", "GRADIENT", "MINIMAL", "Lesson", "curriculum"]
+__all__ = ["KINDS", "Lesson", "curriculum", "shortest_budgets"]
 
 #: Kinds of attacks: what is learned from one of a kind tells much of the others.
 GRADIENT, MINIMAL, GIVEN = "gradient steps", "minimal norm", "given"
+#: Those that are made here.
+KINDS = (GRADIENT, MINIMAL)
 #: Of a minimal perturbation, how far along it an attack goes.
 FACTORS = (1.02, 1.5, 2.0, 3.0)
 #: Of the input range: the largest change of a value.
@@ -52,8 +54,32 @@ class Lesson(NamedTuple):
     attack: Attack
 
 
+def shortest_budgets(minimal: Tensor) -> dict[Norm, float]:
+    """Return what it typically takes to fool a network, in either norm.
+
+    Parameters
+    ----------
+    minimal : Tensor of shape (n, *input_shape)
+        Minimal L2 perturbations of a few images.
+
+    Returns
+    -------
+    dict of str to float
+        Medians: of their norms; and, "linf", of what a linear boundary at the same
+        distance needs.
+    """
+    way = minimal.flatten(1).double()
+    norms = way.norm(dim=1)
+    least = torch.finfo(way.dtype).tiny
+    values = norms.square() / way.abs().sum(dim=1).clamp_min(least)
+    return {"linf": float(values.median()), "l2": float(norms.median())}
+
+
 def curriculum(
-    model: TorchModel, minimal: Tensor, given: Mapping[str, Attack]
+    model: TorchModel,
+    n_values: int,
+    shortest: Mapping[Norm, float],
+    given: Mapping[str, Attack],
 ) -> list[Lesson]:
     """Return the attacks to learn from, scaled to a network.
 
@@ -61,8 +87,11 @@ def curriculum(
     ----------
     model : TorchModel
         The network.
-    minimal : Tensor of shape (n, *input_shape)
-        Minimal perturbations of a few images.
+    n_values : int
+        Of an image.
+    shortest : dict of str to float
+        Where the ladder of budgets begins, by norm, "linf" and "l2"; see
+        :func:`shortest_budgets`.
     given : dict of str to callable
         The user's own.
 
@@ -72,12 +101,6 @@ def curriculum(
         Iterated and single steps in both norms at every rung of a ladder of budgets,
         multiples of the minimal perturbation, and those given.
     """
-    way = minimal.flatten(1).double()
-    norms = way.norm(dim=1)
-    # What a linear boundary at the same distance needs in the other norm.
-    values = norms.square() / way.abs().sum(dim=1).clamp_min(
-        torch.finfo(way.dtype).tiny
-    )
     low, high = model.bounds or (0.0, 1.0)
     largest = LARGEST * (high - low)
     lessons = [
@@ -90,8 +113,8 @@ def curriculum(
         for factor in FACTORS
     ]
     ladders: dict[Norm, Iterator[float]] = {
-        "linf": _ladder(float(values.median()), largest),
-        "l2": _ladder(float(norms.median()), largest * math.sqrt(way.shape[1])),
+        "linf": _ladder(shortest["linf"], largest),
+        "l2": _ladder(shortest["l2"], largest * math.sqrt(n_values)),
     }
     for norm, ladder in ladders.items():
         for budget in ladder:

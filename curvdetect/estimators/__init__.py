@@ -6,7 +6,7 @@
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
-from curvdetect.estimators.learned import Examined, LearnedDetector
+from curvdetect.estimators.learned import Examined, LearnedDetector, assess_guard
 from curvdetect.estimators.module import CurvatureGuard, Guarded
 from curvdetect.estimators.relabeler import CurvatureRelabeler
 from curvdetect.estimators.self_test import SelfTest, Tried
@@ -23,4 +23,5 @@ __all__ = [
     "LearnedDetector",
     "SelfTest",
     "Tried",
+    "assess_guard",
 ]

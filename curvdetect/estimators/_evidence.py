@@ -55,6 +55,10 @@ _SCALES = (1.0, 8.0)
 _N_BOUNDARIES = 3
 #: Trees compare; beyond this it does not matter how large something is.
 _LARGEST = 1e6
+#: Rounding of differences of logits, in units in the last place of the largest.
+_NOISE = 64
+#: What curvatures and distances are rounded to, in the network's own unit of length.
+_FINENESS = 2.0**-12
 
 
 class Columns(NamedTuple):
@@ -194,7 +198,7 @@ class Evidence:
         if self.n_classes <= _MANY_CLASSES:
             image.append(logits - ranked[:, :1])
             candidate += [classes, order[:, :1].expand_as(classes)]
-        return _finite(image, candidate, classes)
+        return _rounded(image, candidate, classes, _grid(around.logits))
 
     def second(self, around: Around, so_far: Columns) -> Columns:
         """Return the same with those of the second stage: what neighbours say."""
@@ -206,7 +210,7 @@ class Evidence:
         for multiple in _SCALES:
             decrease = around.decrease(multiple * self.scale).double()
             near = logits - decrease  # the mean of the logits nearby
-            # How much each margin falls, F_ij(x) - E F_ij(x + h u); the sign of curvature.
+            # How much each margin falls: positive where it is concave, like curvature.
             falls = decrease.gather(1, own) - decrease
             margin = near.gather(1, own) - near
             others = margin.scatter(1, own, torch.inf)
@@ -226,7 +230,7 @@ class Evidence:
                 -margin.gather(1, classes),
                 close - close.amax(dim=1, keepdim=True),
             ]
-        return so_far.joined(_finite(image, candidate, classes))
+        return so_far.joined(_rounded(image, candidate, classes, _grid(around.logits)))
 
     def third(self, around: Around, so_far: Columns) -> Columns:
         """Return the same with those of the third stage: what boundaries say."""
@@ -234,15 +238,17 @@ class Evidence:
         measured = measure_signals(there, self._boundary_signals)
         far = min(diagonal(self.model, self.dear.n_values), _LARGEST)
         blanks = torch.tensor([0.0, far]).to(measured.boundaries)
-        nearest = arranged_by_distance(measured, blanks)
-        by_class = arranged_by_class(measured, self.n_classes)
+        # In the network's own unit of length: curvature times it, distance by it.
+        unit = torch.tensor([self.scale, 1 / self.scale]).to(blanks)[:, None]
+        nearest = unit * arranged_by_distance(measured, blanks)
+        by_class = unit * arranged_by_class(measured, self.n_classes)
         classes = so_far.classes
         each = by_class.gather(2, classes[:, None].expand(-1, 2, -1))
         known = each.isfinite()
-        each = torch.where(known, each, blanks[:, None])
+        each = torch.where(known, each, unit * blanks[:, None])
         candidate = [each[:, 0], each[:, 1], known[:, 0]]
-        found = _finite([nearest.flatten(1)], candidate, classes)
-        return so_far.joined(found)
+        grid = nearest.new_tensor(_FINENESS)
+        return so_far.joined(_rounded([nearest.flatten(1)], candidate, classes, grid))
 
     def _ranked(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the classes by their logits, and the candidates among them."""
@@ -250,14 +256,29 @@ class Evidence:
         return order, order[:, 1 : min(_N_CANDIDATES, self.n_classes - 1) + 1]
 
 
-def _finite(image: list[Tensor], candidate: list[Tensor], classes: Tensor) -> Columns:
+def _grid(logits: Tensor) -> Tensor:
+    """Return what differences of logits are rounded to, (n, 1): a power of two.
+
+    Where a network is linear they are nothing but rounding, which depends on the batch:
+    no tree may cut there.
+    """
+    largest = logits.abs().amax(dim=1, keepdim=True).double()
+    noise = _NOISE * torch.finfo(logits.dtype).eps * largest
+    return torch.exp2(noise.clamp_min(torch.finfo(torch.float64).tiny).log2().ceil())
+
+
+def _rounded(
+    image: list[Tensor], candidate: list[Tensor], classes: Tensor, grid: Tensor
+) -> Columns:
     """Put columns side by side, as numbers that trees can compare."""
-    bounded = [
-        torch.nan_to_num(values.double(), 0.0, _LARGEST, -_LARGEST)
-        for values in (
-            torch.cat([part.double() for part in image], dim=1),
-            torch.stack([part.double() for part in candidate], dim=2),
-        )
-    ]
-    image_columns, candidate_columns = (v.clamp(-_LARGEST, _LARGEST) for v in bounded)
-    return Columns(image_columns, candidate_columns, classes)
+    columns = torch.cat([part.double() for part in image], dim=1)
+    of_candidates = torch.stack([part.double() for part in candidate], dim=2)
+    return Columns(
+        _finite((columns / grid).round() * grid),
+        _finite((of_candidates / grid[..., None]).round() * grid[..., None]),
+        classes,
+    )
+
+
+def _finite(columns: Tensor) -> Tensor:
+    return columns.nan_to_num(0.0, _LARGEST, -_LARGEST).clamp(-_LARGEST, _LARGEST)

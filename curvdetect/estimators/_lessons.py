@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -299,9 +300,11 @@ def noise_like(
 ) -> Tensor:
     """Return images with Gaussian noise as long as a perturbation of each."""
     norms = (perturbed - images).flatten(1).norm(dim=1).double().numpy()
-    noisy = same_norm_noise(
-        images.numpy(), norms, bounds=model.bounds, random_state=seed
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that noise cannot be as long as an attack
+        noisy = same_norm_noise(
+            images.numpy(), norms, bounds=model.bounds, random_state=seed
+        )
     return torch.from_numpy(noisy).to(images.dtype)
 
 

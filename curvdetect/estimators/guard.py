@@ -137,7 +137,8 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     >>> from curvdetect.study.datasets import load_fashion_mnist_sample
     >>> from curvdetect.study.networks import load_lenet
     >>> X, y = load_fashion_mnist_sample()
-    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    >>> network = load_lenet("fashion-mnist")
+    >>> guard = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
     >>> guard.fit(X[:120], y[:120]).predict(X[120:123]).shape
     (3,)
     """

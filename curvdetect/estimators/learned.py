@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from curvdetect._base.checks import check_positive
 from curvdetect._base.warn import warn
-from curvdetect.attacks import Attack, Lesson, curriculum
+from curvdetect.attacks import KINDS, Attack, Lesson, curriculum, shortest_budgets
+from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._lessons import (
@@ -47,7 +48,7 @@ from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
 
-__all__ = ["Examined", "LearnedDetector"]
+__all__ = ["Examined", "LearnedDetector", "assess_guard"]
 
 _LOG = logging.getLogger(__name__)
 #: Where no rate is asked for, and there are images enough for it.
@@ -110,6 +111,8 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
     attacks : dict of str to callable, optional
         Further attacks to learn from: ``attack(images, labels) -> images``, as of
         torchattacks, :func:`curvdetect.attacks.from_foolbox` or ``from_art``.
+    kinds : sequence of str, default=("gradient steps", "minimal norm")
+        Which attacks of its own to learn from.
     budget : float, default=10
         What a clean image may cost on average, in forward-equivalents: 1 for logits, 5
         with the second stage; the rest is for images in doubt, 61 each.
@@ -133,8 +136,9 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         Scores of the clean images that set the threshold, sorted.
     self_test_ : SelfTest or None
         What the detector does on each attack; see :func:`curvdetect.assess_guard`.
-    scale_ : float
-        Median norm of the minimal perturbations, an L2 length in input units.
+    shortest_ : (float, float)
+        What it typically takes to fool the network, in input units: the largest change
+        of a value, and the L2 norm, median of the minimal perturbations.
     model_ : TorchModel
         The network, clamped to its bounds.
     n_classes_, n_features_in_ : int
@@ -178,6 +182,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         *,
         target_fpr: float | None = None,
         attacks: Mapping[str, Attack] | None = None,
+        kinds: Sequence[str] = KINDS,
         budget: float = 10.0,
         self_test: bool = True,
         memory: str | Memory | None = None,
@@ -187,6 +192,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         self.model = model
         self.target_fpr = target_fpr
         self.attacks = attacks
+        self.kinds = kinds
         self.budget = budget
         self.self_test = self_test
         self.memory = memory
@@ -263,6 +269,13 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             raise ValueError(
                 f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
             )
+        if isinstance(self.kinds, str) or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds must be some of {KINDS}; got {self.kinds!r}")
+        if not (len(self.kinds) or self.attacks):
+            raise ValueError(
+                "kinds must not be empty where no attacks are given: there is nothing "
+                "to learn from"
+            )
         check_positive("budget", self.budget)
         if self.budget < 1:
             raise ValueError(
@@ -278,23 +291,23 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
                 f"got {attacks!r}"
             )
 
+    def _lessons(
+        self, model: TorchModel, shortest: Mapping[Norm, float]
+    ) -> list[Lesson]:
+        """Return the attacks that are learned from."""
+        lessons = curriculum(model, self.n_features_in_, shortest, self.attacks or {})
+        return [
+            lesson
+            for lesson in lessons
+            if lesson.kind in self.kinds or lesson.kind not in KINDS
+        ]
+
     def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
         """Return the network, clamped to its bounds if it has any."""
         held = self.model
         if not isinstance(held, TorchModel):
             held = TorchModel(module_of(held), input_shape=shape)
-        if held.bounds is None or held.clamp:
-            return held
-        return TorchModel(
-            held.module,
-            input_shape=held.input_shape,
-            bounds=held.bounds,
-            mean=held.mean,
-            std=held.std,
-            device=held.device,
-            batch_size=held.batch_size,
-            clamp=True,
-        )
+        return held.clamped()
 
     def _split(self, n: int, left_out: str) -> tuple[int, float]:
         """Return how many of n images to learn from, and the rate of the others."""
@@ -340,6 +353,19 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             If the images are not what they must be, or the network has other weights
             than at `fit`.
         """
+        images = self._checked(X)
+        found = decided(self._cascade(), images, self.verbose)
+        return Examined(
+            logits=found.logits.numpy(),
+            score=found.score.numpy(),
+            flagged=found.score.numpy() > self.threshold_,
+            recovered_label=found.recovered.numpy(),
+            recovered_probability=found.probability.numpy(),
+            stage=found.stage.numpy(),
+        )
+
+    def _checked(self, X: npt.ArrayLike | Tensor) -> Tensor:
+        """Return checked images in their shape, for the network of `fit`."""
         check_is_fitted(self)
         flat, shape = as_flat_array(X)
         if shape is not None:  # scikit-learn would count their values, not more
@@ -350,16 +376,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
                 "the network must have the weights that the detector learned from; "
                 "they are others now, of which it knows nothing. Fit again"
             )
-        images = self.model_.to_tensor(values.reshape(-1, *self.input_shape_))
-        found = decided(self._cascade(), images, self.verbose)
-        return Examined(
-            logits=found.logits.numpy(),
-            score=found.score.numpy(),
-            flagged=found.score.numpy() > self.threshold_,
-            recovered_label=found.recovered.numpy(),
-            recovered_probability=found.probability.numpy(),
-            stage=found.stage.numpy(),
-        )
+        return self.model_.to_tensor(values.reshape(-1, *self.input_shape_))
 
     def score_samples(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Score images: the larger, the more likely adversarial.
@@ -472,7 +489,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             and len(self.forests_) == 2 * N_STAGES
             and len(self.clean_scores_)
             and math.isfinite(self.threshold_)
-            and 0 < self.scale_ < math.inf
+            and all(0 < budget < math.inf for budget in self.shortest_)
         ):
             raise ValueError(
                 "what the detector learned is not what fit gives it; was its file "
@@ -481,7 +498,9 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         self._cascade().forests(torch.device("cpu"))  # checks them
 
     def _evidence(self) -> Evidence:
-        return Evidence(self.model_, self.n_classes_, self.scale_, self.directions_)
+        return Evidence(
+            self.model_, self.n_classes_, self.shortest_[1], self.directions_
+        )
 
     def _cascade(self) -> Cascade:
         """Return what was learned, ready to decide; once."""
@@ -526,14 +545,13 @@ class _Fit:
                 "no boundary was found near the images (their gradients vanish, or the "
                 "network gives one class only): there is nothing to learn from"
             )
-        scale = float(norms[found].median())
+        shortest = shortest_budgets(points[found] - x[found])
         generator = torch.Generator().manual_seed(self.seed)
         directions = random_directions(
             _N_DIRECTIONS, x.shape[1:], generator=generator, dtype=torch.float64
         )
-        evidence = Evidence(self.model, n_classes, scale, directions.numpy())
-        way = points[found] - x[found]
-        lessons = curriculum(self.model, way, detector.attacks or {})
+        evidence = Evidence(self.model, n_classes, shortest["l2"], directions.numpy())
+        lessons = detector._lessons(self.model, shortest)
         material = self.material(evidence, lessons, x, y, points)
         cascade = self.learn(evidence, material)
         clean = decided(cascade, images[rest], 0)
@@ -541,7 +559,7 @@ class _Fit:
         threshold = conformal_threshold(scores, self.fpr)
         fitted: dict[str, Any] = {
             "n_classes_": n_classes,
-            "scale_": scale,
+            "shortest_": (shortest["linf"], shortest["l2"]),
             "directions_": directions.numpy(),
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
             "doubt_": cascade.doubt,
@@ -629,3 +647,75 @@ class _Fit:
             ]
             found[str(kind)] = Cascade(evidence, nodes, cascade.doubt)
         return found
+
+
+def assess_guard(
+    guard: Any,
+    X: npt.ArrayLike | Tensor,
+    y: npt.ArrayLike | None = None,
+    *,
+    random_state: int | np.random.RandomState | None = None,
+) -> SelfTest:
+    """Repeat the self-test of a learned detector on new images.
+
+    Parameters
+    ----------
+    guard : LearnedDetector, GuardedClassifier or CurvatureGuard
+        Fitted, with a learned detector.
+    X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+        Clean images that neither the network nor the guard has seen.
+    y : array of shape (n_samples,), optional
+        Their true labels: with them, only images that the network gets right count.
+    random_state : int, RandomState or None, default=None
+        Of attacks and noise.
+
+    Returns
+    -------
+    SelfTest
+        Against the clean images given; without the column of kinds left out. Cost:
+        some hundred forward-equivalents an image and attack.
+
+    Raises
+    ------
+    TypeError
+        If the guard has no learned detector.
+    ValueError
+        If the images or the labels are not what they must be.
+
+    Examples
+    --------
+    >>> from curvdetect import GuardedClassifier, assess_guard
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.1)
+    >>> test = assess_guard(guard.fit(X[:90], y[:90]), X[90:120], y[90:120])
+    >>> 0.8 < test.mean_auroc <= 1
+    True
+    """
+    held = getattr(guard, "guard", guard)  # of a CurvatureGuard
+    detector = getattr(held, "detector_", held)
+    if not isinstance(detector, LearnedDetector):
+        raise TypeError(
+            "guard must have a learned detector, fitted; got "
+            f"{type(guard).__name__} with {type(detector).__name__}"
+        )
+    check_is_fitted(detector)
+    images = detector._checked(X)
+    model = detector.model_
+    predicted = model.predict(images)
+    if y is not None:
+        right, _ = right_ones(model, predicted, labels_of(y, len(images)))
+        images, predicted = images[torch.from_numpy(right)], predicted[right]
+    linf, l2 = detector.shortest_
+    cascade = detector._cascade()
+    rows = tried(
+        cascade,
+        detector._lessons(model, {"linf": linf, "l2": l2}),
+        images,
+        torch.from_numpy(predicted),
+        decided(cascade, images, 0).score.numpy(),
+        detector.threshold_,
+        int(check_random_state(random_state).randint(2**31 - 1)),
+    )
+    return SelfTest(rows, detector.target_fpr_)

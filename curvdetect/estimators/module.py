@@ -93,13 +93,14 @@ class CurvatureGuard(nn.Module):
     >>> from curvdetect.study.networks import LeNet, load_lenet
     >>> X, y = load_fashion_mnist_sample()
     >>> network = load_lenet("fashion-mnist")
-    >>> inner = GuardedClassifier(network, target_fpr=0.05)
+    >>> inner = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
     >>> guard = CurvatureGuard(inner).calibrate(X[:120], y[:120])
     >>> state = guard.state_dict()
 
     On the server:
 
-    >>> inner = GuardedClassifier(LeNet().eval(), target_fpr=0.05)
+    >>> network = LeNet().eval()
+    >>> inner = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
     >>> served = CurvatureGuard(inner)
     >>> _ = served.load_state_dict(state)
     >>> found = served(torch.from_numpy(X[120:124]))

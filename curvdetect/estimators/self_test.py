@@ -207,7 +207,7 @@ def tried(
     clean: npt.NDArray[np.float64],
     threshold: float,
     seed: int,
-    without: Mapping[str, Cascade],
+    without: Mapping[str, Cascade] | None = None,
 ) -> list[Tried]:
     """Attack images that the cascade did not learn from, and decide about them.
 
@@ -227,7 +227,7 @@ def tried(
         What is above it is flagged.
     seed : int
         Of attacks and noise.
-    without : dict of str to Cascade
+    without : dict of str to Cascade, optional
         For kinds of attacks, cascades that learned from none of it.
 
     Returns
@@ -235,7 +235,7 @@ def tried(
     list of Tried
         Without attacks that hardly ever succeed.
     """
-    model = cascade.evidence.model
+    model, without = cascade.evidence.model, without or {}
     points, _ = minimal_points(model, images, labels)
     clean_without = {
         kind: decided(other, images, 0).score.numpy() for kind, other in without.items()

@@ -315,6 +315,21 @@ class TorchModel:
         """
         return ClassLoss(self.logits, label)
 
+    def clamped(self) -> TorchModel:
+        """Return the same network, clamped to its bounds.
+
+        Returns
+        -------
+        TorchModel
+            x -> f(clamp(x)), sharing the module; this one where it is clamped already
+            or has no bounds.
+        """
+        if self.clamp or self.bounds is None:
+            return self
+        twin = object.__new__(TorchModel)
+        vars(twin).update(vars(self), clamp=True, _known={})
+        return twin
+
     def as_module(self) -> nn.Module:
         """Return the network with its normalisation, in eval mode, for attacks.
 

@@ -79,7 +79,8 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     >>> from curvdetect.study.networks import LeNet, load_lenet
     >>> from curvdetect.storage import load, save
     >>> X, y = load_fashion_mnist_sample()
-    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    >>> network = load_lenet("fashion-mnist")
+    >>> guard = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
     >>> guard = guard.fit(X[:50], y[:50])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(guard, f"{folder}/guard.skops")
