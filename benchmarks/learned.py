@@ -8,9 +8,9 @@ hands: torchattacks' FGSM, PGD, APGD, CW, DeepFool and Square, and our minimal
 perturbations, at the budgets of the detection benchmark. Adversarial images are those
 right before and wrong after. Once it learns from all that it makes itself, and once
 without each kind; noise as long as the attacks is the control. A stranger's MNIST
-network learns from test images 2,000 to 2,999 and is judged by 1,000 to 1,299; ours
-learn from the last training images, which were left out of their training; CIFAR-10 has
-600 and 300 of its test images.
+network learns from test images 2,000 to 2,499 and is judged by 1,000 to 1,299; ours
+learn from as many of the last training images, which were left out of their training;
+CIFAR-10 has 600 and 300 of its test images.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ def loaded(network: str, args: argparse.Namespace):
     if data == "cifar10":
         fit, test = slice(0, 600), slice(600, 900)
         return model, data, (X[fit], y[fit]), (X[test], y[test]), (X[900:], y[900:])
-    test, more = slice(1000, 1300), slice(1300, 1800)
+    test, more = slice(1000, 1300), slice(1300, 1500)
     if network in STRANGERS:
-        fit = X[2000:3000], y[2000:3000]
+        fit = X[2000:2500], y[2000:2500]
     else:
         X_fit, y_fit = development_images(data, args.data_dir)
-        fit = X_fit[:1000], y_fit[:1000]
+        fit = X_fit[:500], y_fit[:500]
     return model, data, fit, (X[test], y[test]), (X[more], y[more])
 
 

@@ -135,7 +135,9 @@ def test_guards(X, y, other, on_flag):
     network = TorchModel(AnyWidth().eval(), input_shape=None)
 
     def guarded():
-        guard = GuardedClassifier(network, target_fpr=0.2, on_flag=on_flag)
+        guard = GuardedClassifier(
+            network, detector="threshold", target_fpr=0.2, on_flag=on_flag
+        )
         return guard.fit(X, y if len(np.shape(y)) == 1 else None)
 
     guard = made(guarded)

@@ -78,6 +78,8 @@ class World:
             right["guard"] = self.tmp / "guard.skops"
         else:
             right |= {"input_shape": "1,28,28", "out": self.tmp / "out"}
+        if name == "fit":
+            right["detector"] = "threshold"
         if name == "score" and "guard" not in options:
             save(self.guard, right["guard"])
         argv = [name]

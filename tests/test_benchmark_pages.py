@@ -25,6 +25,7 @@ def run(script, argv, monkeypatch):
         ("adaptive_report.py", "adaptive.md", "--picture"),
         ("cost_report.py", "cost.md", None),
         ("clamping_report.py", "bounds.md", None),
+        ("learned_report.py", "learned.md", None),
     ],
 )
 def test_page(script, page, option, tmp_path, monkeypatch):

@@ -117,7 +117,9 @@ def test_how_often_a_batch_waits(n_images, model, images):
 
 def test_the_guard(model, images):
     X, y = images
-    guard = CurvatureGuard(GuardedClassifier(model, target_fpr=0.1)).calibrate(X, y)
+    guard = CurvatureGuard(
+        GuardedClassifier(model, detector="threshold", target_fpr=0.1)
+    ).calibrate(X, y)
     x = torch.from_numpy(X[:4])
     expected = guard(x)
     with Device():

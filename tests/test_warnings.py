@@ -75,6 +75,10 @@ def pipeline(model, **settings):
     )
 
 
+def guarded(model):
+    return GuardedClassifier(model, detector="threshold", target_fpr=0.2)
+
+
 @functools.cache
 def fitted(kind):
     """Estimators that are fitted to images and will be asked about others."""
@@ -87,7 +91,7 @@ def fitted(kind):
             return CurvatureFeaturizer(flat, step=0.1, random_state=0).fit(X)
         if kind == "pipeline":
             return pipeline(flat, step=0.1).fit(X)
-        guard = GuardedClassifier(flat, target_fpr=0.2, random_state=0).fit(X)
+        guard = guarded(flat).fit(X)
         return guard if kind == "guard" else CurvatureGuard(guard)
 
 
@@ -184,7 +188,7 @@ CASES = {
         TRAINING,
     ),
     "model in guard": (
-        lambda: GuardedClassifier(training(), target_fpr=0.2).fit(X),
+        lambda: guarded(training()).fit(X),
         TRAINING,
     ),
     "check": (lambda: TorchModel(PROBABLE, input_shape=(4,)).check(X), SOFTMAX),
@@ -195,7 +199,7 @@ CASES = {
     ),
     "probabilities in pipeline": (lambda: pipeline(PROBABLE).fit(X), SOFTMAX),
     "probabilities in guard": (
-        lambda: GuardedClassifier(PROBABLE, target_fpr=0.2).fit(X),
+        lambda: guarded(PROBABLE).fit(X),
         SOFTMAX,
     ),
     "half": (
@@ -270,11 +274,11 @@ CASES = {
     ),
     # guards
     "guard, labels": (
-        lambda: GuardedClassifier(SMOOTH, target_fpr=0.2).fit(X, (LABELS + 1) % 3),
+        lambda: guarded(SMOOTH).fit(X, (LABELS + 1) % 3),
         WRONG,
     ),
     "guard, fit": (
-        lambda: GuardedClassifier(FLAT, target_fpr=0.2).fit(X),
+        lambda: guarded(FLAT).fit(X),
         MISSING,
     ),
     "guard, assess": (lambda: fitted("guard").assess(X), MISSING),
@@ -283,13 +287,13 @@ CASES = {
     "guard, p-values": (lambda: fitted("guard").p_values(X), MISSING),
     "module": (lambda: fitted("module")(torch.from_numpy(X)), MISSING),
     "module, calibrate": (
-        lambda: CurvatureGuard(GuardedClassifier(FLAT, target_fpr=0.2)).calibrate(X),
+        lambda: CurvatureGuard(guarded(FLAT)).calibrate(X),
         MISSING,
     ),
     "module, labels": (
-        lambda: CurvatureGuard(
-            GuardedClassifier(network(nn.Tanh).module, target_fpr=0.2)
-        ).calibrate(X, (LABELS + 1) % 3),
+        lambda: CurvatureGuard(guarded(network(nn.Tanh).module)).calibrate(
+            X, (LABELS + 1) % 3
+        ),
         WRONG,
     ),
     "module in a module": (

@@ -113,13 +113,19 @@ def run_fit(
     import numpy as np
 
     from curvdetect import CurvatureFeaturizer, GuardedClassifier
-    from curvdetect._base.checks import check_share
+    from curvdetect._base.checks import check_choice, check_share
     from curvdetect._base.extras import require
     from curvdetect.estimators.detector import n_allowed_above
     from curvdetect.storage import read_images, save
 
     require("skops.io", extra="skops")  # before any long work
     check_share("target_fpr", target_fpr)
+    check_choice("detector", detector, ("learned", "threshold"))
+    if n_boundaries is not None and detector != "threshold":
+        raise ValueError(
+            "n_boundaries must be left out with a learned detector, which chooses its "
+            f'own; give detector="threshold" with it; got {n_boundaries!r}'
+        )
     if not Path(out).absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {Path(out).parent}")
     model = loaded_model(

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,17 @@ from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
 from curvdetect.estimators._forest import grow_forest
 from curvdetect.network import TorchModel
 
-__all__ = ["CLEAN", "Material", "doubt", "grown", "lesson_material"]
+__all__ = [
+    "CLEAN",
+    "Material",
+    "attacked",
+    "doubt",
+    "grown",
+    "kept_material",
+    "lesson_material",
+    "measured_material",
+    "noise_like",
+]
 
 #: Label before the attack, of images that nobody attacked; and their lesson.
 CLEAN = -1
@@ -233,6 +244,26 @@ def lesson_material(
         np.concatenate([rows[fooled], rows]),
         deep=np.r_[np.arange(n) < n_deep, np.arange(len(rows)) < max(n_deep // 2, 1)],
     )
+
+
+def kept_material(
+    evidence: Evidence,
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
+    points: npt.NDArray[Any],
+    lesson: Lesson,
+    named: tuple[str, float],
+    number: int,
+    rows: npt.NDArray[np.int64],
+    n_deep: int,
+    seed: int,
+) -> Material:
+    """Do the same for a cache: of arrays, with the name and the budget of the attack.
+
+    Those tell an attack of our own; the object itself need not be hashed.
+    """
+    x, y, at = map(torch.from_numpy, (images, labels, points))
+    return lesson_material(evidence, x, y, at, lesson, number, rows, n_deep, seed)
 
 
 def measured_material(

@@ -14,7 +14,7 @@ import torch
 from joblib import Memory
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -29,6 +29,7 @@ from curvdetect.estimators._lessons import (
     Material,
     doubt,
     grown,
+    kept_material,
     lesson_material,
     measured_material,
 )
@@ -239,6 +240,11 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         model = self._wrapped(shape or values.shape[1:])
         input_shape = tuple(model.input_shape or shape or values.shape[1:])
         check_shape((len(values), *(shape or values.shape[1:])), input_shape)
+        if self.n_features_in_ < 2:
+            raise ValueError(
+                "images of n_features = 1 value have no tangent directions; at least "
+                "2 values are needed"
+            )
         images = model.to_tensor(values.reshape(-1, *input_shape))
         given = None if y is None else labels_of(y, len(values))
         model.check(images[:_N_CHECK_IMAGES])
@@ -256,6 +262,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         for name, value in found.items():
             setattr(self, name, value)
         self.model_, self.input_shape_ = model, input_shape
+        self._cascade()  # ready before the first image comes
         return self
 
     def _check_parameters(self) -> None:
@@ -323,7 +330,9 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
                 f"{n}{left_out}"
             )
         if n < 4:
-            raise ValueError(f"X must hold at least 4 clean images; got {n}{left_out}")
+            raise ValueError(
+                f"X must hold at least 4 clean images; got n_samples = {n}{left_out}"
+            )
         allowed = min(2 / (n - n // 2 + 1), 0.5)
         warn(
             f"{n} clean images allow a rate of false positives of {allowed:.2g}, not "
@@ -602,17 +611,22 @@ class _Fit:
         n_each = min(n, max(_N_ATTACKED // len(lessons), 1))
         n_deep = max(_N_DEEP // len(lessons), 2)
         random = np.random.default_rng(self.seed)
+        memory = check_memory(self.detector.memory)
+        kept = memory.cache(kept_material, ignore=["lesson"])
+        arrays = x.numpy(), y.numpy(), points.numpy()
         for number, lesson in enumerate(
             tqdm(
                 lessons, desc="learn", unit="attack", disable=not self.detector.verbose
             )
         ):
             rows = np.sort(random.choice(n, n_each, replace=False))
-            parts.append(
-                lesson_material(
-                    evidence, x, y, points, lesson, number, rows, n_deep, self.seed
-                )
-            )
+            settings = number, rows, n_deep, self.seed
+            if lesson.kind in KINDS:
+                named = lesson.name, lesson.budget
+                found = kept(evidence, *arrays, lesson, named, *settings)
+            else:  # nothing tells whether it is the same as last time
+                found = lesson_material(evidence, x, y, points, lesson, *settings)
+            parts.append(found)
         return Material.joined(parts)
 
     def learn(self, evidence: Evidence, material: Material) -> Cascade:
@@ -684,12 +698,15 @@ def assess_guard(
 
     Examples
     --------
-    >>> from curvdetect import GuardedClassifier, assess_guard
+    >>> from curvdetect import GuardedClassifier, LearnedDetector, assess_guard
     >>> from curvdetect.study.datasets import load_fashion_mnist_sample
     >>> from curvdetect.study.networks import load_lenet
     >>> X, y = load_fashion_mnist_sample()
-    >>> guard = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.1)
-    >>> test = assess_guard(guard.fit(X[:90], y[:90]), X[90:120], y[90:120])
+    >>> guard = GuardedClassifier(
+    ...     load_lenet("fashion-mnist"),
+    ...     detector=LearnedDetector(target_fpr=0.1, self_test=False),
+    ... ).fit(X[:90], y[:90])
+    >>> test = assess_guard(guard, X[90:120], y[90:120])
     >>> 0.8 < test.mean_auroc <= 1
     True
     """

@@ -20,6 +20,7 @@ __all__ = ["CurvatureGuard", "Guarded"]
 
 #: Of what a state dict holds; one of a later version is refused.
 _FORMAT = 1
+_INCOMPLETE = "the state lacks some of what a CurvatureGuard keeps"
 #: Parameters that change no result, or whose result is in the state.
 _NOT_COMPARED = ("model", "memory", "random_state", "verbose", "attacks", "self_test")
 
@@ -264,7 +265,10 @@ class CurvatureGuard(nn.Module):
                 f"the state has format {version}; this curvdetect reads up to "
                 f"{_FORMAT}. Install a newer one"
             )
-        own, others = self._settings(), state.get("settings", {})
+        known, others = state.get("learned"), state.get("settings")
+        if not (isinstance(known, dict) and isinstance(others, dict)):
+            raise ValueError(_INCOMPLETE)
+        own = self._settings()
         differing = {
             name: (own.get(name), others.get(name))
             for name in sorted(own.keys() | others.keys())
@@ -275,11 +279,9 @@ class CurvatureGuard(nn.Module):
                 "the state is of a guard with other parameters; as (this guard's, the "
                 f"state's): {differing}"
             )
-        known = state.get("learned")
         parts = self.guard._parts()
-        complete = {*parts, "weights_"}
-        if not isinstance(known, dict) or known.keys() not in (set(), complete):
-            raise ValueError("the state lacks some of what a CurvatureGuard keeps")
+        if known.keys() not in (set(), {*parts, "weights_"}):
+            raise ValueError(_INCOMPLETE)
         if not known:
             return
         for name, part in parts.items():

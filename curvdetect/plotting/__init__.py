@@ -12,6 +12,7 @@ from curvdetect.plotting._profile_comparison import ProfileComparisonDisplay
 from curvdetect.plotting._region_path import RegionPathDisplay
 from curvdetect.plotting._relabel_rank import RelabelRankDisplay
 from curvdetect.plotting._robustness import FoolingRateDisplay, RobustnessDisplay
+from curvdetect.plotting._self_test import SelfTestDisplay
 
 __all__ = [
     "ADVERSARIAL",
@@ -24,4 +25,5 @@ __all__ = [
     "RegionPathDisplay",
     "RelabelRankDisplay",
     "RobustnessDisplay",
+    "SelfTestDisplay",
 ]

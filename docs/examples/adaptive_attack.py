@@ -15,7 +15,7 @@ from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
 model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
-guard = GuardedClassifier(model, target_fpr=0.05, random_state=0)
+guard = GuardedClassifier(model, detector="threshold", target_fpr=0.05, random_state=0)
 guard.fit(X[:300], y[:300])
 
 eps = 16 / 255

@@ -39,7 +39,7 @@ class Verdict(BaseModel):
 def make_app(guard: CurvatureGuard) -> FastAPI:
     """Return an application that answers for a calibrated guard."""
     app = FastAPI(title="curvdetect")
-    input_shape = guard.guard.featurizer_.input_shape_
+    input_shape = guard.guard.input_shape_
 
     @app.post("/classify")
     async def classify(request: Request) -> Verdict:
@@ -76,8 +76,8 @@ def calibrated_guard() -> CurvatureGuard:
     """Return the guard to serve; load the state dict of one of yours here."""
     X, y = load_fashion_mnist_sample()
     network = load_lenet("fashion-mnist")
-    guard = CurvatureGuard(GuardedClassifier(network, target_fpr=0.05))
-    return guard.calibrate(X, y)
+    inner = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
+    return CurvatureGuard(inner).calibrate(X, y)
 
 
 if __name__ == "__main__":

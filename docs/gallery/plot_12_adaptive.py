@@ -22,7 +22,7 @@ from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
-guard = GuardedClassifier(model, target_fpr=0.05, random_state=0)
+guard = GuardedClassifier(model, detector="threshold", target_fpr=0.05, random_state=0)
 guard.fit(X[:300], y[:300])
 
 # %%

@@ -52,6 +52,7 @@ def folder(tmp_path, images):
 def fit(weights, folder, out):
     argv = ["fit", "--model", MODEL, "--weights", str(weights), *SHAPE, "--images"]
     argv += [str(folder), "--target-fpr", "0.1", "--n-boundaries", "2"]
+    argv += ["--detector", "threshold"]
     assert cli.main([*argv, "--out", str(out)]) == 0
     return out
 
@@ -68,7 +69,7 @@ def test_fit_then_score(weights, folder, tmp_path, capsys, images):
     assert "refused more/large.png: it has 32 x 40 pixels, not 28 x 28" in said
     assert "refused more/sixteen.png: its values have 16 or more bits" in said
     assert "3 images were refused" in said
-    assert "42 images; step" in said
+    assert "42 images; scores above" in said
 
     argv = ["score", "--model", MODEL, "--guard", str(guard), "--images", str(folder)]
     assert cli.main(argv) == 0
@@ -116,6 +117,7 @@ def test_an_exported_network_needs_no_class(lenet, folder, tmp_path, weights, ca
     torch.export.save(program, network)
     out = ["--out", str(tmp_path / "exported.skops"), "--target-fpr", "0.1"]
     argv = ["fit", "--model", network, *SHAPE, "--images", str(folder), *out]
+    argv += ["--detector", "threshold"]
     assert cli.main([*argv, "--n-boundaries", "2"]) == 0
     rows = []
     for model, guard in (
@@ -207,7 +209,7 @@ def test_a_guard_for_other_inputs_is_refused(folder, tmp_path, images, capsys):
     model = TorchModel(
         load_lenet("fashion-mnist"), input_shape=(1, 28, 28), bounds=None
     )
-    guard = GuardedClassifier(model, target_fpr=0.1).fit(*images)
+    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.1).fit(*images)
     save(guard, tmp_path / "guard.skops")
     argv = ["score", "--model", MODEL, "--guard", str(tmp_path / "guard.skops")]
     assert cli.main([*argv, "--images", str(folder)]) == 1

@@ -27,7 +27,7 @@ def pictures(tmp_path, images):
 @pytest.fixture
 def guard(tmp_path, pictures):
     argv = ["fit", "--model", LENET, "--input-shape", "1,28,28", "--images", pictures]
-    argv += ["--target-fpr", "0.1", "--n-boundaries", "1"]
+    argv += ["--target-fpr", "0.1", "--n-boundaries", "1", "--detector", "threshold"]
     assert cli.main([*argv, "--out", str(tmp_path / "guard")]) == 0
     return str(tmp_path / "guard")
 
@@ -87,7 +87,7 @@ def test_what_a_function_prints_goes_to_stderr(
         argv += ["--input-shape", "1,28,28", "--out", str(tmp_path / "out")]
         argv += ["--n-boundaries", "1"]
         argv += {
-            "fit": ["--target-fpr", "0.1"],
+            "fit": ["--target-fpr", "0.1", "--detector", "threshold"],
             "profile": ["--n-images", "1"],
         }[command]
     capsys.readouterr()
@@ -140,7 +140,10 @@ def test_the_network_is_put_where_the_help_says(
     else:
         argv += ["--input-shape", "1,28,28", "--out", str(tmp_path / "out")]
         argv += ["--n-boundaries", "1"]
-        argv += {"fit": ["--target-fpr", "0.1"], "profile": []}[command]
+        argv += {
+            "fit": ["--target-fpr", "0.1", "--detector", "threshold"],
+            "profile": [],
+        }[command]
     assert cli.main(argv) == 0
     assert Elsewhere.moved == ("cpu",)
 
@@ -152,6 +155,7 @@ def test_a_guard_that_was_fitted_in_python_is_bound_to_no_device(pictures, tmp_p
         out=tmp_path / "out",
         input_shape=(1, 28, 28),
         target_fpr=0.1,
+        detector="threshold",
         n_boundaries=1,
     )
     assert guard.model.device is None
@@ -227,7 +231,8 @@ def test_weights_are_chosen_on_the_command_line(pictures, tmp_path, capsys):
     torch.save({"state_dict": first, "state_dict_ema": second}, tmp_path / "w.pt")
     argv = ["fit", "--model", LENET, "--weights", str(tmp_path / "w.pt"), "--images"]
     argv += [pictures, "--input-shape", "1,28,28", "--target-fpr", "0.1"]
-    argv += ["--n-boundaries", "1", "--out", str(tmp_path / "out")]
+    argv += ["--detector", "threshold", "--n-boundaries", "1"]
+    argv += ["--out", str(tmp_path / "out")]
     assert cli.main(argv) == 1
     assert "'state_dict', 'state_dict_ema': choose by" in capsys.readouterr().err
     assert cli.main([*argv, "--weights-key", "state_dict_ema"]) == 0

@@ -21,7 +21,7 @@ ESTIMATORS = [
     CurvatureRelabeler(),
     CurvatureFeaturizer(MODEL, random_state=0),
     CurvatureFeaturizer(MODEL, random_state=0, layout="nearest", at="input"),
-    GuardedClassifier(MODEL, target_fpr=0.5),
+    GuardedClassifier(MODEL, detector="threshold", target_fpr=0.5),
 ]
 
 

@@ -35,7 +35,7 @@ def data():
 
 @pytest.fixture
 def guard(model, data):
-    guard = GuardedClassifier(model, target_fpr=0.05)
+    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.05)
     return guard.fit(data[0][:120], data[1][:120])
 
 
@@ -100,7 +100,7 @@ def test_what_is_done_with_flagged_images(guard, data):
 
 
 def test_in_cross_validation_and_pipelines(model, data):
-    guard = GuardedClassifier(model, target_fpr=0.1)
+    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.1)
     scores = cross_val_score(guard, data[0][:90], data[1][:90], cv=2)
     assert scores.min() > 0.7
     pipeline = make_pipeline(FunctionTransformer(), guard)
@@ -130,7 +130,7 @@ def test_copies_share_the_network_and_predict_the_same(guard, model, data, tmp_p
 
 
 def test_a_bare_network_is_shared_and_hashes_the_same(lenet, data):
-    guard = GuardedClassifier(lenet, target_fpr=0.1)
+    guard = GuardedClassifier(lenet, detector="threshold", target_fpr=0.1)
     assert clone(guard).model is lenet
     copy = pickle.loads(pickle.dumps(guard))
     assert joblib.hash(copy) == joblib.hash(guard)
@@ -160,7 +160,9 @@ def test_an_image_without_boundaries_keeps_its_label():
 
 def test_images_keep_their_shape(lenet, data):
     """Where the model would take any."""
-    guard = GuardedClassifier(TorchModel(lenet, input_shape=None), target_fpr=0.2)
+    guard = GuardedClassifier(
+        TorchModel(lenet, input_shape=None), detector="threshold", target_fpr=0.2
+    )
     guard.fit(data[0][:20])
     labels = guard.predict(data[0][20:30])
     assert labels.shape == (10,)
@@ -170,7 +172,8 @@ def test_images_keep_their_shape(lenet, data):
 
 def test_what_fit_learned_is_logged(model, data, caplog):
     with caplog.at_level("INFO", logger="curvdetect"):
-        guard = GuardedClassifier(model, target_fpr=0.2).fit(data[0][:30], data[1][:30])
+        guard = GuardedClassifier(model, detector="threshold", target_fpr=0.2)
+        guard.fit(data[0][:30], data[1][:30])
     n_right = (model.predict(data[0][:30]) == data[1][:30]).sum()
     assert f"30 images, 10 classes, step {guard.featurizer_.step_}" in caplog.text
     assert f"the network gets {n_right} of 30 images right" in caplog.text
@@ -179,7 +182,7 @@ def test_what_fit_learned_is_logged(model, data, caplog):
 def test_labels_that_cannot_be_right(model, data):
     X, y = data[0][:30], data[1][:30]
     with pytest.warns(UserWarning, match="none of these images right.*0 to 9"):
-        GuardedClassifier(model, target_fpr=0.2).fit(X, y + 100)
+        GuardedClassifier(model, detector="threshold", target_fpr=0.2).fit(X, y + 100)
 
 
 # What is left of the images -----------------------------------------
@@ -238,9 +241,9 @@ def test_labels_of_which_none_is_right_are_doubted_too(model, data):
 def test_no_images_are_missed_where_all_are_right(model, data):
     X = data[0][:30]
     with pytest.raises(ValueError, match="at least 99 clean images to fit; got 30$"):
-        GuardedClassifier(model).fit(X, model.predict(X))
+        GuardedClassifier(model, detector="threshold").fit(X, model.predict(X))
     with pytest.raises(ValueError, match="got 30$"):
-        GuardedClassifier(model).fit(X)
+        GuardedClassifier(model, detector="threshold").fit(X)
 
 
 def test_labels_in_another_container_are_counted_alike(model, data):
@@ -249,7 +252,7 @@ def test_labels_in_another_container_are_counted_alike(model, data):
     assert n_right < 30
     for labels in (y.tolist(), torch.from_numpy(y), pd.Series(y), list(y)):
         with pytest.raises(ValueError, match=f"got {n_right} of the 30 given"):
-            GuardedClassifier(model).fit(X, labels)
+            GuardedClassifier(model, detector="threshold").fit(X, labels)
 
 
 # Parts --------------------------------------------------------------
@@ -309,8 +312,9 @@ def test_the_same_network_in_two_wrappers_is_the_same(lenet, data):
 
 
 def test_the_defaults_are_one_per_cent_and_the_seed_0(model):
-    featurizer, detector = GuardedClassifier(model)._parts()
-    assert (featurizer.random_state, detector.target_fpr) == (0, 0.01)
+    parts = GuardedClassifier(model, detector="threshold")._parts()
+    assert parts["featurizer_"].random_state == 0
+    assert parts["detector_"].target_fpr == 0.01
 
 
 def test_a_guard_measures_each_image_once(model, data):

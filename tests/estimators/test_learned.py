@@ -20,7 +20,7 @@ from curvdetect import (
     TorchModel,
     assess_guard,
 )
-from curvdetect.estimators import _forest, learned
+from curvdetect.estimators import _forest, _lessons, learned
 from curvdetect.estimators._evidence import Evidence
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
@@ -489,3 +489,31 @@ def test_many_classes_are_told_apart_by_rank(quick):
     detector = LearnedDetector(model, target_fpr=0.1, random_state=0).fit(X)
     assert detector._cascade().evidence.n_columns(0) == (6, 2)
     assert detector.predict(X[:4]).shape == (4,)
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(model, quick, tmp_path, monkeypatch):
+    X, y = points(120, seed=2)
+    settings = {"target_fpr": 0.1, "self_test": False, "random_state": 0}
+    expected = LearnedDetector(model, **settings).fit(X, y).score_samples(X)
+    kept = LearnedDetector(model, memory=str(tmp_path), **settings)
+    whole, made = _lessons.attacked, []
+
+    def twice(network, lesson, *rest):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(lesson.name)
+        return whole(network, lesson, *rest)
+
+    monkeypatch.setattr(_lessons, "attacked", twice)
+    with pytest.raises(KeyboardInterrupt):
+        kept.fit(X, y)
+    first = list(made)
+    monkeypatch.setattr(
+        _lessons, "attacked", lambda *a: made.append(a[1].name) or whole(*a)
+    )
+    assert np.array_equal(kept.fit(X, y).score_samples(X), expected)
+    assert len(first) == 3
+    assert not set(first) & set(made[3:])  # none was made again
+    done = len(made)
+    kept.fit(X, y)
+    assert len(made) == done

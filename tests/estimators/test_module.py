@@ -26,7 +26,9 @@ def data():
 
 @pytest.fixture
 def guard(data):
-    classifier = GuardedClassifier(load_lenet("fashion-mnist"), target_fpr=0.05)
+    classifier = GuardedClassifier(
+        load_lenet("fashion-mnist"), detector="threshold", target_fpr=0.05
+    )
     return CurvatureGuard(classifier).calibrate(data[0][:60], data[1][:60])
 
 
@@ -67,7 +69,7 @@ def test_the_state_dict_holds_weights_and_calibration(data, x, wrapped):
     def classifier(network):
         if wrapped:
             network = TorchModel(network, input_shape=(1, 28, 28), mean=0.1, std=1.1)
-        return GuardedClassifier(network, target_fpr=0.05)
+        return GuardedClassifier(network, detector="threshold", target_fpr=0.05)
 
     guard = CurvatureGuard(classifier(load_lenet("fashion-mnist")))
     guard.calibrate(data[0][:60], torch.from_numpy(data[1][:60]))
@@ -84,8 +86,10 @@ def test_the_state_dict_holds_weights_and_calibration(data, x, wrapped):
 
 
 def test_a_state_without_calibration():
-    guard = CurvatureGuard(GuardedClassifier(load_lenet("fashion-mnist")))
-    other = CurvatureGuard(GuardedClassifier(LeNet().eval()))
+    guard = CurvatureGuard(
+        GuardedClassifier(load_lenet("fashion-mnist"), detector="threshold")
+    )
+    other = CurvatureGuard(GuardedClassifier(LeNet().eval(), detector="threshold"))
     other.load_state_dict(guard.state_dict())
     with pytest.raises(RuntimeError, match="not calibrated"):
         other(torch.zeros(1, 1, 28, 28))
@@ -108,7 +112,9 @@ def test_a_copy_has_one_network_of_its_own(guard, x, duplicate):
 
 def test_a_compiled_network_has_the_same_state(guard, x):
     network = torch.compile(LeNet().eval())
-    served = CurvatureGuard(GuardedClassifier(network, target_fpr=0.05))
+    served = CurvatureGuard(
+        GuardedClassifier(network, detector="threshold", target_fpr=0.05)
+    )
     served.load_state_dict(guard.state_dict())
     assert same(served(x), guard(x))
 
@@ -146,7 +152,8 @@ def test_double_precision(guard, x):
     ],
 )
 def test_another_guard_refuses_the_state(guard, other, name):
-    parameters = {"model": LeNet().eval(), "target_fpr": 0.05, **other}
+    own = {"detector": "threshold", "target_fpr": 0.05}
+    parameters = {"model": LeNet().eval(), **own, **other}
     stranger = CurvatureGuard(GuardedClassifier(**parameters))
     weights = {k: v.clone() for k, v in stranger.module.state_dict().items()}
     with pytest.raises(ValueError, match=f"other parameters.*{name}"):
@@ -156,7 +163,9 @@ def test_another_guard_refuses_the_state(guard, other, name):
 
 
 def test_a_load_that_fails_changes_no_calibration(guard):
-    fresh = CurvatureGuard(GuardedClassifier(LeNet().eval(), target_fpr=0.05))
+    fresh = CurvatureGuard(
+        GuardedClassifier(LeNet().eval(), detector="threshold", target_fpr=0.05)
+    )
     state = guard.state_dict()
     state["module.features.0.bias"] = torch.zeros(7)
     with pytest.raises(RuntimeError, match="size mismatch"):

@@ -159,7 +159,10 @@ def test_grid_search_in_several_processes(model, attacked):
         (CurvatureFeaturizer(n_boundaries=10), "transform"),  # refused late
         (CurvatureThresholdDetector(target_fpr=0.001), "predict"),
         (CurvatureRelabeler(), "predict"),
-        (GuardedClassifier(model=None, target_fpr=0.001), "predict"),
+        (
+            GuardedClassifier(model=None, detector="threshold", target_fpr=0.001),
+            "predict",
+        ),
     ],
     ids=["featurizer", "featurizer, late", "detector", "relabeler", "guard"],
 )

@@ -32,7 +32,9 @@ def right(model, images):
 
 @pytest.fixture
 def guarded(model, images):
-    return GuardedClassifier(model, target_fpr=0.2, random_state=0).fit(images[0])
+    return GuardedClassifier(
+        model, detector="threshold", target_fpr=0.2, random_state=0
+    ).fit(images[0])
 
 
 def attacks_by_name(model, score, threshold, references, **common):

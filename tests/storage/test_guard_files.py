@@ -30,7 +30,7 @@ def path(tmp_path):
 
 def fitted(kind, model, lenet, X, y):
     if kind == "guard":
-        return GuardedClassifier(lenet, target_fpr=0.1).fit(X, y)
+        return GuardedClassifier(lenet, detector="threshold", target_fpr=0.1).fit(X, y)
     if kind == "featurizer":
         return CurvatureFeaturizer(model, n_boundaries=2, random_state=0).fit(X)
     if kind == "pipeline":
@@ -70,7 +70,10 @@ def test_round_trip(kind, model, lenet, images, path):
 
 
 def test_one_network_stays_one(lenet, images, path):
-    save(GuardedClassifier(lenet, target_fpr=0.1).fit(*images), path)
+    save(
+        GuardedClassifier(lenet, detector="threshold", target_fpr=0.1).fit(*images),
+        path,
+    )
     module = LeNet()
     loaded = load(path, module)
     assert loaded.model is module
@@ -79,7 +82,7 @@ def test_one_network_stays_one(lenet, images, path):
 
 
 def test_another_process_reads_it(model, images, path, tmp_path):
-    guard = GuardedClassifier(model, target_fpr=0.1).fit(*images)
+    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.1).fit(*images)
     save(guard, path)
     np.save(tmp_path / "X.npy", images[0][:5])
     code = (
