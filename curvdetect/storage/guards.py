@@ -22,8 +22,8 @@ from curvdetect.signals import SIGNALS
 
 __all__ = ["load", "save"]
 
-#: Of what is in a file; a file of a later one is refused.
-FORMAT_VERSION = 1
+#: Of what is in a file; files of others are refused. 2: guards name their network.
+FORMAT_VERSION = 2
 #: Our own types that a file may hold, besides what skops trusts: NumPy's and
 #: scikit-learn's.
 _OURS = (
@@ -166,8 +166,13 @@ def load(
         )
     content = skops.load(path, trusted=sorted(allowed))
     version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ValueError(f"{_NOT_OURS}; got {path}")
+    if version < FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {version}, of an earlier curvdetect: what guards hold "
+            f"is another now, in format {FORMAT_VERSION}. Fit again, and save"
+        )
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {version}; this curvdetect reads up to "

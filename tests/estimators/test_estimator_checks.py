@@ -10,8 +10,10 @@ from curvdetect import (
     CurvatureRelabeler,
     CurvatureThresholdDetector,
     GuardedClassifier,
+    LearnedDetector,
     TorchModel,
 )
+from curvdetect.estimators import _forest, learned
 from modules import AnyWidth
 
 MODEL = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
@@ -22,9 +24,25 @@ ESTIMATORS = [
     CurvatureFeaturizer(MODEL, random_state=0),
     CurvatureFeaturizer(MODEL, random_state=0, layout="nearest", at="input"),
     GuardedClassifier(MODEL, detector="threshold", target_fpr=0.5),
-]
+    LearnedDetector(MODEL),
+    GuardedClassifier(MODEL),
+]  # the last two with their defaults: a rate that the images allow
 
 
+@pytest.fixture
+def _few_trees(monkeypatch):
+    """How much is learned does not matter here."""
+    grow = _forest.HistGradientBoostingClassifier
+    monkeypatch.setattr(
+        _forest,
+        "HistGradientBoostingClassifier",
+        lambda **settings: grow(**{**settings, "max_iter": 3}),
+    )
+    monkeypatch.setattr(learned, "_N_ATTACKED", 100)
+    monkeypatch.setattr(learned, "_N_DEEP", 50)
+
+
+@pytest.mark.usefixtures("_few_trees")
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: repr(e)[:60])
 def test_check_estimator(estimator):
     with warnings.catch_warnings():

@@ -158,7 +158,7 @@ def without_forgetting(changed):
 
 
 @pytest.mark.parametrize(
-    "content", [{"format": 1}, {"format": True}, {"format": "1"}, {}, [1]]
+    "content", [{"format": 2}, {"format": True}, {"format": "1"}, {}, [1]]
 )
 def test_other_contents_are_refused(content, path):
     skops.io.dump(content, path)
@@ -179,10 +179,18 @@ def test_types_of_strangers_are_refused(path):
 
 
 def test_a_later_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(guards, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 3)
     save(CurvatureRelabeler(), path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 2; this curvdetect reads up to 1"):
+    with pytest.raises(ValueError, match="format 3; this curvdetect reads up to 2"):
+        load(path)
+
+
+def test_an_earlier_format_is_refused(path, monkeypatch):
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 1)
+    save(CurvatureRelabeler(), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format 1, of an earlier.* Fit again"):
         load(path)
 
 
