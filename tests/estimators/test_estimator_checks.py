@@ -13,7 +13,7 @@ from curvdetect import (
     LearnedDetector,
     TorchModel,
 )
-from curvdetect.estimators import _forest, learned
+from curvdetect.estimators import _forest, _learning
 from modules import AnyWidth
 
 MODEL = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
@@ -38,8 +38,8 @@ def _few_trees(monkeypatch):
         "HistGradientBoostingClassifier",
         lambda **settings: grow(**{**settings, "max_iter": 3}),
     )
-    monkeypatch.setattr(learned, "_N_ATTACKED", 100)
-    monkeypatch.setattr(learned, "_N_DEEP", 50)
+    monkeypatch.setattr(_learning, "_N_ATTACKED", 100)
+    monkeypatch.setattr(_learning, "_N_DEEP", 50)
 
 
 @pytest.mark.usefixtures("_few_trees")

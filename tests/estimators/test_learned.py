@@ -20,7 +20,7 @@ from curvdetect import (
     TorchModel,
     assess_guard,
 )
-from curvdetect.estimators import _forest, _lessons, learned
+from curvdetect.estimators import _forest, _learning, _lessons
 from curvdetect.estimators._evidence import Evidence
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
@@ -84,8 +84,8 @@ def quick(monkeypatch):
         "HistGradientBoostingClassifier",
         lambda **settings: grow(**{**settings, "max_iter": 5}),
     )
-    monkeypatch.setattr(learned, "_N_ATTACKED", 400)
-    monkeypatch.setattr(learned, "_N_DEEP", 100)
+    monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
+    monkeypatch.setattr(_learning, "_N_DEEP", 100)
 
 
 # What it decides -------------------------------------------------------------

@@ -66,7 +66,9 @@ def test_features(network, dtype, name):
     np.testing.assert_array_equal(np.isnan(F), np.isnan(expected))
     F, expected = (np.ma.masked_invalid(values) for values in (F, expected))
     exact = dtype == np.float64
-    tolerance = 1e-8 if exact else 1e-3 * expected.std(axis=0)
+    # In single precision convolutions round otherwise on another processor: eight
+    # thousandths of a standard deviation were seen.
+    tolerance = 1e-8 if exact else 0.02 * expected.std(axis=0)
     assert np.ma.all(np.abs(F - expected).max(axis=0) <= tolerance)
     # After rounding, a few rows more or fewer need another Newton step.
     slack = 0 if exact else 0.5

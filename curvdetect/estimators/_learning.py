@@ -1,0 +1,183 @@
+"""What `LearnedDetector.fit` does: attack, learn, calibrate, try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils.validation import check_memory
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from curvdetect.attacks import KINDS, Lesson, shortest_budgets
+from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._evidence import N_STAGES, Evidence
+from curvdetect.estimators._lessons import (
+    CLEAN,
+    Material,
+    doubt,
+    grown,
+    kept_material,
+    lesson_material,
+    measured_material,
+)
+from curvdetect.estimators.detector import conformal_threshold
+from curvdetect.estimators.self_test import (
+    SelfTest,
+    minimal_points,
+    tried,
+    warn_of_misses,
+)
+from curvdetect.geometry import random_directions
+from curvdetect.network import TorchModel
+
+if TYPE_CHECKING:
+    from curvdetect.estimators.learned import LearnedDetector
+
+__all__ = ["Learning"]
+
+#: Directions of the last stage.
+_N_DIRECTIONS = 3
+#: Learned from at most.
+_MOST_LEARNED = 1000
+#: Attacked rows, and such measured to the last stage.
+_N_ATTACKED, _N_DEEP = 8000, 2000
+#: Images of the calibration that the self-test attacks.
+_N_TESTED = 200
+
+
+class Learning:
+    """One `fit`: what it learns, step by step, and hands over when all is done."""
+
+    def __init__(
+        self, detector: LearnedDetector, model: TorchModel, fpr: float, seed: int
+    ) -> None:
+        self.detector, self.model, self.fpr, self.seed = detector, model, fpr, seed
+
+    def run(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        learn: npt.NDArray[np.int64],
+        rest: npt.NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """Return the fitted attributes."""
+        detector, n_classes = self.detector, self.model.n_classes
+        learn = learn[:_MOST_LEARNED]
+        x, y = images[learn], labels[learn]
+        points, norms = minimal_points(self.model, x, y)
+        found = norms.isfinite() & (norms > 0)
+        if not found.any():
+            raise ValueError(
+                "no boundary was found near the images (their gradients vanish, or the "
+                "network gives one class only): there is nothing to learn from"
+            )
+        shortest = shortest_budgets(points[found] - x[found])
+        generator = torch.Generator().manual_seed(self.seed)
+        directions = random_directions(
+            _N_DIRECTIONS, x.shape[1:], generator=generator, dtype=torch.float64
+        )
+        evidence = Evidence(self.model, n_classes, shortest["l2"], directions.numpy())
+        lessons = detector._lessons(self.model, shortest)
+        material = self.material(evidence, lessons, x, y, points)
+        cascade = self.learn(evidence, material)
+        clean = decided(cascade, images[rest], 0)
+        scores = np.sort(clean.score.numpy())
+        threshold = conformal_threshold(scores, self.fpr)
+        fitted: dict[str, Any] = {
+            "n_classes_": n_classes,
+            "shortest_": (shortest["linf"], shortest["l2"]),
+            "directions_": directions.numpy(),
+            "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
+            "doubt_": cascade.doubt,
+            "clean_scores_": scores,
+            "clean_stages_": clean.stage.numpy(),
+            "threshold_": threshold,
+            "target_fpr_": self.fpr,
+            "weights_": self.model.weights_digest(),
+            "tried_": (),
+        }
+        if detector.self_test:
+            tested = rest[:_N_TESTED]
+            rows = tried(
+                cascade,
+                lessons,
+                images[tested],
+                labels[tested],
+                scores,
+                threshold,
+                self.seed,
+                without=self.without_kinds(evidence, material, lessons, cascade),
+            )
+            fitted["tried_"] = tuple(tuple(row) for row in rows)
+            warn_of_misses(SelfTest(rows, self.fpr))
+        return fitted
+
+    def material(
+        self,
+        evidence: Evidence,
+        lessons: list[Lesson],
+        x: Tensor,
+        y: Tensor,
+        points: Tensor,
+    ) -> Material:
+        """Return what is learned from: clean images, and what each attack made."""
+        n = len(x)
+        none = np.full(n, CLEAN)
+        every = np.ones(n, dtype=bool)
+        parts = [measured_material(evidence, x, none, none, np.arange(n), every)]
+        n_each = min(n, max(_N_ATTACKED // len(lessons), 1))
+        n_deep = max(_N_DEEP // len(lessons), 2)
+        random = np.random.default_rng(self.seed)
+        memory = check_memory(self.detector.memory)
+        kept = memory.cache(kept_material, ignore=["lesson"])
+        arrays = x.numpy(), y.numpy(), points.numpy()
+        for number, lesson in enumerate(
+            tqdm(
+                lessons, desc="learn", unit="attack", disable=not self.detector.verbose
+            )
+        ):
+            rows = np.sort(random.choice(n, n_each, replace=False))
+            settings = number, rows, n_deep, self.seed
+            if lesson.kind in KINDS:
+                named = lesson.name, lesson.budget
+                found = kept(evidence, *arrays, lesson, named, *settings)
+            else:  # nothing tells whether it is the same as last time
+                found = lesson_material(evidence, x, y, points, lesson, *settings)
+            parts.append(found)
+        return Material.joined(parts)
+
+    def learn(self, evidence: Evidence, material: Material) -> Cascade:
+        """Return the cascade that the material teaches."""
+        if not (material.before != CLEAN).any():
+            raise ValueError(
+                "no attack fools the network on these images: there is nothing to "
+                "learn from"
+            )
+        every = np.ones(len(material.before), dtype=bool)
+        nodes = [grown(material, stage, every, self.seed) for stage in range(N_STAGES)]
+        between = doubt(material, evidence.costs(), self.detector.budget, self.seed)
+        return Cascade(evidence, nodes, between)
+
+    def without_kinds(
+        self,
+        evidence: Evidence,
+        material: Material,
+        lessons: list[Lesson],
+        cascade: Cascade,
+    ) -> dict[str, Cascade]:
+        """Return, for each kind of attack, what was learned without any of it."""
+        kinds = np.array([lesson.kind for lesson in lessons])
+        found = {}
+        for kind in dict.fromkeys(kinds):
+            clean = material.lesson == CLEAN
+            others = clean | (kinds[material.lesson] != kind)
+            if not (material.before[others] != CLEAN).any():
+                continue
+            nodes = [
+                grown(material, stage, others, self.seed) for stage in range(N_STAGES)
+            ]
+            found[str(kind)] = Cascade(evidence, nodes, cascade.doubt)
+        return found
