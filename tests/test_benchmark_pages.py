@@ -1,5 +1,6 @@
 """The pages of the benchmarks are those of the committed results."""
 
+import json
 import re
 import runpy
 import sys
@@ -38,6 +39,12 @@ def test_page(script, page, option, tmp_path, monkeypatch):
     for name in re.findall(r"!\[.*?\]\(images/(.*?)\)", made):
         assert (tmp_path / name).exists()
         assert (ROOT / "docs" / "images" / name).exists()
+
+
+def test_the_readmes_table_of_the_learned_guard_is_that_of_its_results():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "learned_report.py"))
+    known = json.loads((RESULTS / "learned.json").read_text())
+    assert script["short_table"](known) in (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_table_of_cost_is_that_of_the_page():
