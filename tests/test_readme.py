@@ -15,7 +15,7 @@ def test_the_examples_run_in_order():
         exec(block, names)
     assert 0 <= names["flagged"].mean() <= 0.2
     assert names["accuracy"] > 0.7
-    assert (names["labels"] == names["y"][200:300]).mean() > 0.8
+    assert (names["decided"] == names["y"][200:300]).mean() > 0.8
     assert 0.8 < names["guarded"].self_test_.mean_auroc <= 1
     assert names["found"].logits.shape == (8, 10)
 

@@ -65,11 +65,12 @@ def test_features(network, dtype, name):
     np.testing.assert_allclose(featurizer.step_, step, rtol=1e-6)
     np.testing.assert_array_equal(np.isnan(F), np.isnan(expected))
     F, expected = (np.ma.masked_invalid(values) for values in (F, expected))
-    exact = dtype == np.float64
-    # In single precision convolutions round otherwise on another processor: eight
-    # thousandths of a standard deviation were seen.
-    tolerance = 1e-8 if exact else 0.02 * expected.std(axis=0)
-    assert np.ma.all(np.abs(F - expected).max(axis=0) <= tolerance)
+    exact, apart = dtype == np.float64, np.abs(F - expected).compressed()
+    if exact:
+        assert apart.max() <= 1e-8
+    else:  # convolutions round otherwise on another processor: a kink may be crossed
+        assert np.quantile(apart, 0.95) <= 1e-3 * expected.std()
+        assert apart.max() <= 0.2 * expected.std()
     # After rounding, a few rows more or fewer need another Newton step.
     slack = 0 if exact else 0.5
     assert passes.forward_equivalents / len(X) <= cost + slack
