@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_positive
-from curvdetect.geometry import adversarial_perturbation
+from curvdetect.geometry import Perturbation, adversarial_perturbation
 from curvdetect.network import TorchModel
 
-__all__ = ["MinimalNormAttack"]
+__all__ = ["MinimalNormAttack", "smallest"]
 
 
 class MinimalNormAttack:
@@ -54,16 +54,7 @@ class MinimalNormAttack:
             Cost: that of
             :func:`curvdetect.geometry.adversarial_perturbation`.
         """
-        model = self.model
-        with model.evaluating():
-            smallest = adversarial_perturbation(
-                model.logits,
-                images,
-                label=labels,
-                bounds=model.bounds,
-                batch_size=model.rows_per_batch(images[:1]),
-            )
-        return self.along(images, smallest.points)
+        return self.along(images, smallest(self.model, images, labels).points)
 
     def along(self, images: Tensor, points: Tensor) -> Tensor:
         """Perturb images whose nearest boundary points are known already.
@@ -80,3 +71,15 @@ class MinimalNormAttack:
         """
         way = self.factor * (points - images)
         return (images + way).clamp(*(self.model.bounds or (-torch.inf, torch.inf)))
+
+
+def smallest(model: TorchModel, images: Tensor, labels: Tensor) -> Perturbation:
+    """Return the smallest perturbations of a batch, within the model's bounds."""
+    with model.evaluating():
+        return adversarial_perturbation(
+            model.logits,
+            images,
+            label=labels,
+            bounds=model.bounds,
+            batch_size=model.rows_per_batch(images[:1]),
+        )

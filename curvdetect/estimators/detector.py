@@ -332,11 +332,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         check_choice("statistic", self.statistic, tuple(_STATISTICS))
         check_choice("criterion", self.criterion, _CRITERIA)
-        fpr = self.target_fpr
-        if fpr is not None and not (isinstance(fpr, Real) and 0 < fpr < 1):
-            raise ValueError(
-                f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
-            )
+        check_target_fpr(self.target_fpr)
 
     def _scores(
         self, X: npt.NDArray[Any]
@@ -390,6 +386,14 @@ def _label_of_larger_scores(
         f"pos_label={label!r} if that is right"
     )
     return label
+
+
+def check_target_fpr(fpr: object) -> None:
+    """Refuse what is neither None nor a number strictly between 0 and 1."""
+    if fpr is not None and not (isinstance(fpr, Real) and 0 < float(fpr) < 1):
+        raise ValueError(
+            f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
+        )
 
 
 def n_allowed_above(n: int, fpr: float, among: str = "") -> int:

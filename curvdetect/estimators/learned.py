@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +24,7 @@ from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
-from curvdetect.estimators.detector import conformal_p_values
+from curvdetect.estimators.detector import check_target_fpr, conformal_p_values
 from curvdetect.estimators.self_test import SelfTest, Tried, tried
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
@@ -35,7 +33,6 @@ from curvdetect.network.checks import check_shape
 
 __all__ = ["Examined", "LearnedDetector", "assess_guard"]
 
-_LOG = logging.getLogger(__name__)
 #: Where no rate is asked for, and there are images enough for it.
 _TARGET_FPR = 0.01
 #: To learn from at least, where a rate is asked for.
@@ -244,16 +241,8 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         return self
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.model, TorchModel | nn.Module):
-            raise TypeError(
-                "model must be a TorchModel or a torch.nn.Module; got "
-                f"{type(self.model).__name__}"
-            )
-        fpr = self.target_fpr
-        if fpr is not None and not (isinstance(fpr, Real) and 0 < fpr < 1):
-            raise ValueError(
-                f"target_fpr must be a number between 0 and 1, or None; got {fpr!r}"
-            )
+        module_of(self.model)
+        check_target_fpr(self.target_fpr)
         if isinstance(self.kinds, str) or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds must be some of {KINDS}; got {self.kinds!r}")
         if not (len(self.kinds) or self.attacks):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from curvdetect._base.warn import warn
 from curvdetect.attacks import Lesson
+from curvdetect.attacks.minimal_norm import smallest
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._lessons import attacked, noise_like
-from curvdetect.geometry import adversarial_perturbation
 from curvdetect.network import TorchModel
 from curvdetect.study.metrics import auroc, share
 
@@ -187,13 +187,7 @@ def minimal_points(model: TorchModel, x: Tensor, y: Tensor) -> tuple[Tensor, Ten
     size = model.rows_per_batch(x[:1])
     with model.evaluating():
         for batch, label in zip(model.split(x), y.split(size), strict=True):
-            found = adversarial_perturbation(
-                model.logits,
-                batch,
-                label=label.to(batch.device),
-                bounds=model.bounds,
-                batch_size=size,
-            )
+            found = smallest(model, batch, label.to(batch.device))
             points.append(found.points.cpu())
             norms.append(found.norms.cpu())
     return torch.cat(points), torch.cat(norms)
