@@ -22,6 +22,8 @@ _COLUMN, _THRESHOLD, _LEFT, _RIGHT, _VALUE = range(5)
 _N_FIELDS = 5
 #: Of a column's values.
 _N_BINS = 64
+#: Of a tree: each is a bit of a positive integer.
+_MOST_LEAVES = 63
 #: Rows evaluated at a time.
 _ROWS = 4096
 
@@ -122,6 +124,12 @@ def nodes_of(learner: HistGradientBoostingClassifier) -> npt.NDArray[np.float64]
 class Forest:
     """A forest, checked and laid out to be asked.
 
+    Whether a row goes left at a node depends on where its value lies among the cuts of
+    that column, and each answer rules out the leaves of the other side. So there is a
+    table, for each column and place among its cuts, of the leaves of every tree that
+    are left, as bits; a row takes one entry of each column, and the bit that is in all
+    of them is its leaf. No walk, no branch: Lucchese et al., "QuickScorer", SIGIR 2015.
+
     Parameters
     ----------
     nodes : ndarray of shape (n_trees, n_nodes, 5)
@@ -141,20 +149,18 @@ class Forest:
         self, nodes: npt.NDArray[np.float64], n_columns: int, device: torch.device
     ) -> None:
         check_forest(nodes, n_columns)
-        self.depth = _depth(nodes)
-        of = torch.as_tensor(nodes, dtype=torch.float64, device=device)
-        column, left, right = (of[:, :, f].long() for f in (_COLUMN, _LEFT, _RIGHT))
-        n_trees, n_nodes = column.shape
-        # One long row of nodes: the place of a node is that of its tree, and its own.
-        self.first = torch.arange(n_trees, device=device) * n_nodes
-        own = torch.arange(n_nodes, device=device).expand_as(column)
-        self.left, self.right = (
-            (self.first[:, None] + torch.where(column < 0, own, child)).flatten()
-            for child in (left, right)
-        )
-        self.column = column.clamp(min=0).flatten()
-        self.threshold = of[:, :, _THRESHOLD].flatten()
-        self.value = of[:, :, _VALUE].flatten()
+        leaf = _leaf_numbers(nodes)
+        cuts, table = _table(nodes, leaf, n_columns)
+        used = np.flatnonzero(np.isfinite(cuts[:, 0]))
+        self.used = torch.as_tensor(used, device=device)
+        self.cuts = torch.as_tensor(cuts[used], device=device)
+        self.table = torch.as_tensor(table[used], device=device)
+        n_leaves = leaf.max() + 1
+        values = np.zeros((len(nodes), n_leaves))
+        of, at = np.nonzero(leaf >= 0)
+        values[of, leaf[of, at]] = nodes[of, at, _VALUE]
+        self.values = torch.as_tensor(values.ravel(), device=device)
+        self.first = torch.arange(len(nodes), device=device) * int(n_leaves)
 
     def __call__(self, X: Tensor) -> Tensor:
         """Return the log-odds of every row.
@@ -171,13 +177,69 @@ class Forest:
         """
         found = []
         for rows in X.split(_ROWS):
-            at = self.first.expand(len(rows), -1)
-            for _ in range(self.depth):
-                asked = rows.gather(1, self.column[at])
-                goes_left = asked <= self.threshold[at]
-                at = torch.where(goes_left, self.left[at], self.right[at])
-            found.append(self.value[at].sum(dim=1))
+            # A value on a cut goes left, as in scikit-learn.
+            place = torch.searchsorted(self.cuts, rows.T[self.used].contiguous())
+            left = torch.ones(  # of a forest of single leaves
+                len(rows), len(self.first), dtype=self.table.dtype, device=X.device
+            )
+            for column, (table, at) in enumerate(zip(self.table, place, strict=True)):
+                left = table[at] if column == 0 else left & table[at]
+            leaf = left.float().log2().round().long()
+            found.append(self.values[self.first + leaf].sum(dim=1))
         return torch.cat(found)
+
+
+def _leaf_numbers(nodes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the number of each leaf that its tree's root leads to; -1 elsewhere."""
+    inner = nodes[:, :, _COLUMN] >= 0
+    reached = np.zeros(inner.shape, dtype=bool)
+    reached[:, 0] = True
+    for node in range(inner.shape[1]):  # parents come first
+        of = np.flatnonzero(reached[:, node] & inner[:, node])
+        for field in (_LEFT, _RIGHT):
+            reached[of, nodes[of, node, field].astype(np.int64)] = True
+    leaf = reached & ~inner
+    return np.where(leaf, leaf.cumsum(axis=1) - 1, -1)
+
+
+def _table(
+    nodes: npt.NDArray[np.float64], leaf: npt.NDArray[np.int64], n_columns: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Return the cuts of each column, and which leaves each place among them leaves.
+
+    Returns
+    -------
+    tuple of ndarray
+        Cuts of shape (n_columns, n_cuts), in order, then infinity; and, of shape
+        (n_columns, n_cuts + 1, n_trees), integers of which each bit is a leaf.
+    """
+    n_leaves = leaf.max() + 1
+    kind = next(k for k in (np.int16, np.int32, np.int64) if n_leaves < 8 * k(0).nbytes)
+    below = np.where(leaf >= 0, 1 << np.maximum(leaf, 0), 0)
+    inner = nodes[:, :, _COLUMN] >= 0
+    for node in reversed(range(inner.shape[1])):  # children come later
+        of = np.flatnonzero(inner[:, node])
+        for field in (_LEFT, _RIGHT):
+            below[of, node] |= below[of, nodes[of, node, field].astype(np.int64)]
+    tree, asking = np.nonzero(inner)
+    column, left, right = (
+        nodes[tree, asking, field].astype(np.int64)
+        for field in (_COLUMN, _LEFT, _RIGHT)
+    )
+    threshold = nodes[tree, asking, _THRESHOLD]
+    of_columns = [np.unique(threshold[column == c]) for c in range(n_columns)]
+    cuts = np.full((n_columns, max(map(len, of_columns)) + 1), np.inf)
+    place = np.zeros(len(tree), dtype=np.int64)
+    for c, known in enumerate(of_columns):
+        cuts[c, : len(known)] = known
+        place[column == c] = np.searchsorted(known, threshold[column == c])
+    every = np.broadcast_to(below[:, 0], (n_columns, cuts.shape[1] + 1, len(nodes)))
+    # Up to its cut a node goes left, and rules out the right; beyond it, the left.
+    at_most, beyond = every.copy(), every.copy()
+    np.bitwise_and.at(at_most, (column, place, tree), ~below[tree, right])
+    np.bitwise_and.at(beyond, (column, place + 1, tree), ~below[tree, left])
+    up = np.bitwise_and.accumulate(at_most[:, ::-1], axis=1)[:, ::-1]
+    return cuts, (up & np.bitwise_and.accumulate(beyond, axis=1)).astype(kind)
 
 
 def check_forest(forest: Any, n_columns: int) -> None:
@@ -194,23 +256,26 @@ def check_forest(forest: Any, n_columns: int) -> None:
     ------
     ValueError
         If its shape, a number, a column or a child is not allowed. A child comes after
-        its parent, so no walk is endless.
+        its parent, and has no other.
     """
     if not (
         isinstance(forest, np.ndarray)
         and forest.dtype == np.float64
         and forest.ndim == 3
         and forest.shape[2] == _N_FIELDS
-        and forest.shape[0] > 0 < forest.shape[1]
+        and forest.shape[0] > 0
+        and 0 < forest.shape[1] < 2 * _MOST_LEAVES
     ):
         raise ValueError(
             "a forest must be a float64 array of shape (n_trees, n_nodes, "
-            f"{_N_FIELDS}); got {getattr(forest, 'shape', type(forest).__name__)}"
+            f"{_N_FIELDS}), of at most {2 * _MOST_LEAVES - 1} nodes; got "
+            f"{getattr(forest, 'shape', type(forest).__name__)}"
         )
     column = forest[:, :, _COLUMN]
     inner = column >= 0
-    own = np.broadcast_to(np.arange(forest.shape[1]), column.shape)[inner]
+    tree, own = np.nonzero(inner)
     children = forest[inner][:, [_LEFT, _RIGHT]]
+    places = tree[:, None] * forest.shape[1] + children
     allowed = (
         np.isfinite(forest).all()
         and (column == np.floor(column)).all()
@@ -218,21 +283,11 @@ def check_forest(forest: Any, n_columns: int) -> None:
         and (children == np.floor(children)).all()
         and (children > own[:, None]).all()
         and (children < forest.shape[1]).all()
+        and len(np.unique(places)) == places.size
     )
     if not allowed:
         raise ValueError(
             f"a forest must hold finite numbers, columns below {n_columns}, and "
-            "children after their parents; this one does not. Was its file changed?"
+            "children after their only parents; this one does not. Was its file "
+            "changed?"
         )
-
-
-def _depth(forest: npt.NDArray[np.float64]) -> int:
-    """Return how many questions the longest walk asks."""
-    column = forest[:, :, _COLUMN]
-    deep = np.zeros(column.shape, dtype=np.int64)
-    for node in range(forest.shape[1]):  # parents come first
-        inner = column[:, node] >= 0
-        for field in (_LEFT, _RIGHT):
-            child = forest[inner, node, field].astype(np.int64)
-            deep[inner, child] = deep[inner, node] + 1
-    return int(deep.max())

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from curvdetect.estimators._forest import Forest, grow_forest, nodes_of
@@ -20,9 +21,13 @@ def learned():
     return X, y, HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(X, y)
 
 
-def test_is_what_scikit_learn_gives(learned):
-    _, _, learner = learned
+@pytest.mark.parametrize("max_leaf_nodes", [2, 15, 16, 31, 32, 63])
+def test_is_what_scikit_learn_gives(learned, max_leaf_nodes):
+    X, y, learner = learned
+    learner = clone(learner).set_params(max_leaf_nodes=max_leaf_nodes)
+    learner.set_params(min_samples_leaf=2).fit(X, y)
     X = np.random.default_rng(1).normal(size=(1000, 5)) * 2
+    X[:400] = learned[0]  # values on a cut
     ours = Forest(nodes_of(learner), 5, CPU)(torch.from_numpy(X))
     np.testing.assert_allclose(ours, learner.decision_function(X), rtol=0, atol=1e-12)
 
@@ -76,6 +81,7 @@ def test_one_leaf_is_a_constant():
         (0, 2, 0.0),  # a child that is the node itself: an endless walk
         (0, 3, 1e9),  # or outside
         (0, 3, 1.5),
+        (0, 3, 1.0),  # or another's too
         (0, 1, np.nan),
         (0, 4, np.inf),
     ],
@@ -88,7 +94,14 @@ def test_refuses_numbers_that_no_forest_holds(learned, node, field, value):
 
 
 @pytest.mark.parametrize(
-    "nodes", [None, np.zeros((2, 3)), np.zeros((0, 1, 5)), np.zeros((1, 1, 5), int)]
+    "nodes",
+    [
+        None,
+        np.zeros((2, 3)),
+        np.zeros((0, 1, 5)),
+        np.zeros((1, 1, 5), int),
+        np.zeros((1, 200, 5)),
+    ],
 )
 def test_refuses_what_is_no_forest(nodes):
     with pytest.raises(ValueError, match="a forest must be a float64 array"):
@@ -96,8 +109,8 @@ def test_refuses_what_is_no_forest(nodes):
 
 
 @given(st.integers(0, 10_000))
-def test_whatever_passes_the_check_can_be_walked(seed):
-    """Random numbers either are refused, or give a finite answer that ends."""
+def test_whatever_passes_the_check_has_an_answer(seed):
+    """Random numbers either are refused, or give a finite answer."""
     rng = np.random.default_rng(seed)
     nodes = np.zeros((2, 4, 5))
     nodes[..., 0] = rng.integers(-1, 3, (2, 4))
