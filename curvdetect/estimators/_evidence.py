@@ -131,6 +131,7 @@ class Evidence:
             input_shape=tuple(self.directions.shape[1:]),
             n_boundaries=k,
             n_curved=int(1 < k < self.n_classes - 1),
+            thorough=False,  # the cost of a decision has a bound, on plateaus too
             steps=(self.scale,),
             directions=self.directions,
         )

@@ -37,6 +37,8 @@ _INNER = {
     "_compiler_config",
 }
 _MANGLED = re.compile(r"___torch_mangle_\d+\.")
+#: Of what is hashed: some seconds.
+_MOST_PIECES = 1_000_000
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _NAMED = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype)
 
@@ -160,8 +162,17 @@ def _attributes(module: nn.Module) -> dict[tuple[str, str], tuple[Any, object]]:
 
 
 def _own(module: nn.Module) -> list[tuple[str, Any]]:
-    """Return what users put into a module, less parameters, buffers and submodules."""
-    return sorted((k, v) for k, v in vars(module).items() if k not in _INNER)
+    """Return what users put into a module, less parameters, buffers and submodules.
+
+    Of a graph only tensors: what else it holds is its code in another form, nodes that
+    all know each other, and would take hours.
+    """
+    graph = isinstance(module, torch.fx.GraphModule)
+    return sorted(
+        (name, value)
+        for name, value in vars(module).items()
+        if name not in _INNER and (isinstance(value, Tensor) or not graph)
+    )
 
 
 class _Digest:
@@ -171,6 +182,7 @@ class _Digest:
         self._hash = hashlib.blake2b(digest_size=20)
         self._without = without
         self._open: list[int] = []  # what is being hashed: a circle comes back to it
+        self._left = _MOST_PIECES
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -189,6 +201,13 @@ class _Digest:
         if isinstance(value, _NAMED):
             self._write("named", str(value))
             return
+        self._left -= 1
+        if self._left < 0:
+            raise PicklingError(
+                f"{path} is part of something with over {_MOST_PIECES:,} pieces, each "
+                "counted as often as others refer to it: too entangled to be hashed. "
+                "Leave it out of the network, or give its class a __reduce__"
+            )
         if id(value) in self._open:
             self._write("circle", len(self._open) - self._open.index(id(value)))
             return
@@ -256,11 +275,9 @@ class _Digest:
         left_out = self._without.get(path.partition(".")[2], set())
         if isinstance(module, torch.fx.GraphModule):  # its class is made for it alone
             self._write("graph", module.code)
-            names = [name for name, v in _own(module) if isinstance(v, Tensor)]
         else:
             self._class(type(module), path)
-            names = [name for name, _ in _own(module) if name not in left_out]
-        for name in names:
+        for name in (name for name, _ in _own(module) if name not in left_out):
             self._write("attribute", name)
             self.add(vars(module)[name], f"{path}.{name}")
         for held in _HELD:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect.network import fingerprint as fingerprint_module
 from curvdetect.network import load_exported
 from curvdetect.network.fingerprint import changed_by, fingerprint
 from curvdetect.storage import transform_in_shards
@@ -254,6 +255,32 @@ def test_what_cannot_be_hashed_is_named(value, what):
     X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     features = CurvatureFeaturizer(model, step=0.1).fit_transform(X)  # no hash needed
     assert features.shape == (6, 3)
+
+
+def test_what_is_too_entangled_is_named(monkeypatch):
+    """Forty lists, and two to the fortieth ways to reach the last."""
+    monkeypatch.setattr(fingerprint_module, "_MOST_PIECES", 10_000)
+    entangled = []
+    for _ in range(40):
+        entangled = [entangled, entangled]
+    net = Configured(entangled)
+    with pytest.raises(PicklingError, match="setting.* is part of .* too entangled"):
+        fingerprint(net)
+    assert changed_by(net, lambda: None) == {}
+
+
+def test_a_graph_is_its_code(monkeypatch):
+    """Its nodes know each other: hashed one by one, ten layers took minutes."""
+    monkeypatch.setattr(fingerprint_module, "_MOST_PIECES", 10_000)
+    layers = [layer for _ in range(20) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    traced = torch.fx.symbolic_trace(nn.Sequential(*layers)).eval()
+    assert changed_by(traced, lambda: traced(torch.ones(1, 4))) == {}
+    pieces = {name for _, name in fingerprint_module._attributes(traced)}
+    assert not pieces & {"_graph", "graph", "_codegen"}
+    other = torch.fx.symbolic_trace(nn.Sequential(*layers[:-1])).eval()
+    assert (
+        fingerprint(other) != fingerprint(traced) == fingerprint(copy.deepcopy(traced))
+    )
 
 
 def test_weights_without_values():
