@@ -122,6 +122,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
             f: rounded(metrics.share(clean.score > t)) for f, t in at.items()
         },
         "flagged_by_class": by_class(model, clean_images, clean.score > at[0.05]),
+        "guarded_accuracy": guarded(detector, test, at),
         "flagged_wrong": flagged_wrong(detector, model, test, more, at),
         "cells": cells,
         "without_kind": without,
@@ -153,7 +154,9 @@ def cell(detector, clean, at, images: AdversarialSet) -> dict:
     """Return the figures of one attack."""
     found = detector.examine(images.adversarial)
     noise = same_norm_noise(images.clean, images.control_norms, random_state=0)
-    noisy = detector.score_samples(noise)
+    noisy = detector.examine(noise)
+    label = detector.examine(images.clean).logits.argmax(axis=1)
+    kept = noisy.logits.argmax(axis=1) == label  # others fool the network themselves
     relabelled = found.recovered_label == images.original_label
     return {
         "n": len(images.adversarial),
@@ -161,7 +164,10 @@ def cell(detector, clean, at, images: AdversarialSet) -> dict:
         "norm": round(float(images.norms.mean()), 4),
         "auroc": rounded(metrics.auroc(clean, found.score)),
         "detected": {f: rounded(metrics.share(found.score > t)) for f, t in at.items()},
-        "flagged_noise": {f: rounded(metrics.share(noisy > t)) for f, t in at.items()},
+        "noise_fools": rounded(metrics.share(~kept)),
+        "flagged_noise": {
+            f: rounded(metrics.share(noisy.score[kept] > t)) for f, t in at.items()
+        },
         "relabelled": rounded(metrics.share(relabelled)),
         "right": {  # flagged and relabelled right
             f: rounded(metrics.share(relabelled & (found.score > t)))
@@ -200,6 +206,19 @@ def flagged_wrong(detector, model, test, more, at) -> dict:
     score = detector.score_samples(wrong) if len(wrong) else np.empty(0)
     return {"n": len(wrong)} | {
         str(f): rounded(metrics.share(score > t)) for f, t in at.items()
+    }
+
+
+def guarded(detector, test, at) -> dict:
+    """Return the accuracy on all clean images, where flagged ones are relabelled."""
+    X, y = test
+    found = detector.examine(X)
+    own = found.logits.argmax(axis=1)
+    return {
+        f: rounded(
+            metrics.share(np.where(found.score > t, found.recovered_label, own) == y)
+        )
+        for f, t in at.items()
     }
 
 

@@ -86,20 +86,20 @@ class Cascade:
         Parameters
         ----------
         x : Tensor of shape (n, *input_shape)
-            On the model's device, within ``evaluating()``.
+            On the model's device, within ``evaluating()`` and ``no_grad()``.
 
         Returns
         -------
         Decided
             A row depends on its image alone.
         """
-        around, columns = self.evidence.around(x), None
-        logits, rows = around.logits, torch.arange(len(x), device=x.device)
+        logits, columns = self.evidence.model.logits(x), None
+        rows, of_rows = torch.arange(len(x), device=x.device), logits
         score = x.new_zeros(len(x), dtype=torch.float64)
         stage_of, recovered = torch.zeros_like(rows), logits.argmax(dim=1)
         probability = torch.zeros_like(score)
         for stage, forests in enumerate(self.forests(x.device)):
-            columns = self.evidence.measured(stage, around, columns)
+            columns = self.evidence.measured(stage, x, of_rows, columns)
             found, odds = log_odds(forests, columns)
             share = torch.sigmoid(odds)
             best = share.argmax(dim=1, keepdim=True)
@@ -112,7 +112,8 @@ class Cascade:
             on = ((found >= low) & (found <= high)).nonzero()[:, 0]
             if not len(on):
                 break
-            rows, around, columns = rows[on], around.take(on), columns.take(on)
+            rows, x, of_rows = rows[on], x[on], of_rows[on]
+            columns = columns.take(on)
         return Decided(logits, score, stage_of, recovered, probability)
 
 
@@ -149,6 +150,7 @@ def decided(cascade: Cascade, images: Tensor, verbose: int) -> Decided:
     model, parts = cascade.evidence.model, []
     with (
         model.evaluating(),
+        torch.no_grad(),
         tqdm(
             total=len(images), unit="image", desc="examine", disable=not verbose
         ) as bar,

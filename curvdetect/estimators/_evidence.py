@@ -1,27 +1,27 @@
 r"""What the learned detector looks at, stage by stage, as numbers that trees read.
 
-A stage measures something dearer than the last and adds its columns: some of the image,
-and some of each candidate, a class that the image may have had before an attack. The
-candidates are those of the largest other logits.
+A stage asks the network about more neighbours of an image and adds columns: some of the
+image, and some of each candidate, a class that the image may have had before an attack.
+The candidates are those of the largest other logits.
 
 ======= ================================================= ==========
-stage   what is measured                                  FE an image
+stage   neighbours                                        FE an image
 ======= ================================================= ==========
-0       logits                                            1
-1       mean decrease of all logits, one direction both   4
-        ways, at one and eight times the typical distance
-        to the nearest boundary
-2       curvature and distance of three boundaries        61
+0       none: the image itself                            1
+1       moved by a pixel, mirrored, in two levels         3
+2       moved back, blurred, and a step in one random     4
+        direction, both ways: as long as the typical
+        distance to the nearest boundary
 ======= ================================================= ==========
 
-All of the clamped network, x -> f(clamp(x)), where the model has bounds: a probe is an
-input too, and at black and white pixels it matters (docs/bounds.md).
+The mean of the last two, against the image, is curvature times slope: how concave the
+margins are. All of the clamped network, x -> f(clamp(x)), where the model has bounds: a
+neighbour is an input too, and at black and white pixels it matters (docs/bounds.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -29,36 +29,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curvdetect.network import TorchModel
-from curvdetect.network.boundaries import diagonal
-from curvdetect.signals import (
-    Around,
-    Curvature,
-    Distance,
-    Setup,
-    Signal,
-    arranged_by_class,
-    arranged_by_distance,
-    joint_cost,
-    measure_signals,
+from curvdetect.estimators._probes import (
+    blurred,
+    in_two_levels,
+    mirrored,
+    moved,
+    pixel_axes,
 )
+from curvdetect.network import TorchModel
 
 __all__ = ["N_STAGES", "Columns", "Evidence"]
 
 N_STAGES = 3
+#: Neighbours that each stage asks about; the logits of those in a bracket are averaged.
+_N_NEIGHBOURS = ((), (1, 1, 1), (1, 1, 2))
 #: Candidates for the label before an attack.
 _N_CANDIDATES = 9
 #: Up to so many classes have columns of their own; more are told apart by rank alone.
 _MANY_CLASSES = 32
-#: Steps of the second stage, as multiples of the typical distance.
-_SCALES = (1.0, 8.0)
-_N_BOUNDARIES = 3
 #: Trees compare; beyond this it does not matter how large something is.
 _LARGEST = 1e6
 #: Rounding of differences of logits, in units in the last place of the largest.
 _NOISE = 64
-#: What curvatures and distances are rounded to, in the network's own unit of length.
-_FINENESS = 2.0**-12
 
 
 class Columns(NamedTuple):
@@ -103,42 +95,14 @@ class Evidence:
         Number of logits.
     scale : float
         Typical distance to the nearest boundary, an L2 length in input units.
-    directions : ndarray of shape (m, *input_shape)
-        Unit directions; the first serves the second stage, all serve the third.
+    direction : ndarray of shape input_shape
+        A unit vector.
     """
 
     model: TorchModel
     n_classes: int
     scale: float
-    directions: npt.NDArray[np.float64]
-
-    @cached_property
-    def cheap(self) -> Setup:
-        """Of the first two stages."""
-        return Setup(
-            n_classes=self.n_classes,
-            input_shape=tuple(self.directions.shape[1:]),
-            n_boundaries=1,
-            directions=self.directions[:1],
-        )
-
-    @cached_property
-    def dear(self) -> Setup:
-        """Of the last stage."""
-        k = min(_N_BOUNDARIES, self.n_classes - 1)
-        return Setup(
-            n_classes=self.n_classes,
-            input_shape=tuple(self.directions.shape[1:]),
-            n_boundaries=k,
-            n_curved=int(1 < k < self.n_classes - 1),
-            thorough=False,  # the cost of a decision has a bound, on plateaus too
-            steps=(self.scale,),
-            directions=self.directions,
-        )
-
-    @cached_property
-    def _boundary_signals(self) -> tuple[Signal, ...]:
-        return Curvature().resolved(self.dear), Distance().resolved(self.dear)
+    direction: npt.NDArray[np.float64]
 
     def costs(self) -> tuple[float, ...]:
         """Return what each stage adds, in forward-equivalents an image.
@@ -148,32 +112,55 @@ class Evidence:
         tuple of float
             One for each stage.
         """
-        decrease = 2.0 * len(_SCALES)
-        return 1.0, decrease, joint_cost(self._boundary_signals, self.n_classes)
+        return tuple(float(sum(of)) or 1.0 for of in _N_NEIGHBOURS)
 
     def n_columns(self, stage: int) -> tuple[int, int]:
         """Return how many columns images and candidates have up to a stage."""
         by_class = self.n_classes <= _MANY_CLASSES
-        n_ranks = min(4, self.n_classes - 1)
-        image = [2 + n_ranks + by_class * self.n_classes]
-        image += [len(_SCALES) * (4 + min(3, self.n_classes - 1))]
-        image += [2 * self.dear.n_boundaries]
-        candidate = [2 + 2 * by_class, 5 * len(_SCALES), 3]
-        return sum(image[: stage + 1]), sum(candidate[: stage + 1])
+        n_others = self.n_classes - 1
+        n_probes = sum(len(of) for of in _N_NEIGHBOURS[: stage + 1])
+        image = 2 + min(4, n_others) + by_class * self.n_classes
+        return image + n_probes * (
+            4 + min(3, n_others)
+        ), 2 + 2 * by_class + 5 * n_probes
 
-    def around(self, x: Tensor) -> Around:
-        """Return what the first two stages share around a batch of images."""
-        return Around(self.model, x, self.cheap)
+    def neighbours(self, stage: int, x: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return the inputs that a stage asks the network about.
 
-    def measured(self, stage: int, around: Around, so_far: Columns | None) -> Columns:
+        Parameters
+        ----------
+        stage : int
+            Which, from 0.
+        x : Tensor of shape (n, *input_shape)
+            Images.
+
+        Returns
+        -------
+        list of tuple of Tensor
+            Of the shape of x; the logits of those in a tuple are averaged.
+        """
+        axes = pixel_axes(tuple(x.shape[1:]))
+        if stage == 0:
+            return []
+        if stage == 1:
+            levels = in_two_levels(x, self.model.bounds)
+            return [(moved(x, axes, 1),), (mirrored(x, axes),), (levels,)]
+        step = self.scale * torch.as_tensor(self.direction).to(x)
+        return [(moved(x, axes, -1),), (blurred(x, axes),), (x + step, x - step)]
+
+    def measured(
+        self, stage: int, x: Tensor, logits: Tensor, so_far: Columns | None
+    ) -> Columns:
         """Measure a stage.
 
         Parameters
         ----------
         stage : int
             Which, from 0.
-        around : Around
-            The images.
+        x : Tensor of shape (n, *input_shape)
+            Images.
+        logits : Tensor of shape (n, n_classes)
+            Of the network.
         so_far : Columns or None
             What the stages before it found of them; None for the first.
 
@@ -183,12 +170,16 @@ class Evidence:
             The same, and what this one finds.
         """
         if so_far is None:
-            return self.first(around)
-        return (self.second, self.third)[stage - 1](around, so_far)
+            return self._alone(logits)
+        found = so_far
+        for inputs in self.neighbours(stage, x):
+            near = torch.stack([self.model.logits(each) for each in inputs])
+            found = found.joined(self._beside(logits, near.double().mean(dim=0)))
+        return found
 
-    def first(self, around: Around) -> Columns:
-        """Return the columns of the first stage: what the logits say."""
-        logits = around.logits.double()
+    def _alone(self, of_image: Tensor) -> Columns:
+        """Return columns of the logits."""
+        logits = of_image.double()
         order, classes = self._ranked(logits)
         ranked = logits.gather(1, order)
         gaps = ranked[:, :1] - ranked
@@ -199,57 +190,34 @@ class Evidence:
         if self.n_classes <= _MANY_CLASSES:
             image.append(logits - ranked[:, :1])
             candidate += [classes, order[:, :1].expand_as(classes)]
-        return _rounded(image, candidate, classes, _grid(around.logits))
+        return _rounded(image, candidate, classes, _grid(of_image))
 
-    def second(self, around: Around, so_far: Columns) -> Columns:
-        """Return the same with those of the second stage: what neighbours say."""
-        logits = around.logits.double()
+    def _beside(self, of_image: Tensor, near: Tensor) -> Columns:
+        """Return columns of how logits change from an image to a neighbour."""
+        logits = of_image.double()
         order, classes = self._ranked(logits)
-        own = order[:, :1]
-        image: list[Tensor] = []
-        candidate: list[Tensor] = []
-        for multiple in _SCALES:
-            decrease = around.decrease(multiple * self.scale).double()
-            near = logits - decrease  # the mean of the logits nearby
-            # How much each margin falls: positive where it is concave, like curvature.
-            falls = decrease.gather(1, own) - decrease
-            margin = near.gather(1, own) - near
-            others = margin.scatter(1, own, torch.inf)
-            best = near.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
-            image += [
-                falls.gather(1, order[:, 1:4]),
-                falls.amax(dim=1, keepdim=True),
-                others.amin(dim=1, keepdim=True),
-                -decrease.gather(1, own),
-                best - logits.gather(1, order[:, 1:2]),
-            ]
-            each, close = falls.gather(1, classes), near.gather(1, classes)
-            candidate += [
-                each,
-                each - each.amax(dim=1, keepdim=True),
-                (-each).argsort(dim=1, stable=True).argsort(dim=1, stable=True),
-                -margin.gather(1, classes),
-                close - close.amax(dim=1, keepdim=True),
-            ]
-        return so_far.joined(_rounded(image, candidate, classes, _grid(around.logits)))
-
-    def third(self, around: Around, so_far: Columns) -> Columns:
-        """Return the same with those of the third stage: what boundaries say."""
-        there = Around(self.model, around.x, self.dear)
-        measured = measure_signals(there, self._boundary_signals)
-        far = min(diagonal(self.model, self.dear.n_values), _LARGEST)
-        blanks = torch.tensor([0.0, far]).to(measured.boundaries)
-        # In the network's own unit of length: curvature times it, distance by it.
-        unit = torch.tensor([self.scale, 1 / self.scale]).to(blanks)[:, None]
-        nearest = unit * arranged_by_distance(measured, blanks)
-        by_class = unit * arranged_by_class(measured, self.n_classes)
-        classes = so_far.classes
-        each = by_class.gather(2, classes[:, None].expand(-1, 2, -1))
-        known = each.isfinite()
-        each = torch.where(known, each, unit * blanks[:, None])
-        candidate = [each[:, 0], each[:, 1], known[:, 0]]
-        grid = nearest.new_tensor(_FINENESS)
-        return so_far.joined(_rounded([nearest.flatten(1)], candidate, classes, grid))
+        own, decrease = order[:, :1], logits - near
+        # How much each margin falls: positive where it is concave, like curvature.
+        falls = decrease.gather(1, own) - decrease
+        margin = near.gather(1, own) - near
+        others = margin.scatter(1, own, torch.inf)
+        best = near.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
+        image = [
+            falls.gather(1, order[:, 1:4]),
+            falls.amax(dim=1, keepdim=True),
+            others.amin(dim=1, keepdim=True),
+            -decrease.gather(1, own),
+            best - logits.gather(1, order[:, 1:2]),
+        ]
+        each, close = falls.gather(1, classes), near.gather(1, classes)
+        candidate = [
+            each,
+            each - each.amax(dim=1, keepdim=True),
+            (-each).argsort(dim=1, stable=True).argsort(dim=1, stable=True),
+            -margin.gather(1, classes),
+            close - close.amax(dim=1, keepdim=True),
+        ]
+        return _rounded(image, candidate, classes, _grid(of_image))
 
     def _ranked(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the classes by their logits, and the candidates among them."""

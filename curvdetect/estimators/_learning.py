@@ -38,12 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Learning"]
 
-#: Directions of the last stage.
-_N_DIRECTIONS = 3
 #: Learned from at most.
 _MOST_LEARNED = 1000
-#: Attacked rows, and such measured to the last stage.
-_N_ATTACKED, _N_DEEP = 8000, 2000
+#: Attacked at most, of all attacks together.
+_N_ATTACKED = 8000
 #: Images of the calibration that the self-test attacks.
 _N_TESTED = 200
 
@@ -76,10 +74,10 @@ class Learning:
             )
         shortest = shortest_budgets(points[found] - x[found])
         generator = torch.Generator().manual_seed(self.seed)
-        directions = random_directions(
-            _N_DIRECTIONS, x.shape[1:], generator=generator, dtype=torch.float64
-        )
-        evidence = Evidence(self.model, n_classes, shortest["l2"], directions.numpy())
+        direction = random_directions(
+            1, x.shape[1:], generator=generator, dtype=torch.float64
+        )[0].numpy()
+        evidence = Evidence(self.model, n_classes, shortest["l2"], direction)
         lessons = detector._lessons(self.model, shortest)
         material = self.material(evidence, lessons, x, y, points)
         cascade = self.learn(evidence, material)
@@ -89,7 +87,7 @@ class Learning:
         fitted: dict[str, Any] = {
             "n_classes_": n_classes,
             "shortest_": (shortest["linf"], shortest["l2"]),
-            "directions_": directions.numpy(),
+            "direction_": direction,
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
             "doubt_": cascade.doubt,
             "clean_scores_": scores,
@@ -126,10 +124,8 @@ class Learning:
         """Return what is learned from: clean images, and what each attack made."""
         n = len(x)
         none = np.full(n, CLEAN)
-        every = np.ones(n, dtype=bool)
-        parts = [measured_material(evidence, x, none, none, np.arange(n), every)]
+        parts = [measured_material(evidence, x, none, none, np.arange(n))]
         n_each = min(n, max(_N_ATTACKED // len(lessons), 1))
-        n_deep = max(_N_DEEP // len(lessons), 2)
         random = np.random.default_rng(self.seed)
         memory = check_memory(self.detector.memory)
         kept = memory.cache(kept_material, ignore=["lesson"])
@@ -140,7 +136,7 @@ class Learning:
             )
         ):
             rows = np.sort(random.choice(n, n_each, replace=False))
-            settings = number, rows, n_deep, self.seed
+            settings = number, rows, self.seed
             if lesson.kind in KINDS:
                 named = lesson.name, lesson.budget
                 found = kept(evidence, *arrays, lesson, named, *settings)

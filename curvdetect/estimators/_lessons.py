@@ -46,22 +46,19 @@ class Material:
     Attributes
     ----------
     columns : list of Columns
-        By stage; of the last one for the rows in `deep` alone.
+        By stage.
     before : ndarray of shape (n,), int64
         Label before the attack; CLEAN for clean images and noise.
     lesson : ndarray of shape (n,), int64
         Which attack made it, or gave its noise the norm; CLEAN for clean images.
     source : ndarray of shape (n,), int64
         Of which clean image it was made.
-    deep : ndarray of shape (n,), bool
-        Whether all stages were measured.
     """
 
     columns: list[Columns]
     before: npt.NDArray[np.int64]
     lesson: npt.NDArray[np.int64]
     source: npt.NDArray[np.int64]
-    deep: npt.NDArray[np.bool_]
 
     @staticmethod
     def joined(parts: Sequence[Material]) -> Material:
@@ -73,7 +70,7 @@ class Material:
             ],
             *(
                 np.concatenate([getattr(part, name) for part in parts])
-                for name in ("before", "lesson", "source", "deep")
+                for name in ("before", "lesson", "source")
             ),
         )
 
@@ -81,11 +78,8 @@ class Material:
         self, stage: int, rows: npt.NDArray[np.bool_]
     ) -> tuple[Columns, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return columns, labels before and weights of some rows, at a stage."""
-        known = self.deep if stage == N_STAGES - 1 else np.ones_like(self.deep)
-        chosen = rows & known
-        within = torch.from_numpy(np.flatnonzero(rows[known]))
-        columns = self.columns[stage].take(within)
-        return columns, self.before[chosen], self.weights(chosen)
+        columns = self.columns[stage].take(torch.from_numpy(np.flatnonzero(rows)))
+        return columns, self.before[rows], self.weights(rows)
 
     def weights(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Return how much each of some rows counts: every attack as much as another."""
@@ -198,7 +192,6 @@ def lesson_material(
     lesson: Lesson,
     number: int,
     rows: npt.NDArray[np.int64],
-    n_deep: int,
     seed: int,
 ) -> Material:
     """Attack some images, and measure what became of them and noise as long.
@@ -219,30 +212,25 @@ def lesson_material(
         Which it is.
     rows : ndarray of int
         Which images to attack.
-    n_deep : int
-        Of how many attacked images, and of as many noisy ones, all is measured.
     seed : int
         Of the attack and the noise.
 
     Returns
     -------
     Material
-        Of the attacks that succeeded, and of noise.
+        Of the attacks that succeeded, and of noise that does not fool the network.
     """
     x, y = images[rows], labels[rows]
     perturbed = attacked(evidence.model, lesson, x, y, points[rows], seed)
     fooled = np.flatnonzero(evidence.model.predict(perturbed) != y.numpy())
     noisy = noise_like(evidence.model, x, perturbed, seed)
-    both = torch.cat([perturbed[fooled], noisy])
-    none = np.full(len(rows), CLEAN)
-    n = len(fooled)
+    kept = np.flatnonzero(evidence.model.predict(noisy) == y.numpy())
     return measured_material(
         evidence,
-        both,
-        np.concatenate([y.numpy()[fooled], none]),
-        np.full(len(both), number),
-        np.concatenate([rows[fooled], rows]),
-        deep=np.r_[np.arange(n) < n_deep, np.arange(len(rows)) < max(n_deep // 2, 1)],
+        torch.cat([perturbed[fooled], noisy[kept]]),
+        np.concatenate([y.numpy()[fooled], np.full(len(kept), CLEAN)]),
+        np.full(len(fooled) + len(kept), number),
+        rows[np.concatenate([fooled, kept])],
     )
 
 
@@ -255,7 +243,6 @@ def kept_material(
     named: tuple[str, float],
     number: int,
     rows: npt.NDArray[np.int64],
-    n_deep: int,
     seed: int,
 ) -> Material:
     """Do the same for a cache: of arrays, with the name and the budget of the attack.
@@ -263,7 +250,7 @@ def kept_material(
     Those tell an attack of our own; the object itself need not be hashed.
     """
     x, y, at = map(torch.from_numpy, (images, labels, points))
-    return lesson_material(evidence, x, y, at, lesson, number, rows, n_deep, seed)
+    return lesson_material(evidence, x, y, at, lesson, number, rows, seed)
 
 
 def measured_material(
@@ -272,26 +259,21 @@ def measured_material(
     before: npt.NDArray[np.int64],
     lesson: npt.NDArray[np.int64],
     source: npt.NDArray[np.int64],
-    deep: npt.NDArray[np.bool_],
 ) -> Material:
-    """Measure images, batch by batch; all stages of those in `deep`, one at least."""
+    """Measure images, batch by batch, in all stages."""
     model = evidence.model
     stages: list[list[Columns]] = [[] for _ in range(N_STAGES)]
-    order = np.argsort(~deep, kind="stable")  # whole batches of either sort
-    parts = (order[: deep.sum()], N_STAGES), (order[deep.sum() :], N_STAGES - 1)
-    with model.evaluating():
-        for chosen, n_stages in parts:
-            for batch in model.split(images[chosen]):
-                around, columns = evidence.around(batch), None
-                for stage in range(n_stages):
-                    columns = evidence.measured(stage, around, columns)
-                    stages[stage].append(Columns(*(part.cpu() for part in columns)))
+    with model.evaluating(), torch.no_grad():
+        for batch in model.split(images):
+            logits, columns = model.logits(batch), None
+            for stage in range(N_STAGES):
+                columns = evidence.measured(stage, batch, logits, columns)
+                stages[stage].append(Columns(*(part.cpu() for part in columns)))
     return Material(
         [Columns(*map(torch.cat, zip(*of, strict=True))) for of in stages],
-        before[order],
-        lesson[order],
-        source[order],
-        deep[order],
+        before,
+        lesson,
+        source,
     )
 
 

@@ -32,7 +32,6 @@ def step_to_boundary(
     z: Tensor,
     *,
     tol: float,
-    thorough: bool = True,
     batch_size: int | None = None,
 ) -> BoundaryPoints:
     r"""Take Newton steps from a point onto the boundary near another.
@@ -56,9 +55,6 @@ def step_to_boundary(
         (:meth:`Linearisation.step`).
     tol : float
         How near to the boundary, relative to the distance, before the last step.
-    thorough : bool, default=True
-        Whether to search where Newton's method does not converge, or leads elsewhere;
-        otherwise that is not found, at no further cost.
     batch_size : int, optional
         Rows given to `margin` at a time; all at once by default.
 
@@ -95,8 +91,6 @@ def step_to_boundary(
     near = _stepped_once_more(
         margin, x, z, _newton(margin, x, z, tol, batch_size), tol, batch_size
     )
-    if not thorough:
-        return near
     found = _safely(margin, x, z, near, batch_size)
     first_order = (z - x).flatten(1).norm(dim=1)
     return search_nearer(

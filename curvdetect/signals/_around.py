@@ -356,6 +356,5 @@ class Around:
             images,
             images + self.chosen.step(),
             tol=self.setup.tol,
-            thorough=self.setup.thorough,
             batch_size=self.batch_size,
         )

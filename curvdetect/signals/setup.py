@@ -42,8 +42,6 @@ class Setup:
         How many of them are chosen by their curvature at the image.
     tol : float
         How near to a boundary its search gets before the last step.
-    thorough : bool
-        Whether boundaries that Newton's method does not find are searched for.
     at : {"boundary", "input"}
         Where curvature is taken.
     method : {"forward", "gradient", "autodiff"}
@@ -60,7 +58,6 @@ class Setup:
     n_boundaries: int
     n_curved: int = 0
     tol: float = 0.1
-    thorough: bool = True
     at: Where = "boundary"
     method: CurvatureMethod = "forward"
     steps: tuple[float, ...] = ()

@@ -23,7 +23,7 @@ from curvdetect.signals import SIGNALS
 __all__ = ["load", "save"]
 
 #: Of what is in a file; files of others are refused. 2: guards name their network.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Our own types that a file may hold, besides what skops trusts: NumPy's and
 #: scikit-learn's.
 _OURS = (

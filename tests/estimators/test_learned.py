@@ -85,7 +85,6 @@ def quick(monkeypatch):
         lambda **settings: grow(**{**settings, "max_iter": 5}),
     )
     monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
-    monkeypatch.setattr(_learning, "_N_DEEP", 100)
 
 
 # What it decides -------------------------------------------------------------
@@ -191,39 +190,35 @@ def test_cost_is_what_the_network_is_asked(detector, fresh):
         detector.examine(fresh[0])
     counted = (passes.forward + 2 * passes.backward) / len(fresh[0])
     said = detector.cost(fresh[0])
-    assert (stage == 2).any()
-    # The way to a boundary is an estimate, and the last stage is nearly all of it.
-    assert counted == pytest.approx(said, rel=0.35)
+    assert set(stage) == {0, 1, 2}
+    assert counted == pytest.approx(said)
 
 
 def test_budget_bounds_the_cost_of_clean_images(model, fresh, quick):
     X, y = points(400, seed=2)
     costs = []
-    for budget in (1.0, 5.0, 15.0):
+    for budget in (1.0, 3.0, 8.0):
         detector = LearnedDetector(
             model, target_fpr=0.05, budget=budget, self_test=False, random_state=0
         ).fit(X, y)
         costs.append(detector.cost())
-        assert costs[-1] <= 1.35 * budget
+        assert costs[-1] <= 1.2 * budget
     assert costs[0] < costs[1] < costs[2]
 
 
 def test_stages_cost_what_they_ask(model):
-    directions = np.eye(D)[:3]
-    evidence = Evidence(model, 4, 0.3, directions)
-    x = torch.rand(5, D)
-    model.rows_per_batch(x[:1])  # asks the network once
+    evidence = Evidence(model, 4, 0.3, np.eye(D)[0])
+    x, columns = torch.rand(5, D), None
     with model.evaluating():
-        around, columns = evidence.around(x), None
-        for stage, cost in enumerate(evidence.costs()[:2]):
+        logits = model.logits(x)
+        for stage, cost in enumerate(evidence.costs()):
             with count_passes(model.module) as passes:
-                columns = evidence.measured(stage, around, columns)
-            assert (passes.forward, passes.backward) == (5 * cost, 0)
-        columns = evidence.measured(2, around, columns)
-    assert evidence.n_columns(2) == (
-        columns.image.shape[1],
-        columns.candidate.shape[2],
-    )
+                columns = evidence.measured(stage, x, logits, columns)
+            assert passes.forward == 5 * cost - 5 * (stage == 0)  # logits were given
+            assert evidence.n_columns(stage) == (
+                columns.image.shape[1],
+                columns.candidate.shape[2],
+            )
     assert columns.image.isfinite().all()
     assert columns.candidate.isfinite().all()
 
@@ -260,7 +255,7 @@ def test_a_file_of_a_guard_holds_numbers_alone(network, fresh, tmp_path, quick):
         ("clean_scores_", lambda v: v[:0]),
         ("threshold_", lambda v: np.nan),
         ("shortest_", lambda v: (v[0], -1.0)),
-        ("directions_", lambda v: v[:, :1]),
+        ("direction_", lambda v: v[:1]),
     ],
 )
 def test_a_changed_file_is_refused(network, tmp_path, name, change, quick):
