@@ -5,11 +5,13 @@ import pytest
 import torch
 from elsewhere import NAME, Device, Elsewhere, move
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 
 from curvdetect import (
     CurvatureFeaturizer,
     CurvatureGuard,
     GuardedClassifier,
+    LearnedDetector,
     TorchModel,
     geometry,
 )
@@ -128,6 +130,50 @@ def test_the_guard(model, images):
         for values, others in zip(found, expected, strict=True):
             assert values.device.type == NAME
             assert_array_equal(values.cpu().numpy(), others.numpy())
+
+
+@pytest.fixture
+def learned(model, images):
+    """A detector that learned on the CPU, from few attacks."""
+    X, y = (np.concatenate([part, part[::-1]]) for part in images)
+    return LearnedDetector(
+        model, target_fpr=0.2, kinds=("minimal norm",), self_test=False, random_state=0
+    ).fit(X, y)
+
+
+def test_the_learned_detector(learned, model, images):
+    X = images[0]
+    expected = learned.examine(X)
+    waits = {}
+    with Device() as device:
+        move(model.module)
+        for n_batches in (1, 2):
+            model.batch_size = -(-len(X) // n_batches)
+            learned.examine(X[:1])  # moves the forests
+            device.waits.clear()
+            for found, other in zip(learned.examine(X), expected, strict=True):
+                assert_array_equal(found, other)
+            waits[n_batches] = len(device.waits)
+    # Of a batch: images, bounds, and direction go there, five pieces of what was found
+    # come back, and after either stage it asks how many images go on.
+    assert waits[2] - waits[1] <= 12
+
+
+def test_learning_elsewhere_is_the_same(learned, model, images):
+    X, y = (np.concatenate([part, part[::-1]]) for part in images)
+    with Device():
+        move(model.module)
+        other = clone(learned).fit(X, y)
+        assert_array_equal(other.score_samples(X), learned.score_samples(X))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_decides_the_same(learned, model, images):
+    expected = learned.examine(images[0])
+    model.module.to("cuda")
+    found = learned.examine(images[0])
+    assert_array_equal(found.flagged, expected.flagged)
+    np.testing.assert_allclose(found.score, expected.score, atol=0.1)
 
 
 def _adversarial(model, x):

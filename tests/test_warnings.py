@@ -344,7 +344,9 @@ def in_art():
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
-    CurvatureEvasionDetector(classifier, target_fpr=0.2).fit(X)
+    CurvatureEvasionDetector(
+        classifier, detector="threshold", target_fpr=0.2
+    ).fit(X)
 
 
 def in_pytorch_ood():
@@ -352,7 +354,7 @@ def in_pytorch_ood():
     from curvdetect.integrations.pytorch_ood import CurvatureDetector
 
     x = torch.from_numpy(X)
-    CurvatureDetector(FLAT, step=0.1).fit([x])(x)
+    CurvatureDetector(FLAT, detector="threshold", step=0.1).fit([x])(x)
 
 
 def in_dask():

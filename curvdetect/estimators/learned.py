@@ -31,7 +31,7 @@ from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
 
-__all__ = ["Examined", "LearnedDetector", "assess_guard"]
+__all__ = ["Examined", "LearnedDetector", "assess_guard", "learned_detector"]
 
 #: Where no rate is asked for, and there are images enough for it.
 _TARGET_FPR = 0.01
@@ -496,6 +496,17 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             self._ready = self.forests_, cascade
         return cascade
 
+    def _settings(self) -> dict[str, Any]:
+        """Return all that a score depends on, besides the image."""
+        return {
+            "weights": self.weights_,
+            "model": self.model_,
+            "shortest": self.shortest_,
+            "direction": self.direction_,
+            "forests": self.forests_,
+            "doubt": self.doubt_,
+        }
+
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         state.pop("_ready", None)
@@ -503,6 +514,37 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")  # validation of X sets others before
+
+
+def learned_detector(guard: Any) -> LearnedDetector:
+    """Return the learned detector of a guard, which may be one itself.
+
+    Parameters
+    ----------
+    guard : LearnedDetector, GuardedClassifier or CurvatureGuard
+        Fitted.
+
+    Returns
+    -------
+    LearnedDetector
+        Fitted.
+
+    Raises
+    ------
+    TypeError
+        If it has none.
+    NotFittedError
+        If it was not fitted.
+    """
+    held = getattr(guard, "guard", guard)  # of a CurvatureGuard
+    detector = getattr(held, "detector_", held)
+    if not isinstance(detector, LearnedDetector):
+        raise TypeError(
+            "guard must have a learned detector, fitted; got "
+            f"{type(guard).__name__} with {type(detector).__name__}"
+        )
+    check_is_fitted(detector)
+    return detector
 
 
 def assess_guard(
@@ -552,14 +594,7 @@ def assess_guard(
     >>> 0.8 < test.mean_auroc <= 1
     True
     """
-    held = getattr(guard, "guard", guard)  # of a CurvatureGuard
-    detector = getattr(held, "detector_", held)
-    if not isinstance(detector, LearnedDetector):
-        raise TypeError(
-            "guard must have a learned detector, fitted; got "
-            f"{type(guard).__name__} with {type(detector).__name__}"
-        )
-    check_is_fitted(detector)
+    detector = learned_detector(guard)
     images = detector._checked(X)
     model = detector.model_
     predicted = model.predict(images)

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from curvdetect._base.checks import check_share
+from curvdetect._base.checks import check_choice, check_share
 from curvdetect._base.extras import require
 from curvdetect.estimators.detector import (
     CurvatureThresholdDetector,
@@ -22,6 +22,7 @@ from curvdetect.estimators.detector import (
     verdict,
 )
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.network import TorchModel
 from curvdetect.network.modules import device_of
 
@@ -163,7 +164,7 @@ def _normalisation(
 
 
 class CurvatureEvasionDetector(EvasionDetector):
-    """Detect evasion by the curvature of the decision boundaries, inside ART.
+    """Detect evasion by what attacks on this very classifier look like, inside ART.
 
     Parameters
     ----------
@@ -172,18 +173,21 @@ class CurvatureEvasionDetector(EvasionDetector):
     target_fpr : float, default=0.01
         Share of clean images that may be flagged.
     featurizer : CurvatureFeaturizer, optional
-        Used instead of one with its defaults; a copy is fitted.
-    detector : scikit-learn classifier, optional
-        With ``decision_function``; used on the features instead of
-        :class:`~curvdetect.CurvatureThresholdDetector`; a copy is fitted.
-        ``target_fpr`` is not used then.
+        For a detector of features; a copy is fitted.
+    detector : {"learned", "threshold"} or estimator, optional
+        As in :class:`~curvdetect.GuardedClassifier`: a
+        :class:`~curvdetect.LearnedDetector`, which measures by itself; a
+        :class:`~curvdetect.CurvatureThresholdDetector` of curvatures; or a scikit-learn
+        classifier with ``decision_function`` on the features. A copy is fitted;
+        ``target_fpr`` is not used for an estimator. By default "learned"; with a
+        `featurizer`, "threshold".
     random_state : int, default=0
-        Of the default featurizer.
+        Of what is fitted by default.
 
     Attributes
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Featurizer and detector; fitted by :meth:`fit`.
+        Featurizer and detector, or the learned detector alone; fitted by :meth:`fit`.
 
     Examples
     --------
@@ -231,27 +235,53 @@ class CurvatureEvasionDetector(EvasionDetector):
         x : array of shape (n_samples, *input_shape)
             Clean images; or, with `y`, clean and adversarial ones.
         y : array of shape (n_samples,) or (n_samples, 2), optional
-            0 clean, 1 adversarial; one-hot rows are taken too.
+            0 clean, 1 adversarial; one-hot rows are taken too. A learned detector
+            makes its own attacks and takes the clean images alone: give it yours as
+            ``detector=LearnedDetector(attacks=...)``.
         batch_size, nb_epochs, **kwargs
             Not used: the model knows its batch size, and nothing is trained in epochs.
+
+        Raises
+        ------
+        ValueError
+            If the classifier, a parameter, the images or the labels are not allowed.
         """
         model = model_from_art(self.classifier)
+        labels = None if y is None else np.asarray(y)
+        if labels is not None and labels.ndim == 2:
+            labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels.ravel()
+        if isinstance(detector := self._detector(model), LearnedDetector):
+            clean = x if labels is None else _clean(x, labels)
+            self.pipeline = make_pipeline(detector.fit(clean))
+            return
         featurizer = (
             CurvatureFeaturizer(model, random_state=self.random_state)
             if self.featurizer is None
             else clone(self.featurizer).set_params(model=model)
         )
-        detector = (
-            CurvatureThresholdDetector(target_fpr=self.target_fpr)
-            if self.detector is None
-            else clone(self.detector)
-        )
-        labels = None if y is None else np.asarray(y)
-        if labels is not None and labels.ndim == 2:
-            labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels.ravel()
         pipeline = make_pipeline(featurizer, detector).fit(x, labels)
         check_detects(pipeline[-1])
         self.pipeline = pipeline
+
+    def _detector(self, model: TorchModel) -> Any:
+        """Return what is to be fitted."""
+        asked = self.detector
+        if asked is None:
+            asked = "learned" if self.featurizer is None else "threshold"
+        if asked == "threshold":
+            return CurvatureThresholdDetector(target_fpr=self.target_fpr)
+        if asked != "learned" and not isinstance(asked, LearnedDetector):
+            return clone(asked)
+        if self.featurizer is not None:
+            raise ValueError(
+                "featurizer must be left out where the detector is learned, which "
+                f"measures by itself; got {self.featurizer!r}"
+            )
+        if asked == "learned":
+            asked = LearnedDetector(
+                target_fpr=self.target_fpr, random_state=self.random_state
+            )
+        return clone(asked).set_params(model=model)
 
     def detect(
         self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any
@@ -279,9 +309,25 @@ class CurvatureEvasionDetector(EvasionDetector):
         """
         if self.pipeline is None:
             raise ValueError("detect needs a fitted detector: call fit(x) first")
-        features = self.pipeline[:-1].transform(x)
-        flagged, scores = verdict(self.pipeline[-1], features)
+        detector = self.pipeline[-1]
+        if isinstance(detector, LearnedDetector):
+            found = detector.examine(x)
+            flagged, scores = found.flagged, found.score - detector.threshold_
+        else:
+            flagged, scores = verdict(detector, self.pipeline[:-1].transform(x))
         return {"scores": scores, "predictions": flagged.astype(int)}, flagged
 
     def _check_params(self) -> None:
         check_share("target_fpr", self.target_fpr)
+        if isinstance(self.detector, str):
+            check_choice("detector", self.detector, ("learned", "threshold"))
+
+
+def _clean(x: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the clean ones of labelled images."""
+    if labels.shape != (len(x),) or not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            "y must be 0 for clean and 1 for adversarial images, one for each; got "
+            f"shape {labels.shape} and the values {np.unique(labels)[:5]}"
+        )
+    return x[labels == 0]

@@ -1,4 +1,4 @@
-"""Features on a cluster (extra "dask"): a block of images is a task."""
+"""Features and scores on a cluster (extra "dask"): a block of images is a task."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from curvdetect._base.extras import require
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.learned import learned_detector
 
-__all__ = ["transform"]
+__all__ = ["score_samples", "transform"]
 
 _LOG = logging.getLogger(__name__)
 #: Bytes: what a batch's tensors stay below.
@@ -75,6 +76,58 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
     (60, 10)
     """
     check_is_fitted(featurizer)
+    X = _checked(X)
+    width = len(featurizer.get_feature_names_out())
+    dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    return _by_blocks(featurizer, "transform", X, (width,), dtype)
+
+
+def score_samples(detector: Any, X: Any) -> Any:
+    """Score the images of a dask array by a learned detector, lazily.
+
+    Parameters
+    ----------
+    detector : LearnedDetector, GuardedClassifier or CurvatureGuard
+        Fitted, with a learned detector. The class of the network must be importable on
+        the workers.
+    X : dask.array.Array of shape (n_samples, *input_shape) or (n_samples, d)
+        Images, as in :func:`transform`.
+
+    Returns
+    -------
+    dask.array.Array of shape (n_samples,)
+        As of ``detector.score_samples``: flagged is what is above its ``threshold_``.
+
+    Raises
+    ------
+    TypeError
+        If X is not a dask array, or there is no learned detector.
+    ValueError
+        If the number of rows of a block is unknown.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from curvdetect import LearnedDetector
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.integrations.dask import score_samples
+    >>> from curvdetect.study.networks import trained_model
+    >>> X, y = load_fashion_mnist_sample()
+    >>> model = trained_model("fashion-mnist")
+    >>> detector = LearnedDetector(
+    ...     model, target_fpr=0.1, self_test=False, random_state=0
+    ... ).fit(X[:90], y[:90])
+    >>> scores = score_samples(detector, da.from_array(X[90:150], chunks=20))
+    >>> flagged = scores > detector.threshold_
+    >>> flagged.compute(scheduler="synchronous").shape
+    (60,)
+    """
+    learned = learned_detector(detector)
+    return _by_blocks(learned, "score_samples", _checked(X), (), np.dtype(np.float64))
+
+
+def _checked(X: Any) -> Any:
+    """Return images of which each block holds whole ones."""
     if not isinstance(X, _array.Array):
         raise TypeError(
             "X must be a dask array, such as dask.array.from_array(X, chunks=(500, -1, "
@@ -84,24 +137,28 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
         raise ValueError(
             "X must have blocks of known numbers of rows; call X.compute_chunk_sizes()"
         )
-    X = X.rechunk({axis: -1 for axis in range(1, X.ndim)})
-    n_columns = len(featurizer.get_feature_names_out())
-    dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    sent = _dask.delayed(featurizer, pure=True)
+    return X.rechunk({axis: -1 for axis in range(1, X.ndim)})
+
+
+def _by_blocks(
+    estimator: Any, method: str, X: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Any:
+    """Call a method with each block; rows have a shape and a type."""
+    sent = _dask.delayed(estimator, pure=True)
     blocks = [
         _array.from_delayed(
-            _dask.delayed(_transform_block)(sent, block), (n_rows, n_columns), dtype
+            _dask.delayed(_of_block)(sent, method, block), (n_rows, *shape), dtype
         )
         for n_rows, block in zip(X.chunks[0], X.to_delayed().ravel(), strict=True)
     ]
     return _array.concatenate(blocks)
 
 
-def _transform_block(
-    featurizer: CurvatureFeaturizer, images: npt.NDArray[Any]
+def _of_block(
+    estimator: Any, method: str, images: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
     _warn_of_malloc()
-    return np.asarray(featurizer.transform(images))
+    return np.asarray(getattr(estimator, method)(images))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from curvdetect._base.checks import check_count
+from curvdetect._base.checks import check_choice, check_count
 from curvdetect._base.extras import require
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
@@ -44,7 +45,7 @@ _LABELS = ("label", "labels", "y", "target", "targets")
 
 
 class CurvatureDetector(GradientDetector):
-    """Score images by the largest average curvature of the boundaries around them.
+    """Score images by what attacks on this very network look like.
 
     A ``GradientDetector``: it takes gradients to its input, so pytorch-ood's benchmarks
     and searches do not call it under ``torch.no_grad``.
@@ -53,9 +54,18 @@ class CurvatureDetector(GradientDetector):
     ----------
     model : TorchModel or torch.nn.Module
         The network.
+    detector : {"learned", "threshold"}, default="learned"
+        A :class:`~curvdetect.LearnedDetector`; or, as 0.1 had it, the largest average
+        curvature of the boundaries around an image.
     **parameters
-        Of :class:`~curvdetect.CurvatureFeaturizer`: ``at``, ``step``,
-        ``random_state`` and others. The features are curvatures, one for each class.
+        Of the learned detector, ``random_state=0`` and ``self_test=False`` by default;
+        or of the :class:`~curvdetect.CurvatureFeaturizer`, of which the features are
+        curvatures, one for each class.
+
+    Attributes
+    ----------
+    estimator : LearnedDetector or CurvatureFeaturizer
+        What looks at images.
 
     Examples
     --------
@@ -65,12 +75,27 @@ class CurvatureDetector(GradientDetector):
     requires_fit = True
     info: ClassVar[DetectorInfo | None] = DetectorInfo(tasks={Task.CLASSIFICATION})
 
-    def __init__(self, model: TorchModel | torch.nn.Module, **parameters: Any) -> None:
+    def __init__(
+        self,
+        model: TorchModel | torch.nn.Module,
+        *,
+        detector: Literal["learned", "threshold"] = "learned",
+        **parameters: Any,
+    ) -> None:
+        check_choice("detector", detector, ("learned", "threshold"))
         self.model = model
-        self.featurizer = CurvatureFeaturizer(
-            model, **{"random_state": 0, **parameters}
-        )
-        features = self.featurizer.features
+        kind: Any = LearnedDetector if detector == "learned" else CurvatureFeaturizer
+        wrong = parameters.keys() - kind().get_params().keys()
+        if wrong:
+            raise TypeError(
+                f'parameters for detector="{detector}" must be those of '
+                f"{kind.__name__}; got {sorted(wrong)}"
+            )
+        usual = {"random_state": 0}
+        if detector == "learned":
+            usual["self_test"] = False
+        self.estimator = kind(model, **{**usual, **parameters})
+        features = getattr(self.estimator, "features", ("curvature",))
         if isinstance(features, str) or tuple(features) != ("curvature",):
             raise ValueError(
                 "features must be curvature alone, which is the score; got "
@@ -78,14 +103,14 @@ class CurvatureDetector(GradientDetector):
             )
 
     def fit(self, data_loader: Any) -> CurvatureDetector:
-        """Learn the finite step from clean images.
+        """Learn from clean images.
 
         Parameters
         ----------
         data_loader : DataLoader
             Batches (x, y), x, or dictionaries that hold them under usual names
             ("image", "pixel_values", "x"; "label", "y", "target"). Those with y < 0,
-            which are out of distribution, are left out.
+            which are out of distribution, are left out; nothing else is taken from y.
 
         Returns
         -------
@@ -108,7 +133,7 @@ class CurvatureDetector(GradientDetector):
                 "data_loader must hold images in distribution, with labels of at least "
                 f"0; got {sum(len(images) for images, _ in parts)} images, none of them"
             )
-        self.featurizer.fit(as_array(torch.cat(known)))
+        self.estimator.fit(as_array(torch.cat(known)))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
@@ -122,21 +147,26 @@ class CurvatureDetector(GradientDetector):
         Returns
         -------
         Tensor of shape (n,)
-            The largest average curvature, in 1 / input units; larger means more
-            anomalous. An image without any boundary gets a score above all others.
+            Larger means more anomalous: log-odds of an attack; or the largest average
+            curvature, in 1 / input units, where an image without any boundary gets a
+            score above all others.
 
         Raises
         ------
         RequiresFittingException
             If :meth:`fit` was not called.
         """
-        if not hasattr(self.featurizer, "step_"):
+        if not self.estimator.__sklearn_is_fitted__():
             raise RequiresFittingException()
-        curvature = self.featurizer.transform(as_array(x.detach()))
-        nothing = np.isnan(curvature).all(axis=1)
-        largest = np.where(np.isnan(curvature), -np.inf, curvature).max(axis=1)
-        largest[nothing] = _NO_BOUNDARY
-        return torch.from_numpy(largest).to(dtype=torch.float32, device=x.device)
+        images = as_array(x.detach())
+        if isinstance(self.estimator, LearnedDetector):
+            score = self.estimator.score_samples(images)
+        else:
+            curvature = self.estimator.transform(images)
+            nothing = np.isnan(curvature).all(axis=1)
+            score = np.where(np.isnan(curvature), -np.inf, curvature).max(axis=1)
+            score[nothing] = _NO_BOUNDARY
+        return torch.from_numpy(score).to(dtype=torch.float32, device=x.device)
 
     def to(self, device: str | torch.device) -> CurvatureDetector:
         """Move the network.

@@ -5,7 +5,7 @@
 
 from curvdetect.storage.guards import load, save
 from curvdetect.storage.pictures import Batch, read_images, read_picture
-from curvdetect.storage.shards import transform_in_shards
+from curvdetect.storage.shards import score_in_shards, transform_in_shards
 
 __all__ = [
     "Batch",
@@ -13,5 +13,6 @@ __all__ = [
     "read_images",
     "read_picture",
     "save",
+    "score_in_shards",
     "transform_in_shards",
 ]

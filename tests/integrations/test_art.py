@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from curvdetect import (
     CurvatureFeaturizer,
     CurvatureThresholdDetector,
+    LearnedDetector,
     TorchModel,
 )
 from curvdetect.attacks import from_art, make_adversarial_set
@@ -50,7 +51,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def fitted(classifier, data):
-    detector = CurvatureEvasionDetector(classifier, target_fpr=0.1)
+    detector = CurvatureEvasionDetector(
+        classifier,
+        detector=LearnedDetector(target_fpr=0.1, self_test=False, random_state=0),
+    )
     detector.fit(data[0][:100])
     return detector
 
@@ -59,7 +63,7 @@ def test_it_is_an_evasion_detector(fitted):
     assert isinstance(fitted, EvasionDetector)
     params = fitted.get_params()
     assert set(params) == set(fitted.defence_params)
-    assert params["target_fpr"] == 0.1
+    assert params["target_fpr"] == 0.01
     for name in fitted.defence_params:
         assert hasattr(fitted, name)
 
@@ -93,7 +97,40 @@ def test_it_detects_an_attack_of_art(fitted, classifier, data):
     assert n_true_negatives > 45
 
 
-def test_a_learned_detector_and_one_hot_labels(classifier, data):
+def test_by_default_it_learns_from_the_clean_images(fitted, classifier, data):
+    """The learned detector alone, and the same whether attacked images come too."""
+    default = CurvatureEvasionDetector(classifier, target_fpr=0.1)
+    default.fit(data[0][:100])
+    (learned,) = (step for _, step in default.pipeline.steps)
+    assert isinstance(learned, LearnedDetector)
+    assert learned.target_fpr_ == 0.1
+    X, y = data[0][:100], data[1][:100]
+    both = np.concatenate([X, FastGradientMethod(classifier, eps=0.1).generate(X, y=y)])
+    other = CurvatureEvasionDetector(classifier, detector=fitted.detector)
+    other.fit(both, np.repeat([0, 1], 100))
+    expected = fitted.detect(X[:20])[0]["scores"]
+    np.testing.assert_allclose(other.detect(X[:20])[0]["scores"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="y must be 0 for clean and 1 for adversarial"):
+        other.fit(X, y)  # labels of classes
+
+
+def test_which_detector_it_has(classifier, data):
+    X = data[0][:40]
+    threshold = CurvatureEvasionDetector(
+        classifier, detector="threshold", target_fpr=0.2
+    )
+    threshold.fit(X)
+    assert isinstance(threshold.pipeline[-1], CurvatureThresholdDetector)
+    with pytest.raises(ValueError, match="detector must be one of"):
+        CurvatureEvasionDetector(classifier, detector="best")
+    both = CurvatureEvasionDetector(
+        classifier, detector="learned", featurizer=CurvatureFeaturizer()
+    )
+    with pytest.raises(ValueError, match="featurizer must be left out"):
+        both.fit(X)
+
+
+def test_a_detector_that_learns_from_features_and_one_hot_labels(classifier, data):
     X, y = data[0][200:240], data[1][200:240]
     adversarial = FastGradientMethod(classifier, eps=0.1).generate(X, y=y)
     both, labels = np.concatenate([X, adversarial]), np.repeat([0, 1], 40)

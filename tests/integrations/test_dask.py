@@ -14,9 +14,17 @@ from joblib import parallel_config  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 
-from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector  # noqa: E402
+from curvdetect import (  # noqa: E402
+    CurvatureFeaturizer,
+    CurvatureThresholdDetector,
+    LearnedDetector,
+)
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set  # noqa: E402
-from curvdetect.integrations.dask import _warn_of_malloc, transform  # noqa: E402
+from curvdetect.integrations.dask import (  # noqa: E402
+    _warn_of_malloc,
+    score_samples,
+    transform,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,20 @@ def test_the_same_features(client, fitted, images):
     np.testing.assert_allclose(
         features.compute(), fitted.transform(images[0]), rtol=1e-3, atol=1e-4
     )
+
+
+def test_the_same_scores(client, model, images):
+    detector = LearnedDetector(
+        model, target_fpr=0.4, kinds=("minimal norm",), self_test=False, random_state=0
+    )
+    X = np.concatenate([images[0], images[0][::-1]])
+    scores = score_samples(detector.fit(X), da.from_array(X, chunks=(7, 1, 14, 28)))
+    assert scores.shape == (80,)
+    np.testing.assert_allclose(scores.compute(), detector.score_samples(X), atol=0.05)
+    with pytest.raises(TypeError, match="X must be a dask array"):
+        score_samples(detector, X)
+    with pytest.raises(TypeError, match="learned detector"):
+        score_samples(CurvatureFeaturizer(model), X)
 
 
 def test_a_worker_that_dies_is_made_up_for(client, fitted, images):

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.utils.estimator_checks import check_estimator
 from torch.utils.data import DataLoader, TensorDataset
 
-from curvdetect import CurvatureFeaturizer, TorchModel
+from curvdetect import CurvatureFeaturizer, LearnedDetector, TorchModel
 
 pytest.importorskip("pytorch_ood")
 
@@ -40,7 +40,8 @@ def setting():
     X, y = load_fashion_mnist_sample()
     model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
     clean = TensorDataset(torch.from_numpy(X[:80]), torch.from_numpy(y[:80]))
-    detector = CurvatureDetector(model).fit(DataLoader(clean, batch_size=32))
+    detector = CurvatureDetector(model, detector="threshold")
+    detector.fit(DataLoader(clean, batch_size=32))
     found = make_adversarial_set(
         model, MinimalNormAttack(model), X[200:240], y[200:240]
     )
@@ -74,9 +75,36 @@ def test_the_score_is_the_largest_curvature(setting):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_by_default_it_learns_the_network(setting):
+    """In their metrics, against what scikit-learn's interface says."""
+    model, _, X, found = setting
+    detector = CurvatureDetector(model, target_fpr=0.1)
+    loader = DataLoader(torch.from_numpy(X[:100]), batch_size=32)
+    assert detector.fit(loader) is detector
+    metrics = OODMetrics()
+    clean, adversarial = map(torch.from_numpy, (found.clean, found.adversarial))
+    metrics.update(detector(clean), torch.zeros(len(clean)))
+    metrics.update(detector(adversarial), -torch.ones(len(adversarial)))
+    assert float(metrics.compute()["AUROC"]) > 0.9
+    same = LearnedDetector(model, target_fpr=0.1, self_test=False, random_state=0)
+    expected = same.fit(X[:100]).score_samples(found.clean)
+    np.testing.assert_allclose(detector(clean), expected, rtol=1e-6)
+
+
+def test_parameters_of_the_other_kind_are_named(setting):
+    with pytest.raises(
+        TypeError, match=r"must be those of LearnedDetector; got .'step"
+    ):
+        CurvatureDetector(setting[0], step=0.4)
+    with pytest.raises(TypeError, match="must be those of CurvatureFeaturizer"):
+        CurvatureDetector(setting[0], detector="threshold", target_fpr=0.1)
+    with pytest.raises(ValueError, match="detector must be one of"):
+        CurvatureDetector(setting[0], detector="best")
+
+
 def test_it_moves(setting):
     model, _, X, _ = setting
-    detector = CurvatureDetector(model, step=0.4)
+    detector = CurvatureDetector(model, detector="threshold", step=0.4)
     assert detector.to("cpu") is detector
     detector.fit(DataLoader(torch.from_numpy(X[:40]), batch_size=16))
     assert detector(torch.from_numpy(X[:2])).device == torch.device("cpu")
@@ -84,8 +112,8 @@ def test_it_moves(setting):
 
 def test_other_features_are_refused(setting):
     with pytest.raises(ValueError, match="features must be curvature alone"):
-        CurvatureDetector(setting[0], features=("distance",))
-    assert CurvatureDetector(setting[0], features=["curvature"])
+        CurvatureDetector(setting[0], detector="threshold", features=("distance",))
+    assert CurvatureDetector(setting[0], detector="threshold", features=["curvature"])
 
 
 def test_outliers_among_the_calibration_images_are_left_out(setting):
@@ -93,8 +121,8 @@ def test_outliers_among_the_calibration_images_are_left_out(setting):
     both = np.concatenate([X[:80], 1 - X[:80]])
     label = torch.from_numpy(np.repeat([0, -1], 80))
     loader = DataLoader(TensorDataset(torch.from_numpy(both), label), batch_size=32)
-    other = CurvatureDetector(model).fit(loader)
-    assert other.featurizer.step_ == pytest.approx(detector.featurizer.step_)
+    other = CurvatureDetector(model, detector="threshold").fit(loader)
+    assert other.estimator.step_ == pytest.approx(detector.estimator.step_)
     with pytest.raises(ValueError, match="data_loader must hold at least one batch"):
         CurvatureDetector(model).fit([])
 
@@ -103,7 +131,7 @@ def test_an_image_without_boundaries_has_the_largest_score():
     module = Returns(lambda x: torch.stack([0 * x[:, 0] + 7, 0 * x[:, 0]], dim=1))
     model = TorchModel(module, input_shape=(3,), bounds=None)
     X = torch.rand(20, 3)
-    detector = CurvatureDetector(model, step=0.1).fit([X])
+    detector = CurvatureDetector(model, detector="threshold", step=0.1).fit([X])
     with pytest.warns(UserWarning, match="bound"):
         scores = detector(X)
     assert bool((scores == 1e6).all())
@@ -191,7 +219,7 @@ def small_images():
 def scores(model, batches, x):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return CurvatureDetector(model).fit(batches)(x)
+        return CurvatureDetector(model, detector="threshold").fit(batches)(x)
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -227,7 +255,7 @@ def test_images_of_other_precision(small_model, small_images, dtype):
     ],
 )
 def test_batches_that_mean_nothing(small_model, small_images, batch, error, message):
-    detector = CurvatureDetector(small_model)
+    detector = CurvatureDetector(small_model, detector="threshold")
     with pytest.raises(error, match=message):
         detector.fit([batch(*small_images)])
     with pytest.raises(RequiresFittingException):
@@ -236,7 +264,7 @@ def test_batches_that_mean_nothing(small_model, small_images, batch, error, mess
 
 def test_it_says_what_it_is_as_their_detectors_do(small_model, small_images):
     """Their benchmark and searches look at the class, and at `info`."""
-    detector = CurvatureDetector(small_model)
+    detector = CurvatureDetector(small_model, detector="threshold")
     assert isinstance(detector, GradientDetector)
     assert isinstance(detector.info, DetectorInfo)
     assert detector.info.tasks == {Task.CLASSIFICATION}

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from curvdetect import CurvatureFeaturizer
-from curvdetect.storage import transform_in_shards
+from curvdetect import CurvatureFeaturizer, GuardedClassifier, LearnedDetector
+from curvdetect.storage import score_in_shards, transform_in_shards
 from curvdetect.study import metrics
 from curvdetect.study.networks import LeNet
 
@@ -13,6 +14,14 @@ from curvdetect.study.networks import LeNet
 def fitted(model, images):
     featurizer = CurvatureFeaturizer(model, n_boundaries=2, step=0.4, random_state=0)
     return featurizer.fit(images[0])
+
+
+@pytest.fixture
+def learned(model, images):
+    detector = LearnedDetector(
+        model, target_fpr=0.4, kinds=("minimal norm",), self_test=False, random_state=0
+    )
+    return detector.fit(np.concatenate([images[0], images[0][::-1]]))
 
 
 def test_the_same_as_at_once(fitted, images, tmp_path):
@@ -61,7 +70,7 @@ def test_a_shard_of_another_process_with_other_settings(
     other = CurvatureFeaturizer(model, n_boundaries=2, step=0.5, random_state=0)
     transform_in_shards(other.fit(images[0]), images[0], tmp_path, shard_size=15)
     (tmp_path / "manifest.json").unlink()  # both began when there was none
-    with pytest.raises(ValueError, match="one network and one featurizer"):
+    with pytest.raises(ValueError, match="one network and one estimator"):
         transform_in_shards(fitted, images[0], tmp_path, shard_size=15)
 
 
@@ -88,14 +97,14 @@ def test_progress_is_shown(fitted, images, tmp_path, capsys):
 def others(fitted, images):
     network = CurvatureFeaturizer(LeNet().eval(), n_boundaries=2, step=0.4)
     return {
-        "network": (network.fit(images), images, 15, "another network or other"),
+        "network": (network.fit(images), images, 15, "another network or with other"),
         "step": (
             CurvatureFeaturizer(
                 fitted.model, n_boundaries=2, step=0.5, random_state=0
             ).fit(images),
             images,
             15,
-            "another network or other settings",
+            "another network or with other settings",
         ),
         "images": (fitted, 1 - images, 15, "those from number 0 on are others"),
         "number": (fitted, images[:30], 15, "n_images=40, not 30"),
@@ -119,3 +128,19 @@ def test_a_folder_of_a_later_version(fitted, images, tmp_path):
     (tmp_path / "manifest.json").write_text('{"version": 99}')
     with pytest.raises(ValueError, match="another version of curvdetect"):
         transform_in_shards(fitted, images[0], tmp_path)
+
+
+def test_scores_in_shards(learned, images, tmp_path):
+    X = images[0]
+    scores = score_in_shards(learned, X, tmp_path / "a", shard_size=15, verbose=0)
+    np.testing.assert_allclose(scores, learned.score_samples(X), atol=0.05)
+    with metrics.count_passes(learned.model_.module) as passes:
+        again = score_in_shards(learned, X, tmp_path / "a", shard_size=15, verbose=0)
+    assert passes.forward_equivalents == 0
+    np.testing.assert_array_equal(again, scores)
+    guard = GuardedClassifier(learned.model, detector=clone(learned))
+    guard.fit(np.concatenate([X[::-1], X]))
+    with pytest.raises(ValueError, match="hold the same scores; .* other settings"):
+        score_in_shards(guard, X, tmp_path / "a", shard_size=15, verbose=0)
+    with pytest.raises(TypeError, match="learned detector"):
+        score_in_shards(CurvatureFeaturizer(learned.model), X, tmp_path / "b")
