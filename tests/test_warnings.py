@@ -344,9 +344,7 @@ def in_art():
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
-    CurvatureEvasionDetector(
-        classifier, detector="threshold", target_fpr=0.2
-    ).fit(X)
+    CurvatureEvasionDetector(classifier, detector="threshold", target_fpr=0.2).fit(X)
 
 
 def in_pytorch_ood():

@@ -18,8 +18,9 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         _run,
         help="attack a trained network, detect and relabel the images",
         description=(
-            "Attack a trained network with PGD; detect the adversarial images and "
-            "recover their labels. Prints a table, writes pictures and results.json."
+            "Fit a guard on clean images; attack others with PGD, detect the "
+            "adversarial ones and recover their labels. Prints a table, writes "
+            "pictures and results.json."
         ),
     )
     parser.add_argument(
@@ -27,6 +28,13 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         choices=["fashion-mnist", "mnist", "digits", "cifar10"],
         default="fashion-mnist",
         help="fashion-mnist (default) and digits need no download",
+    )
+    parser.add_argument(
+        "--detector",
+        choices=["learned", "threshold"],
+        default="learned",
+        help="learned from attacks on the network (default), or a threshold of "
+        "curvature, with the pictures of the report",
     )
     add_experiment(parser, out="curvdetect-demo", n_images=800)
     return parser

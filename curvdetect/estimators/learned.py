@@ -304,9 +304,9 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             )
         allowed = min(2 / (n - n // 2 + 1), 0.5)
         warn(
-            f"{n} clean images allow a rate of false positives of {allowed:.2g}, not "
-            f"of {fpr:g}, for which it takes {needed}{left_out}. Give more, or "
-            f"target_fpr={allowed:.2g}"
+            f"the rate of false positives is {allowed:.2g}, not {fpr:g}, which takes "
+            f"{needed} clean images: give more, or target_fpr={allowed:.2g}; got "
+            f"{n}{left_out}"
         )
         return n // 2, allowed
 

@@ -121,7 +121,7 @@ class SelfTestDisplay:
                 noise, place, "|", color=CLEAN, ms=9, label="noise as long, flagged"
             )
             self.ax_.axvline(self.self_test.target_fpr, color=CLEAN, lw=0.8, ls=":")
-            self.ax_.legend(loc="lower right")
+            self.ax_.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
         self.ax_.set_yticks(place, [row.attack for row in rows])
         self.ax_.set_xlim(-0.02, 1.02)
         self.ax_.set_xlabel(_LABELS[figure])

@@ -76,8 +76,7 @@ def calibrated_guard() -> CurvatureGuard:
     """Return the guard to serve; load the state dict of one of yours here."""
     X, y = load_fashion_mnist_sample()
     network = load_lenet("fashion-mnist")
-    inner = GuardedClassifier(network, detector="threshold", target_fpr=0.05)
-    return CurvatureGuard(inner).calibrate(X, y)
+    return CurvatureGuard(GuardedClassifier(network, target_fpr=0.05)).calibrate(X, y)
 
 
 if __name__ == "__main__":

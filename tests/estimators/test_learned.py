@@ -346,7 +346,10 @@ def test_too_few_images_name_the_number(model):
 
 def test_without_a_rate_the_images_say_what_is_kept(model, quick):
     X, y = points(60, 2)
-    with pytest.warns(UserWarning, match="allow a rate of false positives of"):
+    with pytest.warns(
+        UserWarning,
+        match="rate of false positives is 0.0645, not 0.01, which takes 249",
+    ):
         detector = LearnedDetector(model, self_test=False, random_state=0).fit(X, y)
     n = len(detector.clean_scores_)
     assert detector.target_fpr_ == pytest.approx(2 / (n + 1))

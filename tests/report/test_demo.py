@@ -14,10 +14,34 @@ from curvdetect.report import demo
 from curvdetect.study import datasets
 
 DATA = os.environ.get("CURVDETECT_DATA")
+#: Fewer images than it takes for a small rate.
+FEW = pytest.mark.filterwarnings(
+    "ignore:the rate of false positives",
+    "ignore:mean AUROC",
+    "ignore:the self-test found no attack",
+    "ignore:THE DETECTOR IS HARDLY",
+)
 
 
 def test_demo_on_the_embedded_sample(tmp_path, capsys):
-    assert cli.main(["demo", "--n-images", "200", "--out", str(tmp_path)]) == 0
+    assert cli.main(["demo", "--n-images", "300", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "What it says of itself" in printed
+    assert "the report: 0.64" in printed
+    results = json.loads((tmp_path / "results.json").read_text())
+    figures = results["figures"]
+    assert results["target_fpr"] == 0.05
+    assert figures["attack success"]["value"] > 0.85
+    assert figures["AUROC"]["value"] > 0.93
+    assert figures["relabel accuracy"]["value"] > 0.8
+    for name in ("roc", "self-test", "images", "overview"):
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        assert pixels.std() > 10, name  # something is drawn
+
+
+def test_the_demo_of_a_threshold(tmp_path, capsys):
+    argv = ["demo", "--detector", "threshold", "--n-images", "200"]
+    assert cli.main([*argv, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "AUROC" in printed
     assert "the report: 0.64" in printed
@@ -39,12 +63,14 @@ def test_demo_on_the_embedded_sample(tmp_path, capsys):
         assert pixels.std() > 10, name  # something is drawn
 
 
+@FEW
 def test_demo_on_digits(tmp_path, capsys):
     argv = ["demo", "--dataset", "digits", "--n-images", "150", "--out", str(tmp_path)]
     assert cli.main(argv) == 0
     assert json.loads((tmp_path / "results.json").read_text())["dataset"] == "digits"
 
 
+@FEW
 @pytest.mark.skipif(not DATA, reason="CURVDETECT_DATA is not set")
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_demo_on_downloaded_images(tmp_path, dataset, monkeypatch):

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from curvdetect._base.extras import require
 from curvdetect.attacks import AdversarialSet
-from curvdetect.estimators import CurvatureRelabeler, CurvatureThresholdDetector
 from curvdetect.network import TorchModel
 
 __all__ = ["Measured", "Section", "drawn", "joined"]
@@ -29,12 +28,12 @@ class Measured:
     images : AdversarialSet
         What it was attacked with.
     clean : ndarray of shape (n_clean, n_columns)
-        Features of the clean images.
+        Features of the clean images, or the images themselves: what the detector takes.
     adversarial : ndarray of shape (n_adversarial, n_columns)
-        Features of the adversarial ones.
-    detector : CurvatureThresholdDetector
+        The same of the adversarial ones.
+    detector : CurvatureThresholdDetector or LearnedDetector
         Fitted.
-    relabeler : CurvatureRelabeler
+    relabeler : CurvatureRelabeler, or anything that predicts labels
         Fitted.
     """
 
@@ -43,8 +42,8 @@ class Measured:
     images: AdversarialSet
     clean: npt.NDArray[Any]
     adversarial: npt.NDArray[Any]
-    detector: CurvatureThresholdDetector
-    relabeler: CurvatureRelabeler
+    detector: Any
+    relabeler: Any
 
     def pictures(
         self, natural: npt.NDArray[np.int64], perturbed: npt.NDArray[np.int64]
