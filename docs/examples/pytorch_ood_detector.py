@@ -1,10 +1,10 @@
-"""Use boundary curvature as a detector of pytorch-ood, beside its own.
+"""Use the learned guard as a detector of pytorch-ood, beside its own.
 
     pip install 'curvdetect[attacks,ood]'
     python docs/examples/pytorch_ood_detector.py
 
 Adversarial images take the place of out-of-distribution ones; pytorch-ood's own metrics
-judge its energy score and ours.
+judge its energy score and ours, learned from attacks and the largest curvature.
 """
 
 import torch
@@ -25,7 +25,8 @@ attacked = make_adversarial_set(model, pgd(model, eps=16 / 255), X[200:300], y[2
 
 detectors = {
     "energy": EnergyBased(model.as_module()),
-    "curvature": CurvatureDetector(model),
+    "learned": CurvatureDetector(model),
+    "curvature": CurvatureDetector(model, detector="threshold"),
 }
 for name, detector in detectors.items():
     detector.fit(DataLoader(calibration, batch_size=64))
