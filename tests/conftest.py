@@ -17,6 +17,7 @@ import torch
 from hypothesis import settings
 
 from curvdetect import TorchModel
+from curvdetect.estimators import _forest, _learning
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
@@ -43,6 +44,18 @@ def images():
     """A few images of every class, and their labels."""
     X, y = load_fashion_mnist_sample()
     return X[:40], y[:40]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer trees and attacks: for what does not depend on how much was learned."""
+    grow = _forest.HistGradientBoostingClassifier
+    monkeypatch.setattr(
+        _forest,
+        "HistGradientBoostingClassifier",
+        lambda **settings: grow(**{**settings, "max_iter": 5}),
+    )
+    monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
 
 
 @pytest.fixture

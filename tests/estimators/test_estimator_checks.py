@@ -13,7 +13,6 @@ from curvdetect import (
     LearnedDetector,
     TorchModel,
 )
-from curvdetect.estimators import _forest, _learning
 from modules import AnyWidth
 
 MODEL = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
@@ -29,20 +28,7 @@ ESTIMATORS = [
 ]  # the last two with their defaults: a rate that the images allow
 
 
-@pytest.fixture
-def _few_trees(monkeypatch):
-    """How much is learned does not matter here."""
-    grow = _forest.HistGradientBoostingClassifier
-    monkeypatch.setattr(
-        _forest,
-        "HistGradientBoostingClassifier",
-        lambda **settings: grow(**{**settings, "max_iter": 3}),
-    )
-    monkeypatch.setattr(_learning, "_N_ATTACKED", 100)
-    monkeypatch.setattr(_learning, "_N_DEEP", 50)
-
-
-@pytest.mark.usefixtures("_few_trees")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: repr(e)[:60])
 def test_check_estimator(estimator):
     with warnings.catch_warnings():

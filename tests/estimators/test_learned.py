@@ -20,7 +20,7 @@ from curvdetect import (
     TorchModel,
     assess_guard,
 )
-from curvdetect.estimators import _forest, _learning, _lessons
+from curvdetect.estimators import _lessons
 from curvdetect.estimators._evidence import Evidence
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
@@ -73,18 +73,6 @@ def detector(model):
 @pytest.fixture(scope="module")
 def fresh():
     return points(200, seed=3)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Fewer trees and attacks: for what does not depend on how much was learned."""
-    grow = _forest.HistGradientBoostingClassifier
-    monkeypatch.setattr(
-        _forest,
-        "HistGradientBoostingClassifier",
-        lambda **settings: grow(**{**settings, "max_iter": 5}),
-    )
-    monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
 
 
 # What it decides -------------------------------------------------------------
@@ -348,7 +336,7 @@ def test_without_a_rate_the_images_say_what_is_kept(model, quick):
     X, y = points(60, 2)
     with pytest.warns(
         UserWarning,
-        match="rate of false positives is 0.0645, not 0.01, which takes 249",
+        match="rate of false positives is 0.067, not 0.01, which takes 249",
     ):
         detector = LearnedDetector(model, self_test=False, random_state=0).fit(X, y)
     n = len(detector.clean_scores_)

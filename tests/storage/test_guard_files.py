@@ -158,7 +158,7 @@ def without_forgetting(changed):
 
 
 @pytest.mark.parametrize(
-    "content", [{"format": 2}, {"format": True}, {"format": "1"}, {}, [1]]
+    "content", [{"format": 3}, {"format": True}, {"format": "1"}, {}, [1]]
 )
 def test_other_contents_are_refused(content, path):
     skops.io.dump(content, path)
@@ -179,10 +179,10 @@ def test_types_of_strangers_are_refused(path):
 
 
 def test_a_later_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(guards, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 4)
     save(CurvatureRelabeler(), path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 3; this curvdetect reads up to 2"):
+    with pytest.raises(ValueError, match="format 4; this curvdetect reads up to 3"):
         load(path)
 
 
