@@ -66,7 +66,9 @@ def curve(network: str, args: argparse.Namespace) -> dict:
             points.append({"cost": round(cost, 2), **areas(detector, sets)})
     featurizer = CurvatureFeaturizer(model, random_state=0)
     right = fit[0][model.predict(fit[0]) == fit[1]]
-    rule = CurvatureThresholdDetector().fit(featurizer.fit_transform(right))
+    rule = CurvatureThresholdDetector(target_fpr=0.05).fit(
+        featurizer.fit_transform(right)
+    )
 
     class Threshold:
         """The rule, of images."""

@@ -4,6 +4,7 @@ All but the search for the smallest have torchattacks' calling convention,
 ``attack(images, labels) -> images``.
 """
 
+from curvdetect.evasion.agreement import AgreementAttack
 from curvdetect.evasion.logit_matching import LogitMatchingAttack
 from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
 from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
@@ -11,6 +12,7 @@ from curvdetect.evasion.orthogonal import EvasionAttack
 from curvdetect.evasion.signal_score import SignalScore
 
 __all__ = [
+    "AgreementAttack",
     "EvasionAttack",
     "LogitMatchingAttack",
     "MinimalEvasion",

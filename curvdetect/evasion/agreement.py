@@ -1,0 +1,113 @@
+"""Make the model wrong, and equally wrong, wherever a learned detector looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curvdetect._base.checks import check_count
+from curvdetect.estimators._evidence import N_STAGES
+from curvdetect.estimators.learned import LearnedDetector, learned_detector
+from curvdetect.evasion._projected_ascent import (
+    Norm,
+    Objective,
+    ProjectedAscent,
+    Slope,
+    wrong_margin,
+)
+
+__all__ = ["AgreementAttack"]
+
+
+class AgreementAttack(ProjectedAscent):
+    """Make the model wrong, and equally wrong, wherever a learned detector looks.
+
+    Climbs the mean, over the image and all neighbours of it that the detector asks the
+    model about, of the logit of one wrong class minus the largest other, each up to the
+    margin that the clean image had: where all agree on the wrong class, as surely as
+    they did on the right one, nothing is left to detect. Gradients go through the move,
+    the mirror, the blur and the random direction, which the attacker is assumed to
+    know, and straight through the two levels, which have none.
+
+    Parameters
+    ----------
+    detector : LearnedDetector, GuardedClassifier or CurvatureGuard
+        Fitted, with a learned detector; its model is attacked.
+    eps : float
+        Budget, in input units.
+    norm : {"Linf", "L2"}, default="L2"
+        Norm of the budget.
+    rank : int, default=1
+        Which wrong class: that of the rank-th largest other logit of the clean image.
+    steps : int, default=60
+        Gradient steps; each costs 3 (1 + 7) forward passes an image.
+
+    References
+    ----------
+    A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of
+    security", ICML 2018 (straight-through gradients, expectation over transformations).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from curvdetect import LearnedDetector
+    >>> from curvdetect.evasion import AgreementAttack
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import load_lenet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> detector = LearnedDetector(
+    ...     load_lenet("fashion-mnist"), target_fpr=0.1, self_test=False, random_state=0
+    ... ).fit(X[:90], y[:90])
+    >>> attack = AgreementAttack(detector, eps=3.0, steps=20)
+    >>> found = attack(torch.from_numpy(X[90:98]), torch.from_numpy(y[90:98]))
+    >>> bool((detector.model_.predict(found) != y[90:98]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        detector: LearnedDetector,
+        *,
+        eps: float,
+        norm: Norm = "L2",
+        rank: int = 1,
+        steps: int = 60,
+    ) -> None:
+        learned = learned_detector(detector)
+        super().__init__(learned.model_, eps=eps, norm=norm, steps=steps)
+        check_count("rank", rank)
+        if rank >= learned.n_classes_:
+            raise ValueError(
+                f"rank must be at most {learned.n_classes_ - 1}, the number of other "
+                f"classes; got {rank}"
+            )
+        self.rank = rank
+        self._evidence = learned._evidence()
+
+    def _objective(self, images: Tensor, labels: Tensor) -> Objective:
+        with torch.no_grad():
+            clean = self.model.logits(images)
+        others = clean.scatter(1, labels[:, None], -torch.inf)
+        target = others.topk(self.rank, dim=1).indices[:, -1]
+        sure = -wrong_margin(clean, labels).clamp(max=0)  # of the right label
+
+        def objective(x: Tensor) -> Slope:
+            inputs = torch.stack([x, *self._neighbours(x)])
+            logits = self.model.logits(inputs.flatten(0, 1))
+            margins = -wrong_margin(logits, target.repeat(len(inputs)))
+            value = margins.reshape(len(inputs), -1).minimum(sure).mean(0)
+            (way,) = torch.autograd.grad(value.sum(), x)
+            margin = wrong_margin(logits[: len(x)], labels)
+            return Slope(margin.detach(), value.detach(), way)
+
+        return objective
+
+    def _neighbours(self, x: Tensor) -> list[Tensor]:
+        """Return all that the detector asks about, with gradients."""
+        found = []
+        for stage in range(1, N_STAGES):
+            for inputs in self._evidence.neighbours(stage, x):
+                for each in inputs:
+                    known = each.requires_grad
+                    found.append(each if known else x + (each - x).detach())
+        return found
