@@ -20,19 +20,18 @@ def run(script, argv, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "page", "option"),
+    ("script", "page", "pictures"),
     [
-        ("detection/report.py", "detection.md", "--pictures"),
-        ("adaptive_report.py", "adaptive.md", "--picture"),
-        ("cost_report.py", "cost.md", None),
-        ("clamping_report.py", "bounds.md", None),
-        ("learned_report.py", "learned.md", None),
+        ("detection/report.py", "detection.md", ["--pictures", ""]),
+        ("adaptive_report.py", "adaptive.md", ["--picture", "adaptive.png"]),
+        ("cost_report.py", "cost.md", []),
+        ("clamping_report.py", "bounds.md", []),
+        ("learned_report.py", "learned.md", ["--picture", "learned_cost.png"]),
     ],
 )
-def test_page(script, page, option, tmp_path, monkeypatch):
-    picture = tmp_path / "adaptive.png" if option == "--picture" else tmp_path
+def test_page(script, page, pictures, tmp_path, monkeypatch):
     argv = ["--results", RESULTS, "--out", tmp_path / page]
-    argv += [option, picture] if option else []
+    argv += [pictures[0], tmp_path / pictures[1]] if pictures else []
     run(script, argv, monkeypatch)
     made = (tmp_path / page).read_text()
     assert made == (ROOT / "docs" / page).read_text()

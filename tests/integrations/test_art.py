@@ -100,7 +100,7 @@ def test_it_detects_an_attack_of_art(fitted, classifier, data):
 def test_by_default_it_learns_from_the_clean_images(fitted, classifier, data):
     """The learned detector alone, and the same whether attacked images come too."""
     default = CurvatureEvasionDetector(classifier, target_fpr=0.1)
-    default.fit(data[0][:100])
+    default.fit(data[0][:80])
     (learned,) = (step for _, step in default.pipeline.steps)
     assert isinstance(learned, LearnedDetector)
     assert learned.target_fpr_ == 0.1
