@@ -6,8 +6,10 @@
 It learns from the images of `learned.py` and is attacked on the first of its test
 images that the network gets right and that are not flagged. For each image the smallest
 L2 norm at which it is wrong and not flagged counts, over all attacks: making the
-network agree on a wrong class wherever the detector looks, on three classes; making it
-wrong at random neighbours; and going on where the smallest perturbation led. As a
+network agree on a wrong class wherever the detector looks, evenly or not, on two
+classes; the same with a smooth stand-in of the detector, taught on the attacker's own
+images, clean and attacked; making it wrong at random neighbours; and going on where the
+smallest perturbation led. As a
 control the same attacks look for the smallest norm that fools the network alone. Upper
 bounds: a better attack would find shorter ones.
 """
@@ -32,12 +34,13 @@ from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.evasion import (
     AgreementAttack,
     NeighbourhoodMarginAttack,
+    StandIn,
     minimal_evasion,
 )
 from curvdetect.geometry import adversarial_perturbation
 
 #: Budgets, in medians of the smallest perturbations.
-BUDGETS = (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 6, 10)
+BUDGETS = (1, 1.2, 1.5, 2, 3, 4, 6, 10)
 #: As multiples of an image's own smallest perturbation.
 FACTORS = np.geomspace(1.02, 12, 60)
 
@@ -47,8 +50,8 @@ def main() -> None:
     parser.add_argument("networks", nargs="+")
     parser.add_argument("--strangers", help="folder of the strangers' networks")
     parser.add_argument("--data-dir")
-    parser.add_argument("--n-images", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--n-images", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.weights = None
@@ -81,11 +84,16 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     with clamped.evaluating():
         least = adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
     unit = float(least.norms.median())
+    stand_in = StandIn(detector, attackers_images(detector, *fit, unit, args.steps))
     attacks = {
-        f"agreement, class {rank}": partial(
-            AgreementAttack, detector, rank=rank, steps=args.steps
-        )
-        for rank in (1, 2, 3)
+        name: partial(AgreementAttack, detector, steps=args.steps, **settings)
+        for name, settings in {
+            "agreement": {"evenness": 0.0},
+            "even agreement": {},
+            "even agreement, second class": {"rank": 2},
+            "stand-in": {"evenness": 0.0, "stand_in": stand_in},
+            "stand-in, second class": {"rank": 2, "stand_in": stand_in},
+        }.items()
     }
     attacks["neighbourhood margin"] = partial(
         NeighbourhoodMarginAttack, clamped, radius=unit, norm="L2", steps=args.steps
@@ -104,9 +112,29 @@ def measured(network: str, args: argparse.Namespace) -> dict:
         "n": len(x),
         "steps": args.steps,
         "unit": round(unit, 4),
+        "stand_in": round(stand_in.correlation, 3),
         "fooling": {"smallest": rounded(least.norms)} | search(fools),
         "evading": {str(f): search(partial(evades, t)) for f, t in thresholds.items()},
     }
+
+
+def attackers_images(detector, X, y, unit: float, steps: int) -> Tensor:
+    """Return what the stand-in is taught: clean images, and attacks on them."""
+    right = detector.model_.predict(X) == y
+    x, label = torch.from_numpy(X[right][:200]), torch.from_numpy(y[right][:200])
+    found = [x]
+    found += [
+        MinimalNormAttack(detector.model_, factor=factor)(x, label)
+        for factor in (1.02, 1.5, 3)
+    ]
+    for evenness in (0.0, 0.5):
+        for share in (1.2, 1.5, 2, 3, 4):
+            attack = AgreementAttack(
+                detector, eps=unit * share, evenness=evenness, steps=steps // 2
+            )
+            ahead = attack(x, label)
+            found += [ahead, torch.lerp(x, ahead, 0.6)]
+    return torch.cat(found)
 
 
 def searched(

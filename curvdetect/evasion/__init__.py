@@ -10,6 +10,7 @@ from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
 from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
 from curvdetect.evasion.orthogonal import EvasionAttack
 from curvdetect.evasion.signal_score import SignalScore
+from curvdetect.evasion.stand_in import StandIn
 
 __all__ = [
     "AgreementAttack",
@@ -18,5 +19,6 @@ __all__ = [
     "MinimalEvasion",
     "NeighbourhoodMarginAttack",
     "SignalScore",
+    "StandIn",
     "minimal_evasion",
 ]

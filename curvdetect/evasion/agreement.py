@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_count
-from curvdetect.estimators._evidence import N_STAGES
 from curvdetect.estimators.learned import LearnedDetector, learned_detector
 from curvdetect.evasion._projected_ascent import (
     Norm,
@@ -15,8 +16,12 @@ from curvdetect.evasion._projected_ascent import (
     Slope,
     wrong_margin,
 )
+from curvdetect.evasion.stand_in import StandIn, neighbours_of
 
 __all__ = ["AgreementAttack"]
+
+#: How far below the threshold to aim, in log-odds, and what agreement counts beside it.
+_BELOW, _AGREEMENT = 1.0, 0.3
 
 
 class AgreementAttack(ProjectedAscent):
@@ -24,8 +29,9 @@ class AgreementAttack(ProjectedAscent):
 
     Climbs the mean, over the image and all neighbours of it that the detector asks the
     model about, of the logit of one wrong class minus the largest other, each up to the
-    margin that the clean image had: where all agree on the wrong class, as surely as
-    they did on the right one, nothing is left to detect. Gradients go through the move,
+    margin that the clean image had; less `evenness` times the mean of how far that
+    margin falls from the image to its neighbours; and less what a stand-in of the
+    detector has above the threshold, if one is given. Gradients go through the move,
     the mirror, the blur and the random direction, which the attacker is assumed to
     know, and straight through the two levels, which have none.
 
@@ -39,8 +45,14 @@ class AgreementAttack(ProjectedAscent):
         Norm of the budget.
     rank : int, default=1
         Which wrong class: that of the rank-th largest other logit of the clean image.
+    evenness : float, default=0.5
+        How much falling margins count. Which value is best depends on the image: of
+        several, the shortest perturbation counts.
+    stand_in : StandIn, optional
+        A smooth network that was taught the detector's scores.
     steps : int, default=60
-        Gradient steps; each costs 3 (1 + 7) forward passes an image.
+        Gradient steps; each costs 3 (1 + 7) forward passes an image, twice that with a
+        stand-in.
 
     References
     ----------
@@ -71,6 +83,8 @@ class AgreementAttack(ProjectedAscent):
         eps: float,
         norm: Norm = "L2",
         rank: int = 1,
+        evenness: float = 0.5,
+        stand_in: StandIn | None = None,
         steps: int = 60,
     ) -> None:
         learned = learned_detector(detector)
@@ -81,7 +95,9 @@ class AgreementAttack(ProjectedAscent):
                 f"rank must be at most {learned.n_classes_ - 1}, the number of other "
                 f"classes; got {rank}"
             )
-        self.rank = rank
+        if not 0 <= evenness < math.inf:
+            raise ValueError(f"evenness must be at least 0; got {evenness!r}")
+        self.rank, self.evenness, self.stand_in = rank, evenness, stand_in
         self._evidence = learned._evidence()
 
     def _objective(self, images: Tensor, labels: Tensor) -> Objective:
@@ -95,7 +111,12 @@ class AgreementAttack(ProjectedAscent):
             inputs = torch.stack([x, *self._neighbours(x)])
             logits = self.model.logits(inputs.flatten(0, 1))
             margins = -wrong_margin(logits, target.repeat(len(inputs)))
-            value = margins.reshape(len(inputs), -1).minimum(sure).mean(0)
+            margins = margins.reshape(len(inputs), -1)
+            falls = (margins[0] - margins[1:]).clamp(min=0).mean(0)
+            value = margins.minimum(sure).mean(0) - self.evenness * falls
+            if self.stand_in is not None:
+                above = self.stand_in(x) - self.stand_in.threshold + _BELOW
+                value = _AGREEMENT * value - above.clamp(min=0)
             (way,) = torch.autograd.grad(value.sum(), x)
             margin = wrong_margin(logits[: len(x)], labels)
             return Slope(margin.detach(), value.detach(), way)
@@ -103,11 +124,4 @@ class AgreementAttack(ProjectedAscent):
         return objective
 
     def _neighbours(self, x: Tensor) -> list[Tensor]:
-        """Return all that the detector asks about, with gradients."""
-        found = []
-        for stage in range(1, N_STAGES):
-            for inputs in self._evidence.neighbours(stage, x):
-                for each in inputs:
-                    known = each.requires_grad
-                    found.append(each if known else x + (each - x).detach())
-        return found
+        return neighbours_of(self._evidence, x)
