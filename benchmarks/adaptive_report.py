@@ -151,7 +151,9 @@ COSTS = (
 
 INTRODUCTION = """# Attackers who know the detector
 
-Made by `benchmarks/adaptive_report.py` from what `benchmarks/adaptive.py` measured.
+Made by `benchmarks/adaptive_report.py` from what `benchmarks/adaptive.py` measured. It
+is about detectors of curvature, 0.1's default first of all; the learned guard is
+attacked on {doc}`its own page <learned>`.
 
 *PGD* knows the network alone. *Logit matching* gives an image the logits of a natural
 image of another class. *Neighbourhood margin* makes the network wrong at random

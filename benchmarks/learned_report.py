@@ -46,11 +46,13 @@ Medians of L2 norms over images that the network gets right and that are not fla
 *To fool*: the smallest perturbation found that is misclassified; *to evade*: that is
 misclassified and not flagged, at a threshold for 1 and for 5 % false positives; *cost*:
 their ratio, and that image by image (median). For each image the smallest norm over
-five attacks counts: {class}`~curvdetect.evasion.AgreementAttack`, which makes the
-network agree on a wrong class wherever the detector looks, on each of three classes;
+seven attacks counts: {class}`~curvdetect.evasion.AgreementAttack`, which makes the
+network agree on a wrong class wherever the detector looks, evenly or not, on each of
+two classes, and so with a {class}`~curvdetect.evasion.StandIn`, a smooth network that
+was taught the detector's scores;
 {class}`~curvdetect.evasion.NeighbourhoodMarginAttack`; and going on where the smallest
-perturbation led, up to twelve times as far. The last column names the one that is the
-best alone. *Never*: none of them found a way, which is not to say that there is none.
+perturbation led, up to twelve times as far. *Best attack*: the one that is the best
+alone. *Never*: none of them found a way, which is not to say that there is none.
 These are upper bounds: a better attack would find shorter ones, and an attacker may
 know more than these do. Made by `benchmarks/learned_adaptive.py`.
 
