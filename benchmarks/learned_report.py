@@ -28,10 +28,10 @@ one draw; brackets hold 95 % intervals for the images at hand; no attack knew of
 detector: those that do are below. Made by `benchmarks/learned.py`.
 """
 SUMMARY = (
-    "| network | accuracy; guarded at 1 %, 5 % | learned from | FE, clean | AUROC, mean "
-    "| worst attack | whole kinds left out | detected at 1 %, 5 % | relabelled | and "
-    "flagged at 5 % | clean flagged at 1 %, 5 % | noise flagged at 1 %, 5 % | fit, s "
-    "|\n" + "| --- " * 13 + "|\n"
+    "| network | accuracy; guarded at 1 %, 5 % | learned from | FE, clean | AUROC, "
+    "mean | worst attack | whole kinds left out | detected at 1 %, 5 % | relabelled "
+    "| and flagged at 5 % | clean flagged at 1 %, 5 % | noise flagged at 1 %, 5 % "
+    "| fit, s |\n" + "| --- " * 13 + "|\n"
 )
 CELLS = (
     "| attack | success | norm | images | AUROC | without its kind | detected at 1 % "

@@ -200,7 +200,7 @@ def _learned(
     """Let a detector learn from the first half."""
     rate = _TARGET_FPR if 2 * len(X) >= _ENOUGH_IMAGES else None
     detector = LearnedDetector(model, target_fpr=rate, random_state=seed, verbose=1)
-    detector.fit(X, y)
+    detector.fit(X, y).set_params(verbose=0)  # deciding takes moments
     print(f"\nWhat it says of itself:\n{detector.self_test_}\n")
     relabeler = SimpleNamespace(predict=lambda x: detector.examine(x).recovered_label)
     measured = Measured(
