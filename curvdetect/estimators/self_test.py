@@ -96,8 +96,8 @@ class SelfTest:
     -----
     ``print(self_test)`` shows a table, ``to_frame()`` gives it to pandas, and
     :class:`curvdetect.plotting.SelfTestDisplay` draws it. Attackers who know the
-    detector are not in it: they evade it at little more than the norm that fools the
-    network (docs/adaptive.md).
+    detector are not in it (:class:`curvdetect.evasion.AgreementAttack`): they evade it,
+    and docs/learned.md says how far they have to go.
     """
 
     def __init__(self, rows: Sequence[Tried], target_fpr: float) -> None:
