@@ -141,6 +141,15 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
 
     *Cost.* :meth:`cost`; `fit` attacks at most 8,000 times, and learns forests.
 
+    References
+    ----------
+    W. Xu, D. Evans, Y. Qi, "Feature squeezing: detecting adversarial examples in deep
+    neural networks", NDSS 2018 (levels, blur). C. Guo, M. Rana, M. Cisse, L. van der
+    Maaten, "Countering adversarial images using input transformations", ICLR 2018. That
+    neither stops who knows it: W. He, J. Wei, X. Chen, N. Carlini, D. Song,
+    "Adversarial example defenses: ensembles of weak defenses are not strong", WOOT
+    2017, and :class:`~curvdetect.evasion.AgreementAttack`.
+
     Examples
     --------
     >>> from curvdetect import LearnedDetector
