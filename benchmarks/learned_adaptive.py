@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -60,7 +61,7 @@ def main() -> None:
     known = json.loads(args.out.read_text()) if args.out.exists() else {}
     for network in args.networks:
         known[network] = measured(network, args)
-        args.out.write_text(json.dumps(known, indent=1))
+        args.out.write_text(in_lines(known))
         for fpr, found in known[network]["evading"].items():
             print(
                 network,
@@ -68,6 +69,13 @@ def main() -> None:
                 f"cost {cost(found, known[network]['fooling']):.2f}",
                 flush=True,
             )
+
+
+def in_lines(known: dict) -> str:
+    """Return JSON with each list in a line of its own."""
+    return re.sub(
+        r"\[[^\[\]]*\]", lambda of: " ".join(of[0].split()), json.dumps(known, indent=1)
+    )
 
 
 def measured(network: str, args: argparse.Namespace) -> dict:
