@@ -65,7 +65,7 @@ class Learning:
         detector, n_classes = self.detector, self.model.n_classes
         learn = learn[:_MOST_LEARNED]
         x, y = images[learn], labels[learn]
-        points, norms = minimal_points(self.model, x, y)
+        points, norms = minimal_points(self.model, x, y, detector.verbose)
         found = norms.isfinite() & (norms > 0)
         if not found.any():
             raise ValueError(

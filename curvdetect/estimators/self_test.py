@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from curvdetect._base.warn import warn
 from curvdetect.attacks import Lesson
@@ -165,7 +166,9 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def minimal_points(model: TorchModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def minimal_points(
+    model: TorchModel, x: Tensor, y: Tensor, verbose: int = 0
+) -> tuple[Tensor, Tensor]:
     """Return the nearest boundary points of images, and their distances.
 
     Parameters
@@ -176,6 +179,8 @@ def minimal_points(model: TorchModel, x: Tensor, y: Tensor) -> tuple[Tensor, Ten
         Images.
     y : Tensor of shape (n,)
         Labels to get away from.
+    verbose : int, default=0
+        1 shows a progress bar.
 
     Returns
     -------
@@ -185,11 +190,15 @@ def minimal_points(model: TorchModel, x: Tensor, y: Tensor) -> tuple[Tensor, Ten
     """
     points, norms = [], []
     size = model.rows_per_batch(x[:1])
-    with model.evaluating():
+    with (
+        model.evaluating(),
+        tqdm(total=len(x), unit="image", desc="measure", disable=not verbose) as bar,
+    ):
         for batch, label in zip(model.split(x), y.split(size), strict=True):
             found = smallest(model, batch, label.to(batch.device))
             points.append(found.points.cpu())
             norms.append(found.norms.cpu())
+            bar.update(len(batch))
     return torch.cat(points), torch.cat(norms)
 
 

@@ -503,3 +503,14 @@ def test_an_interrupted_fit_goes_on_where_it_was(model, quick, tmp_path, monkeyp
     done = len(made)
     kept.fit(X, y)
     assert len(made) == done
+
+
+def test_progress_is_shown(model, quick, capsys):
+    X, y = points(120, seed=2)
+    settings = {"target_fpr": 0.1, "self_test": False, "random_state": 0}
+    LearnedDetector(model, verbose=1, **settings).fit(X, y)
+    shown = capsys.readouterr().err
+    assert "measure: 100%" in shown
+    assert "learn: 100%" in shown
+    LearnedDetector(model, **settings).fit(X, y)
+    assert capsys.readouterr().err == ""
