@@ -9,9 +9,8 @@ L2 norm at which it is wrong and not flagged counts, over all attacks: making th
 network agree on a wrong class wherever the detector looks, evenly or not, on two
 classes; the same with a smooth stand-in of the detector, taught on the attacker's own
 images, clean and attacked; making it wrong at random neighbours; and going on where the
-smallest perturbation led. As a
-control the same attacks look for the smallest norm that fools the network alone. Upper
-bounds: a better attack would find shorter ones.
+smallest perturbation led. As a control the same attacks look for the smallest norm that
+fools the network alone. Upper bounds: a better attack would find shorter ones.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ from curvdetect.network import TorchModel
 __all__ = ["N_STAGES", "Columns", "Evidence"]
 
 N_STAGES = 3
-#: Neighbours that each stage asks about; the logits of those in a bracket are averaged.
+#: How many inputs each question of a stage averages; the questions: `neighbours`.
 _N_NEIGHBOURS = ((), (1, 1, 1), (1, 1, 2))
 #: Candidates for the label before an attack.
 _N_CANDIDATES = 9
@@ -120,9 +120,8 @@ class Evidence:
         n_others = self.n_classes - 1
         n_probes = sum(len(of) for of in _N_NEIGHBOURS[: stage + 1])
         image = 2 + min(4, n_others) + by_class * self.n_classes
-        return image + n_probes * (
-            4 + min(3, n_others)
-        ), 2 + 2 * by_class + 5 * n_probes
+        image += n_probes * (4 + min(3, n_others))
+        return image, 2 + 2 * by_class + 5 * n_probes
 
     def neighbours(self, stage: int, x: Tensor) -> list[tuple[Tensor, ...]]:
         """Return the inputs that a stage asks the network about.

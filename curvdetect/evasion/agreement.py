@@ -51,8 +51,7 @@ class AgreementAttack(ProjectedAscent):
     stand_in : StandIn, optional
         A smooth network that was taught the detector's scores.
     steps : int, default=60
-        Gradient steps; each costs 3 (1 + 7) forward passes an image, twice that with a
-        stand-in.
+        Gradient steps; each costs 3 (1 + 7) forward passes an image.
 
     References
     ----------
@@ -115,8 +114,9 @@ class AgreementAttack(ProjectedAscent):
             falls = (margins[0] - margins[1:]).clamp(min=0).mean(0)
             value = margins.minimum(sure).mean(0) - self.evenness * falls
             if self.stand_in is not None:
-                above = self.stand_in(x) - self.stand_in.threshold + _BELOW
-                value = _AGREEMENT * value - above.clamp(min=0)
+                known = logits.reshape(*margins.shape, -1)
+                above = self.stand_in.of_logits(known) - self.stand_in.threshold
+                value = _AGREEMENT * value - (above + _BELOW).clamp(min=0)
             (way,) = torch.autograd.grad(value.sum(), x)
             margin = wrong_margin(logits[: len(x)], labels)
             return Slope(margin.detach(), value.detach(), way)

@@ -100,7 +100,7 @@ class StandIn:
         self.model, self.threshold = learned.model_, float(learned.threshold_)
         self._evidence = learned._evidence()
         with self.model.evaluating(), torch.no_grad():
-            seen = torch.cat([self._looks(b) for b in self.model.split(images)])
+            seen = torch.cat([_seen(self._asked(b)) for b in self.model.split(images)])
         score = decided(learned._cascade(), images, 0).score.to(seen)
         self._mean, self._spread = seen.mean(0), seen.std(0).clamp_min(1e-6)
         with torch.random.fork_rng([]):
@@ -123,18 +123,27 @@ class StandIn:
         Tensor of shape (n,)
             Nearly the detector's.
         """
-        seen = (self._looks(x) - self._mean) / self._spread
-        return self._network(seen)[:, 0]
+        return self.of_logits(self._asked(x))
 
-    def _looks(self, x: Tensor) -> Tensor:
-        """Return what it looks at, a row an image."""
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Return the same where the logits are known.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (8, n, n_classes)
+            Of images, and of their neighbours in the order of :func:`neighbours_of`.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nearly the detector's.
+        """
+        return self._network((_seen(logits) - self._mean) / self._spread)[:, 0]
+
+    def _asked(self, x: Tensor) -> Tensor:
         inputs = torch.stack([x, *neighbours_of(self._evidence, x)])
-        logits = self.model.logits(inputs.flatten(0, 1)).reshape(*inputs.shape[:2], -1)
-        order = logits[0].detach().argsort(dim=1, descending=True)
-        ranked = logits.gather(2, order.expand_as(logits))
-        margins = ranked[:, :, :1] - ranked[:, :, 1 : _N_RANKS + 1]
-        falls = (margins[:1] - margins[1:]).transpose(0, 1).flatten(1)
-        return torch.cat([margins[0], falls, margins[1:].amin(2).T], dim=1)
+        logits = self.model.logits(inputs.flatten(0, 1))
+        return logits.reshape(*inputs.shape[:2], -1)
 
     def _taught(self, seen: Tensor, score: Tensor, steps: int) -> nn.Module:
         network = nn.Sequential(
@@ -155,3 +164,12 @@ class StandIn:
             optimizer.step()
             schedule.step()
         return network.requires_grad_(False).eval()
+
+
+def _seen(logits: Tensor) -> Tensor:
+    """Return what a stand-in looks at, a row an image."""
+    order = logits[0].detach().argsort(dim=1, descending=True)
+    ranked = logits.gather(2, order.expand_as(logits))
+    margins = ranked[:, :, :1] - ranked[:, :, 1 : _N_RANKS + 1]
+    falls = (margins[:1] - margins[1:]).transpose(0, 1).flatten(1)
+    return torch.cat([margins[0], falls, margins[1:].amin(2).T], dim=1)
