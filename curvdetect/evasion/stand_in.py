@@ -131,7 +131,7 @@ class StandIn:
         Parameters
         ----------
         logits : Tensor of shape (8, n, n_classes)
-            Of images, and of their neighbours in the order of :func:`neighbours_of`.
+            Of images, and of their neighbours in the order that the detector asks in.
 
         Returns
         -------
