@@ -60,11 +60,15 @@ class Cascade:
         For each stage, of the forest of the image and of that of the candidates.
     doubt : ndarray of shape (n_stages - 1, 2)
         The interval of scores in which an image goes on to the next stage.
+    veto : ndarray of shape (m, 2), optional
+        Log-odds that a companion gives against the network's label, increasing, and
+        the score that an image has at least there.
     """
 
     evidence: Evidence
     nodes: Sequence[Nodes]
     doubt: npt.NDArray[np.float64]
+    veto: npt.NDArray[np.float64] | None = None
 
     def forests(self, device: torch.device) -> list[Forests]:
         """Return the forests, checked, on a device; once for each."""
@@ -101,6 +105,7 @@ class Cascade:
         for stage, forests in enumerate(self.forests(x.device)):
             columns = self.evidence.measured(stage, x, of_rows, columns)
             found, odds = log_odds(forests, columns)
+            found = self.vetoed(found, columns)
             share = torch.sigmoid(odds)
             best = share.argmax(dim=1, keepdim=True)
             score[rows], stage_of[rows] = found, stage
@@ -115,6 +120,20 @@ class Cascade:
             rows, x, of_rows = rows[on], x[on], of_rows[on]
             columns = columns.take(on)
         return Decided(logits, score, stage_of, recovered, probability)
+
+    def vetoed(self, score: Tensor, columns: Columns) -> Tensor:
+        """Return scores, but at least what the companion's doubt alone is worth.
+
+        However sure the forests are: whoever knows them finds images of which they are.
+        """
+        against = self.evidence.against(columns)
+        if against is None or self.veto is None:
+            return score
+        at, least = torch.as_tensor(self.veto).to(score).T.contiguous()
+        place = torch.searchsorted(at, against.contiguous()).clamp(1, len(at) - 1)
+        slope = (least[place] - least[place - 1]) / (at[place] - at[place - 1])
+        worth = least[place - 1] + slope * (against - at[place - 1])
+        return score.maximum(worth.where(against >= at[0], -torch.inf))
 
 
 def log_odds(forests: Forests, columns: Columns) -> tuple[Tensor, Tensor]:
@@ -149,7 +168,7 @@ def decided(cascade: Cascade, images: Tensor, verbose: int) -> Decided:
     """Decide about all images, a batch at a time; on the CPU."""
     model, parts = cascade.evidence.model, []
     with (
-        model.evaluating(),
+        cascade.evidence.evaluating(),
         torch.no_grad(),
         tqdm(
             total=len(images), unit="image", desc="examine", disable=not verbose

@@ -14,6 +14,9 @@ stage   neighbours                                        FE an image
         distance to the nearest boundary
 ======= ================================================= ==========
 
+A companion, where there is one, is asked about the image in stage 0; its price, in
+passes of the network, is added.
+
 The mean of the last two, against the image, is curvature times slope: how concave the
 margins are. All of the clamped network, x -> f(clamp(x)), where the model has bounds: a
 neighbour is an input too, and at black and white pixels it matters (docs/bounds.md).
@@ -21,6 +24,8 @@ neighbour is an input too, and at black and white pixels it matters (docs/bounds
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +42,7 @@ from curvdetect.estimators._probes import (
     pixel_axes,
 )
 from curvdetect.network import TorchModel
+from curvdetect.signals import Companion
 
 __all__ = ["N_STAGES", "Columns", "Evidence"]
 
@@ -97,12 +103,27 @@ class Evidence:
         Typical distance to the nearest boundary, an L2 length in input units.
     direction : ndarray of shape input_shape
         A unit vector.
+    companion : Companion, optional
+        A second classifier.
+    passes : float, default=0
+        What it costs, in forward passes of the network.
     """
 
     model: TorchModel
     n_classes: int
     scale: float
     direction: npt.NDArray[np.float64]
+    companion: Companion | None = None
+    passes: float = 0.0
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the network, and the companion, as ``TorchModel.evaluating`` does."""
+        with ExitStack() as held:
+            held.enter_context(self.model.evaluating())
+            if self.companion is not None:
+                held.enter_context(self.companion.model.evaluating())
+            yield
 
     def costs(self) -> tuple[float, ...]:
         """Return what each stage adds, in forward-equivalents an image.
@@ -112,7 +133,7 @@ class Evidence:
         tuple of float
             One for each stage.
         """
-        return tuple(float(sum(of)) or 1.0 for of in _N_NEIGHBOURS)
+        return tuple(float(sum(of)) or 1.0 + self.passes for of in _N_NEIGHBOURS)
 
     def n_columns(self, stage: int) -> tuple[int, int]:
         """Return how many columns images and candidates have up to a stage."""
@@ -121,7 +142,27 @@ class Evidence:
         n_probes = sum(len(of) for of in _N_NEIGHBOURS[: stage + 1])
         image = 2 + min(4, n_others) + by_class * self.n_classes
         image += n_probes * (4 + min(3, n_others))
-        return image, 2 + 2 * by_class + 5 * n_probes
+        candidate = 2 + 2 * by_class + 5 * n_probes
+        if self.companion is not None:
+            image, candidate = image + 3 + by_class * self.n_classes, candidate + 3
+        return image, candidate
+
+    def against(self, columns: Columns) -> Tensor | None:
+        """Return the odds that the companion gives against the network's labels.
+
+        Parameters
+        ----------
+        columns : Columns
+            Of n images, at any stage.
+
+        Returns
+        -------
+        Tensor of shape (n,), or None
+            Log-odds; None without a companion.
+        """
+        if self.companion is None:
+            return None
+        return columns.image[:, self.n_columns(0)[0] - 1]
 
     def neighbours(self, stage: int, x: Tensor) -> list[tuple[Tensor, ...]]:
         """Return the inputs that a stage asks the network about.
@@ -169,7 +210,12 @@ class Evidence:
             The same, and what this one finds.
         """
         if so_far is None:
-            return self._alone(logits)
+            alone = self._alone(logits)
+            if self.companion is None:
+                return alone
+            bounds = self.model.bounds
+            own = self.companion.log_probabilities(x, bounds, self.n_classes)
+            return self._judged(alone, logits, own)
         found = so_far
         for inputs in self.neighbours(stage, x):
             near = torch.stack([self.model.logits(each) for each in inputs])
@@ -190,6 +236,25 @@ class Evidence:
             image.append(logits - ranked[:, :1])
             candidate += [classes, order[:, :1].expand_as(classes)]
         return _rounded(image, candidate, classes, _grid(of_image))
+
+    def _judged(self, alone: Columns, of_image: Tensor, judged: Tensor) -> Columns:
+        """Return columns of logits, and of the companion's log-probabilities."""
+        own, grid = judged.double(), _grid(judged)
+        log_p = of_image.double().log_softmax(dim=1)
+        label = log_p.argmax(dim=1, keepdim=True)
+        others = own.scatter(1, label, -torch.inf)
+        divergence = (log_p.exp() * (log_p - own)).sum(dim=1, keepdim=True)
+        against = others.logsumexp(dim=1, keepdim=True) - own.gather(1, label)
+        image = [others.amax(dim=1, keepdim=True), divergence]
+        if self.n_classes <= _MANY_CLASSES:
+            image.append(own)
+        of_classes = own.gather(1, alone.classes)
+        candidate = [
+            of_classes,
+            of_classes - own.gather(1, label),
+            of_classes - own.amax(dim=1, keepdim=True),
+        ]
+        return alone.joined(_rounded([*image, against], candidate, alone.classes, grid))
 
     def _beside(self, of_image: Tensor, near: Tensor) -> Columns:
         """Return columns of how logits change from an image to a neighbour."""

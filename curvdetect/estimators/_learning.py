@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from curvdetect.attacks import KINDS, Lesson, shortest_budgets
 from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._companions import companion_for
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._lessons import (
     CLEAN,
@@ -22,6 +23,7 @@ from curvdetect.estimators._lessons import (
     kept_material,
     lesson_material,
     measured_material,
+    veto,
 )
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.estimators.self_test import (
@@ -65,6 +67,7 @@ class Learning:
         detector, n_classes = self.detector, self.model.n_classes
         learn = learn[:_MOST_LEARNED]
         x, y = images[learn], labels[learn]
+        companion, passes = companion_for(detector.companion, self.model, x, y)
         points, norms = minimal_points(self.model, x, y, detector.verbose)
         found = norms.isfinite() & (norms > 0)
         if not found.any():
@@ -77,7 +80,9 @@ class Learning:
         direction = random_directions(
             1, x.shape[1:], generator=generator, dtype=torch.float64
         )[0].numpy()
-        evidence = Evidence(self.model, n_classes, shortest["l2"], direction)
+        evidence = Evidence(
+            self.model, n_classes, shortest["l2"], direction, companion, passes
+        )
         lessons = detector._lessons(self.model, shortest)
         material = self.material(evidence, lessons, x, y, points)
         cascade = self.learn(evidence, material)
@@ -90,11 +95,15 @@ class Learning:
             "direction_": direction,
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
             "doubt_": cascade.doubt,
+            "veto_": cascade.veto,
+            "passes_": passes,
+            "companion_": companion,
             "clean_scores_": scores,
             "clean_stages_": clean.stage.numpy(),
             "threshold_": threshold,
             "target_fpr_": self.fpr,
             "weights_": self.model.weights_digest(),
+            "companion_weights_": companion and companion.model.weights_digest(),
             "tried_": (),
         }
         if detector.self_test:
@@ -154,8 +163,10 @@ class Learning:
             )
         every = np.ones(len(material.before), dtype=bool)
         nodes = [grown(material, stage, every, self.seed) for stage in range(N_STAGES)]
-        between = doubt(material, evidence.costs(), self.detector.budget, self.seed)
-        return Cascade(evidence, nodes, between)
+        vetoes = veto(material, evidence, self.seed)
+        budget = self.detector.budget
+        between = doubt(material, evidence, vetoes, budget, self.seed)
+        return Cascade(evidence, nodes, between, vetoes)
 
     def without_kinds(
         self,
@@ -175,5 +186,5 @@ class Learning:
             nodes = [
                 grown(material, stage, others, self.seed) for stage in range(N_STAGES)
             ]
-            found[str(kind)] = Cascade(evidence, nodes, cascade.doubt)
+            found[str(kind)] = Cascade(evidence, nodes, cascade.doubt, cascade.veto)
         return found

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from curvdetect.attacks import Lesson, MinimalNormAttack, same_norm_noise
-from curvdetect.estimators._cascade import Nodes, forests_of, log_odds
+from curvdetect.estimators._cascade import Cascade, Nodes, forests_of, log_odds
 from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
 from curvdetect.estimators._forest import grow_forest
 from curvdetect.network import TorchModel
 
 __all__ = [
     "CLEAN",
+    "N_VETO",
     "Material",
     "attacked",
     "doubt",
@@ -29,6 +30,7 @@ __all__ = [
     "lesson_material",
     "measured_material",
     "noise_like",
+    "veto",
 ]
 
 #: Label before the attack, of images that nobody attacked; and their lesson.
@@ -37,6 +39,10 @@ CLEAN = -1
 _LOST = 0.01
 #: Attacked images count twice as much as clean ones, and noise as much as these.
 _ATTACKED, _NOISE = 2.0, 1.0
+#: Of clean images: where a companion's doubt is compared with scores. Below the median
+#: it says nothing.
+_VETO_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)
+N_VETO = len(_VETO_QUANTILES)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,11 @@ def grown(
 
 
 def doubt(
-    material: Material, costs: Sequence[float], budget: float, seed: int
+    material: Material,
+    evidence: Evidence,
+    vetoes: npt.NDArray[np.float64] | None,
+    budget: float,
+    seed: int,
 ) -> npt.NDArray[np.float64]:
     """Return between which scores an image goes on to the next stage.
 
@@ -129,10 +139,12 @@ def doubt(
     ----------
     material : Material
         What is learned from.
-    costs : sequence of float
-        Of each stage, in forward-equivalents an image.
+    evidence : Evidence
+        What is measured.
+    vetoes : ndarray or None
+        Of the companion; see :func:`veto`.
     budget : float
-        Of a clean image on average.
+        Of a clean image on average, in forward-equivalents.
     seed : int
         Of the forests.
 
@@ -141,11 +153,12 @@ def doubt(
     ndarray of shape (N_STAGES - 1, 2)
         Lowest and highest score.
     """
+    costs = evidence.costs()
     between = np.zeros((N_STAGES - 1, 2))
     left, going = budget - costs[0], 1.0
     on = np.ones(len(material.before), dtype=bool)
     for stage in range(N_STAGES - 1):
-        scores = _cross_fitted(material, stage, seed)
+        scores = _cross_fitted(material, evidence, stage, vetoes, seed)
         clean, attacked = material.lesson == CLEAN, material.before != CLEAN
         share = float(np.clip(left / costs[stage + 1], 0, going))
         lowest = np.quantile(scores[clean], 1 - share) if share < 1 else -np.inf
@@ -159,7 +172,51 @@ def doubt(
     return between
 
 
-def _cross_fitted(material: Material, stage: int, seed: int) -> npt.NDArray[np.float64]:
+def veto(
+    material: Material, evidence: Evidence, seed: int
+) -> npt.NDArray[np.float64] | None:
+    """Return what a companion's doubt alone is worth, as a score.
+
+    As much as is as rare among clean images: where a share s of them has larger odds
+    against the label, the score that a share s of them exceeds. So either may flag, and
+    neither is outvoted.
+
+    Parameters
+    ----------
+    material : Material
+        What is learned from.
+    evidence : Evidence
+        What is measured.
+    seed : int
+        Of the forests.
+
+    Returns
+    -------
+    ndarray of shape (m, 2), or None
+        Log-odds against the label, and scores, both increasing; None without a
+        companion.
+    """
+    clean = material.lesson == CLEAN
+    against = evidence.against(material.columns[-1])
+    if against is None:
+        return None
+    scores = _cross_fitted(material, evidence, N_STAGES - 1, None, seed)
+    both = [
+        np.quantile(values[clean], _VETO_QUANTILES)
+        for values in (against.numpy(), scores)
+    ]
+    # Strictly increasing, so that there is a slope beyond the largest.
+    rising = np.arange(N_VETO) * 1e-3
+    return np.stack([np.maximum.accumulate(values) + rising for values in both], axis=1)
+
+
+def _cross_fitted(
+    material: Material,
+    evidence: Evidence,
+    stage: int,
+    vetoes: npt.NDArray[np.float64] | None,
+    seed: int,
+) -> npt.NDArray[np.float64]:
     """Return scores of all rows, by forests that did not see their clean image."""
     half = np.random.default_rng(seed).permutation(material.source.max() + 1) % 2
     of = half[material.source]
@@ -169,7 +226,9 @@ def _cross_fitted(material: Material, stage: int, seed: int) -> npt.NDArray[np.f
         columns, _, _ = material.at(stage, of == part)
         widths = columns.image.shape[1], columns.candidate.shape[2]
         forests = forests_of(nodes, widths, columns.image.device)
-        scores[of == part] = log_odds(forests, columns)[0].numpy()
+        found, _ = log_odds(forests, columns)
+        found = Cascade(evidence, [], np.empty(0), vetoes).vetoed(found, columns)
+        scores[of == part] = found.numpy()
     return scores
 
 
@@ -263,7 +322,7 @@ def measured_material(
     """Measure images, batch by batch, in all stages."""
     model = evidence.model
     stages: list[list[Columns]] = [[] for _ in range(N_STAGES)]
-    with model.evaluating(), torch.no_grad():
+    with evidence.evaluating(), torch.no_grad():
         for batch in model.split(images):
             logits, columns = model.logits(batch), None
             for stage in range(N_STAGES):

@@ -16,25 +16,26 @@ class SharedNetworkMixin:
     """Clones share the network; pickles and hashes of it are the same everywhere.
 
     For a BaseEstimator with a parameter `model`, a TorchModel (which sees to both
-    itself) or a bare module; or another parameter that holds one, which is named.
+    itself) or a bare module; or other parameters that hold one, which are named.
     """
 
-    _shared_parameter = "model"
+    _shared_parameters: tuple[str, ...] = ("model",)
 
     def __sklearn_clone__(self) -> Any:
         # BaseEstimator would copy the weights of a bare module: hide it meanwhile.
         hidden = type(self).__new__(type(self))
-        shared = self._shared_parameter
-        hidden.__dict__.update(vars(self), **{shared: _Shared()})
+        shared = self._shared_parameters
+        hidden.__dict__.update(vars(self), **{name: _Shared() for name in shared})
         clone = BaseEstimator.__sklearn_clone__(hidden)
-        setattr(clone, shared, getattr(self, shared))
+        for name in shared:
+            setattr(clone, name, getattr(self, name))
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
-        held = state[self._shared_parameter]
-        if isinstance(held, nn.Module):
-            state[self._shared_parameter] = portable(held)
+        for name in self._shared_parameters:
+            if isinstance(state[name], nn.Module):
+                state[name] = portable(state[name])
         return state
 
 

@@ -20,8 +20,10 @@ from curvdetect._base.warn import warn
 from curvdetect.attacks import KINDS, Attack, Lesson, curriculum
 from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._companions import as_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._learning import Learning
+from curvdetect.estimators._lessons import N_VETO
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import check_target_fpr, conformal_p_values
@@ -30,6 +32,7 @@ from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
+from curvdetect.signals import Companion
 
 __all__ = ["Examined", "LearnedDetector", "assess_guard", "learned_detector"]
 
@@ -82,6 +85,12 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
+    companion : Companion, TorchModel or torch.nn.Module, optional
+        A second classifier of the same classes, asked about every image: a flatter
+        copy (:func:`~curvdetect.study.training.train_companion`), or another network,
+        the larger or the more robust the better. See
+        :class:`~curvdetect.signals.Companion` for other sizes of the input and orders
+        of the classes.
     target_fpr : float, optional
         Share of clean images that may be flagged. It takes 2 / target_fpr - 1 images
         for the threshold and 50 to learn from. By default 0.01, or what the images
@@ -93,7 +102,8 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         Which attacks of its own to learn from.
     budget : float, default=6
         What a clean image may cost on average, in forward-equivalents: 1 for logits, 4
-        with the second stage, 8 with the third, for images in doubt.
+        with the second stage, 8 with the third, for images in doubt; and for all a pass
+        of the companion.
     self_test : bool, default=True
         Whether `fit` tries the detector on attacks that it did not learn from.
     memory : str or joblib.Memory, optional
@@ -119,11 +129,21 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         of a value, and the L2 norm, median of the minimal perturbations.
     model_ : TorchModel
         The network, clamped to its bounds.
+    companion_ : Companion or None
+        The second classifier.
+    passes_ : float
+        What a forward pass of it costs, in those of the network: by multiplications
+        and additions.
     n_classes_, n_features_in_ : int
         Number of logits; of values of an image.
 
     Notes
     -----
+    *Companion.* What it thinks is among the numbers that the forests read. Beside them
+    it has a veto: where it gives odds against the network's label that a share s of
+    clean images exceeds, the score is at least what a share s of them exceeds. So
+    whoever makes the forests sure of an image has still to make the companion agree.
+
     *Bound.* Stages, exits and forests depend on the images learned from alone. Given
     them, the score is a fixed function; the n calibration images and a new clean one
     are exchangeable, so the rank of the new score among the n + 1 is uniform (ties
@@ -163,10 +183,13 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
     (4,)
     """
 
+    _shared_parameters = ("model", "companion")
+
     def __init__(
         self,
         model: TorchModel | nn.Module | None = None,
         *,
+        companion: Companion | TorchModel | nn.Module | None = None,
         target_fpr: float | None = None,
         attacks: Mapping[str, Attack] | None = None,
         kinds: Sequence[str] = KINDS,
@@ -177,6 +200,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.model = model
+        self.companion = companion
         self.target_fpr = target_fpr
         self.attacks = attacks
         self.kinds = kinds
@@ -209,16 +233,17 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `model` is neither a TorchModel nor a module.
+            If `model` is neither a TorchModel nor a module, or `companion` no network.
         ValueError
-            If a parameter, the images or the labels are not allowed, too few images
-            are left, or no attack fools the network.
+            If a parameter, the images or the labels are not allowed, the companion does
+            not fit, too few images are left, or no attack fools the network.
 
         Warns
         -----
         UserWarning
             If there are too few images for a rate of 0.01; if the self-test finds
-            attacks that are missed; or if the network gets less than half right.
+            attacks that are missed; if the network gets less than half right, or the
+            companion agrees with it on less than half.
         """
         self._check_parameters()
         flat, shape = as_flat_array(X)
@@ -253,6 +278,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         module_of(self.model)
+        as_companion(self.companion, None, None)
         check_target_fpr(self.target_fpr)
         if isinstance(self.kinds, str) or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds must be some of {KINDS}; got {self.kinds!r}")
@@ -363,6 +389,14 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
                 "the network must have the weights that the detector learned from; "
                 "they are others now, of which it knows nothing. Fit again"
             )
+        if (
+            self.companion_ is not None
+            and self.companion_.model.weights_digest() != self.companion_weights_
+        ):
+            raise ValueError(
+                "the companion must have the weights that the detector learned with; "
+                "they are others now. Fit again"
+            )
         return self.model_.to_tensor(values.reshape(-1, *self.input_shape_))
 
     def score_samples(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
@@ -464,22 +498,25 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         # A file of another version may lack one.
         numbers = (
             getattr(self, name, None)
-            for name in ("doubt_", "clean_scores_", "direction_")
+            for name in ("doubt_", "clean_scores_", "direction_", *self._of_companion())
         )
         shapes = (
             (N_STAGES - 1, 2),
             np.shape(getattr(self, "clean_scores_", 0)),
             tuple(self.input_shape_),
+            (N_VETO, 2),
         )
         whole = all(
             isinstance(values, np.ndarray)
             and values.dtype == np.float64
             and values.shape == shape
             and not np.isnan(values).any()
-            for values, shape in zip(numbers, shapes, strict=True)
+            for values, shape in zip(numbers, shapes, strict=False)
         )
         if not (
             whole
+            and (not self._of_companion() or (np.diff(self.veto_, axis=0) > 0).all())
+            and math.isfinite(self.passes_)
             and len(self.forests_) == 2 * N_STAGES
             and len(self.clean_scores_)
             and math.isfinite(self.threshold_)
@@ -491,17 +528,30 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             )
         self._cascade().forests(torch.device("cpu"))  # checks them
 
+    def _of_companion(self) -> tuple[str, ...]:
+        """Name what is learned with a companion alone."""
+        return () if self.companion_ is None else ("veto_",)
+
     def _evidence(self) -> Evidence:
         return Evidence(
-            self.model_, self.n_classes_, self.shortest_[1], self.direction_
+            self.model_,
+            self.n_classes_,
+            self.shortest_[1],
+            self.direction_,
+            self.companion_,
+            self.passes_,
         )
 
     def _cascade(self) -> Cascade:
         """Return what was learned, ready to decide; once."""
         key, cascade = self.__dict__.get("_ready", (None, None))
-        if key is not self.forests_ or cascade.evidence.model is not self.model_:
+        looks = self.model_, self.companion_
+        if key is not self.forests_ or looks != (
+            cascade.evidence.model,
+            cascade.evidence.companion,
+        ):
             nodes = list(zip(self.forests_[::2], self.forests_[1::2], strict=True))
-            cascade = Cascade(self._evidence(), nodes, self.doubt_)
+            cascade = Cascade(self._evidence(), nodes, self.doubt_, self.veto_)
             self._ready = self.forests_, cascade
         return cascade
 
@@ -514,6 +564,8 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             "direction": self.direction_,
             "forests": self.forests_,
             "doubt": self.doubt_,
+            "companion": self.companion_,
+            "veto": self.veto_,
         }
 
     def __getstate__(self) -> dict[str, Any]:

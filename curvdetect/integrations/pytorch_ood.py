@@ -284,7 +284,7 @@ class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     (20, 11)
     """
 
-    _shared_parameter = "detector"
+    _shared_parameters = ("detector",)
 
     def __init__(
         self,

@@ -10,6 +10,8 @@ laplacian   mean decrease of each margin around the logits            by boundar
             image: *minus* a Laplacian
 distance    to the point found on each boundary     input units       by boundary
 curvature   average curvature of each boundary      1 / input units   by boundary
+companion   what a second classifier thinks of the  nats              by class
+            label; an instance, `Companion(model)`
 =========== ======================================= ================= =============
 
 A new signal is a class of its own file; `Signal` says what it must have. What signals
@@ -20,6 +22,7 @@ from collections.abc import Iterable
 
 from curvdetect.signals._around import Around
 from curvdetect.signals.base import BoundarySignal, Signal, joint_cost
+from curvdetect.signals.companion import Companion, matched_classes
 from curvdetect.signals.curvature import Curvature
 from curvdetect.signals.distance import Distance
 from curvdetect.signals.first_order import FirstOrder
@@ -37,6 +40,7 @@ __all__ = [
     "SIGNALS",
     "Around",
     "BoundarySignal",
+    "Companion",
     "Curvature",
     "Distance",
     "FirstOrder",
@@ -49,6 +53,7 @@ __all__ = [
     "arranged_by_class",
     "arranged_by_distance",
     "joint_cost",
+    "matched_classes",
     "measure_signals",
     "named_signals",
 ]
