@@ -79,6 +79,7 @@ from curvdetect.geometry._differences import CurvatureMethod
 from curvdetect.geometry._directions import random_directions, tangent_basis
 from curvdetect.geometry._eigen import Spectrum, Which
 from curvdetect.geometry._goldman import goldman_curvature
+from curvdetect.geometry._joint import JointPerturbation, joint_perturbation
 from curvdetect.geometry._linearisation import Linearisation
 from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin, RegionMargin
 from curvdetect.geometry._mean_curvature import mean_curvature
@@ -121,6 +122,7 @@ __all__ = [
     "ClassLoss",
     "CurvatureMethod",
     "Estimator",
+    "JointPerturbation",
     "Linearisation",
     "Margin",
     "Pairs",
@@ -142,6 +144,7 @@ __all__ = [
     "goldman_curvature",
     "hessian_eigenvalues",
     "hessian_trace",
+    "joint_perturbation",
     "label_changes",
     "linearise",
     "margin_gradient",

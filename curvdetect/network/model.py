@@ -46,6 +46,7 @@ from curvdetect.network.fingerprint import (
 )
 from curvdetect.network.modules import (
     NormalisedModule,
+    TrainableModule,
     device_of,
     dtype_of,
     moved,
@@ -330,15 +331,20 @@ class TorchModel:
         vars(twin).update(vars(self), clamp=True, _known={})
         return twin
 
-    def as_module(self) -> nn.Module:
+    def as_module(self, *, trainable: bool = False) -> nn.Module:
         """Return the network with its normalisation, in eval mode, for attacks.
+
+        Parameters
+        ----------
+        trainable : bool, default=False
+            True for training: its mode is the module's, and weights have gradients.
 
         Returns
         -------
         torch.nn.Module
             Maps inputs within `bounds` to logits; shares the weights.
         """
-        return NormalisedModule(self)
+        return TrainableModule(self) if trainable else NormalisedModule(self)
 
     def predict_logits(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
         """Compute logits.

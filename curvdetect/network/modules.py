@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from curvdetect._base.messages import one_line
+from curvdetect.network._outputs import as_logits
 
 __all__ = [
     "NormalisedModule",
+    "TrainableModule",
     "device_of",
     "dtype_of",
     "moved",
@@ -95,3 +97,16 @@ class NormalisedModule(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NormalisedModule, (self._model,)  # a copy calls the copied weights
+
+
+class TrainableModule(nn.Module):
+    """What a `TorchModel` calls, with its normalisation, in whatever mode it is."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.module: nn.Module = model.module
+        self._model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return as_logits(self._model._call(x, clamp=self._model.clamp), len(x))
