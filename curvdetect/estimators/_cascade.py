@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,10 +131,33 @@ class Cascade:
         if against is None or self.veto is None:
             return score
         at, least = torch.as_tensor(self.veto).to(score).T.contiguous()
-        place = torch.searchsorted(at, against.contiguous()).clamp(1, len(at) - 1)
-        slope = (least[place] - least[place - 1]) / (at[place] - at[place - 1])
-        worth = least[place - 1] + slope * (against - at[place - 1])
+        worth = _on_line(at, least, against)
         return score.maximum(worth.where(against >= at[0], -torch.inf))
+
+    def odds_at(self, score: float) -> float:
+        """Return the odds against a label from which the companion alone is enough.
+
+        Parameters
+        ----------
+        score : float
+            Such as a threshold.
+
+        Returns
+        -------
+        float
+            Log-odds; infinite without a companion.
+        """
+        if self.veto is None:
+            return math.inf
+        at, least = torch.as_tensor(self.veto).T.contiguous()
+        return float(_on_line(least, at, at.new_tensor([score])).clamp(min=at[0]))
+
+
+def _on_line(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
+    """Return the line through increasing points, straight on beyond the last."""
+    place = torch.searchsorted(x, at.contiguous()).clamp(1, len(x) - 1)
+    slope = (y[place] - y[place - 1]) / (x[place] - x[place - 1])
+    return y[place - 1] + slope * (at - x[place - 1])
 
 
 def log_odds(forests: Forests, columns: Columns) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ All but the search for the smallest have torchattacks' calling convention,
 """
 
 from curvdetect.evasion.agreement import AgreementAttack
+from curvdetect.evasion.joint import JointAttack
 from curvdetect.evasion.logit_matching import LogitMatchingAttack
 from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
 from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
@@ -15,6 +16,7 @@ from curvdetect.evasion.stand_in import StandIn
 __all__ = [
     "AgreementAttack",
     "EvasionAttack",
+    "JointAttack",
     "LogitMatchingAttack",
     "MinimalEvasion",
     "NeighbourhoodMarginAttack",

@@ -16,7 +16,7 @@ from curvdetect.evasion._projected_ascent import (
     Slope,
     wrong_margin,
 )
-from curvdetect.evasion.stand_in import StandIn, neighbours_of
+from curvdetect.evasion.stand_in import StandIn, answers, neighbours_of
 
 __all__ = ["AgreementAttack"]
 
@@ -27,11 +27,11 @@ _BELOW, _AGREEMENT = 1.0, 0.3
 class AgreementAttack(ProjectedAscent):
     """Make the model wrong, and equally wrong, wherever a learned detector looks.
 
-    Climbs the mean, over the image and all neighbours of it that the detector asks the
-    model about, of the logit of one wrong class minus the largest other, each up to the
-    margin that the clean image had; less `evenness` times the mean of how far that
-    margin falls from the image to its neighbours; and less what a stand-in of the
-    detector has above the threshold, if one is given. Gradients go through the move,
+    Climbs the mean, over the image, all neighbours of it that the detector asks the
+    model about, and the companion, if it has one, of the logit of one wrong class minus
+    the largest other, each up to the margin that the clean image had; less `evenness`
+    times the mean of how far that margin falls from the image to the others; and less
+    what a stand-in of the detector has above the threshold, if one is given. Gradients go through the move,
     the mirror, the blur and the random direction, which the attacker is assumed to
     know, and straight through the two levels, which have none.
 
@@ -107,18 +107,16 @@ class AgreementAttack(ProjectedAscent):
         sure = -wrong_margin(clean, labels).clamp(max=0)  # of the right label
 
         def objective(x: Tensor) -> Slope:
-            inputs = torch.stack([x, *self._neighbours(x)])
-            logits = self.model.logits(inputs.flatten(0, 1))
-            margins = -wrong_margin(logits, target.repeat(len(inputs)))
-            margins = margins.reshape(len(inputs), -1)
+            known = answers(self._evidence, [x, *self._neighbours(x)])
+            margins = -wrong_margin(known.flatten(0, 1), target.repeat(len(known)))
+            margins = margins.reshape(len(known), -1)
             falls = (margins[0] - margins[1:]).clamp(min=0).mean(0)
             value = margins.minimum(sure).mean(0) - self.evenness * falls
             if self.stand_in is not None:
-                known = logits.reshape(*margins.shape, -1)
                 above = self.stand_in.of_logits(known) - self.stand_in.threshold
                 value = _AGREEMENT * value - (above + _BELOW).clamp(min=0)
             (way,) = torch.autograd.grad(value.sum(), x)
-            margin = wrong_margin(logits[: len(x)], labels)
+            margin = wrong_margin(known[0], labels)
             return Slope(margin.detach(), value.detach(), way)
 
         return objective

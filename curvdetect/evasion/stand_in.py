@@ -10,7 +10,7 @@ from curvdetect.estimators._cascade import decided
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators.learned import LearnedDetector, learned_detector
 
-__all__ = ["StandIn", "neighbours_of"]
+__all__ = ["StandIn", "answers", "neighbours_of"]
 
 #: Largest other logits that it looks at, its width, and examples a step.
 _N_RANKS, _WIDTH, _BATCH = 5, 128, 256
@@ -41,12 +41,38 @@ def neighbours_of(evidence: Evidence, x: Tensor) -> list[Tensor]:
     return found
 
 
+def answers(evidence: Evidence, inputs: list[Tensor]) -> Tensor:
+    """Return what the model says of an image and its neighbours, and the companion.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What is measured.
+    inputs : list of Tensor of shape (n, *input_shape)
+        Images, then all their neighbours.
+
+    Returns
+    -------
+    Tensor of shape (m, n, n_classes)
+        Logits, an input after the other; with a companion, its log-probabilities of the
+        images last.
+    """
+    logits = evidence.model.logits(torch.cat(inputs))
+    logits = logits.reshape(len(inputs), len(inputs[0]), -1)
+    if evidence.companion is None:
+        return logits
+    own = evidence.companion.log_probabilities(
+        inputs[0], evidence.model.bounds, evidence.n_classes
+    )
+    return torch.cat([logits, own[None]])
+
+
 class StandIn:
     """A smooth network that is taught the scores of a learned detector.
 
     It looks at the margins of the largest logits, and at how they fall from the image
-    to each of its neighbours. An attacker differentiates it, and asks the detector
-    itself whether the result is flagged.
+    to each of its neighbours, and to the companion's. An attacker differentiates it,
+    and asks the detector itself whether the result is flagged.
 
     Parameters
     ----------
@@ -99,7 +125,7 @@ class StandIn:
         learned = learned_detector(detector)
         self.model, self.threshold = learned.model_, float(learned.threshold_)
         self._evidence = learned._evidence()
-        with self.model.evaluating(), torch.no_grad():
+        with self._evidence.evaluating(), torch.no_grad():
             seen = torch.cat([_seen(self._asked(b)) for b in self.model.split(images)])
         score = decided(learned._cascade(), images, 0).score.to(seen)
         self._mean, self._spread = seen.mean(0), seen.std(0).clamp_min(1e-6)
@@ -130,8 +156,9 @@ class StandIn:
 
         Parameters
         ----------
-        logits : Tensor of shape (8, n, n_classes)
-            Of images, and of their neighbours in the order that the detector asks in.
+        logits : Tensor of shape (m, n, n_classes)
+            Of images, of their neighbours in the order that the detector asks in, and
+            what the companion says, if there is one.
 
         Returns
         -------
@@ -141,9 +168,7 @@ class StandIn:
         return self._network((_seen(logits) - self._mean) / self._spread)[:, 0]
 
     def _asked(self, x: Tensor) -> Tensor:
-        inputs = torch.stack([x, *neighbours_of(self._evidence, x)])
-        logits = self.model.logits(inputs.flatten(0, 1))
-        return logits.reshape(*inputs.shape[:2], -1)
+        return answers(self._evidence, [x, *neighbours_of(self._evidence, x)])
 
     def _taught(self, seen: Tensor, score: Tensor, steps: int) -> nn.Module:
         network = nn.Sequential(

@@ -1,0 +1,83 @@
+"""Train companions, and say what they reached, by the number of images.
+
+    python benchmarks/companions.py fashion-mnist mnist cifar10 --folder DIR --out FILE
+
+A copy of each network, trained with CURE on its training images, but for the last 5,000
+of a LeNet, which other benchmarks are developed on. A tenth is held back, and says what
+was reached. Weights go to the folder; those of most images are NETWORK.pt, for
+`learned.py` and `learned_adaptive.py --companions DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from curvdetect.study.datasets import load_dataset
+from curvdetect.study.networks import trained_model
+from curvdetect.study.training import CURE, train_companion
+
+N_IMAGES = (500, 5_000, 50_000)
+N_DEVELOPMENT = 5_000
+#: The fewer images, the more often each is seen.
+N_EPOCHS = {500: 40, 5_000: 12, 50_000: 4}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="+")
+    parser.add_argument("--strength", type=float, nargs="+", default=[0.03])
+    parser.add_argument("--n-images", type=int, nargs="+", default=N_IMAGES)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    known = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for network in args.networks:
+        X, y = load_dataset(network, data_dir=args.data_dir, train=True)
+        if network != "cifar10":
+            X, y = X[:-N_DEVELOPMENT], y[:-N_DEVELOPMENT]
+        sizes = sorted({min(n, len(X)) for n in args.n_images})
+        for n in sizes:
+            start = time.perf_counter()
+            trained = train_companion(
+                trained_model(network, data_dir=args.data_dir),
+                X[:n],
+                y[:n],
+                loss=[CURE(strength=s) for s in args.strength],
+                n_epochs=N_EPOCHS[min(k for k in N_EPOCHS if n <= 1.1 * k)],
+                checkpoint=args.folder / f"{network}-{n}.checkpoint",
+                verbose=False,
+            )
+            seconds = time.perf_counter() - start
+            weights = trained.model.module.state_dict()
+            torch.save(weights, args.folder / f"{network}-{n}.pt")
+            if n == sizes[-1]:
+                torch.save(weights, args.folder / f"{network}.pt")
+            known.setdefault(network, {})[str(n)] = figures(trained, seconds)
+            args.out.write_text(json.dumps(known, indent=1))
+            print(network, n, f"{seconds:.0f} s:", trained, flush=True)
+
+
+def figures(trained, seconds: float) -> dict:
+    """Return what is kept of a training."""
+    return {
+        "loss": trained.loss,
+        "n_validation": trained.n_validation,
+        "accuracy": [round(a, 4) for a in trained.accuracy],
+        "agreement": round(trained.agreement, 4),
+        "n_attacked": trained.n_attacked,
+        "norm": [round(n, 4) for n in trained.norm],
+        "joint_norm": round(trained.joint_norm, 4),
+        "seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    main()
