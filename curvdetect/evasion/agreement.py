@@ -31,9 +31,9 @@ class AgreementAttack(ProjectedAscent):
     model about, and the companion, if it has one, of the logit of one wrong class minus
     the largest other, each up to the margin that the clean image had; less `evenness`
     times the mean of how far that margin falls from the image to the others; and less
-    what a stand-in of the detector has above the threshold, if one is given. Gradients go through the move,
-    the mirror, the blur and the random direction, which the attacker is assumed to
-    know, and straight through the two levels, which have none.
+    what a stand-in of the detector has above the threshold, if one is given. Gradients
+    go through the move, the mirror, the blur and the random direction, which the
+    attacker is assumed to know, and straight through the two levels, which have none.
 
     Parameters
     ----------
