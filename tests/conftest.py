@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from curvdetect import TorchModel
+from curvdetect import GuardedClassifier, LearnedDetector, TorchModel
 from curvdetect.estimators import _forest, _learning
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
@@ -56,6 +56,33 @@ def quick(monkeypatch):
         lambda **settings: grow(**{**settings, "max_iter": 5}),
     )
     monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
+
+
+def second_lenet():
+    """Another network of the same kind: nearly as good, and not the same."""
+    module = load_lenet("fashion-mnist")
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight *= 1 + 0.2 * torch.randn(weight.shape, generator=generator)
+    return module
+
+
+@pytest.fixture
+def with_companion(quick):
+    """A guard with a companion, bare or wrapped, and images it has not seen."""
+
+    def made(wrapped=False, fit=True):
+        networks = [load_lenet("fashion-mnist"), second_lenet()]
+        if wrapped:
+            networks = [TorchModel(each, input_shape=(1, 28, 28)) for each in networks]
+        network, companion = networks
+        detector = LearnedDetector(target_fpr=0.1, self_test=False, random_state=0)
+        guard = GuardedClassifier(network, companion=companion, detector=detector)
+        X, y = load_fashion_mnist_sample()
+        return (guard.fit(X[:90], y[:90]) if fit else guard), X[90:120]
+
+    return made
 
 
 @pytest.fixture

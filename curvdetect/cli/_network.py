@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from curvdetect import TorchModel
 
-__all__ = ["add_model", "add_weights", "loaded_model", "loaded_module"]
+__all__ = ["add_companion", "add_model", "add_weights", "loaded_model", "loaded_module"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,15 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--mean", type=_numbers, help="of the normalisation: m or m,m,m"
     )
     parser.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
+
+
+def add_companion(parser: argparse.ArgumentParser) -> None:
+    """Add where the second network of a guard comes from."""
+    parser.add_argument(
+        "--companion",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="a second network that the guard asks about every image, as --model",
+    )
 
 
 def loaded_module(

@@ -30,6 +30,11 @@ a network of your own, in net.py a function make() without arguments (or net.pt2
   curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images calibration/ --target-fpr 0.01 --out guard.skops
   curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
+  curvdetect companion --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images training/ --out companion.pt
+  curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --companion net:make --companion-weights companion.pt \\
+      --images calibration/ --out guard.skops
   curvdetect profile --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images new/ --out profile
 """

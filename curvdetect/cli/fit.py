@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curvdetect.cli._network import add_model, add_weights, loaded_model
+from curvdetect.cli._network import (
+    add_companion,
+    add_model,
+    add_weights,
+    loaded_model,
+)
 from curvdetect.cli._options import add_command, add_device, add_seed
 from curvdetect.cli._pictures import add_pictures, check_any, reported
 
@@ -45,6 +50,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         default="learned",
         help="what flags images (default: %(default)s)",
     )
+    add_companion(parser)
+    parser.add_argument(
+        "--companion-weights",
+        type=Path,
+        help="its state dict, as curvdetect companion writes it",
+    )
     parser.add_argument(
         "--n-boundaries",
         type=int,
@@ -67,6 +78,8 @@ def run_fit(
     std: tuple[float, ...] | None = None,
     target_fpr: float = 0.01,
     detector: Literal["learned", "threshold"] = "learned",
+    companion: str | None = None,
+    companion_weights: str | Path | None = None,
     n_boundaries: int | None = None,
     resize: bool = False,
     device: str | None = None,
@@ -90,6 +103,9 @@ def run_fit(
         Share of clean images that may be flagged.
     detector : {"learned", "threshold"}, default="learned"
         As in :class:`~curvdetect.GuardedClassifier`.
+    companion, companion_weights
+        The same as `factory` and `weights`, for a second classifier that takes the same
+        images with the same normalisation.
     n_boundaries : int, optional
         Of the threshold, as in :class:`~curvdetect.CurvatureFeaturizer`; all by
         default.
@@ -126,6 +142,15 @@ def run_fit(
             "n_boundaries must be left out with a learned detector, which chooses its "
             f'own; give detector="threshold" with it; got {n_boundaries!r}'
         )
+    if companion_weights is not None and companion is None:
+        raise ValueError(
+            f"companion_weights needs companion; got {str(companion_weights)!r} alone"
+        )
+    if companion is not None and detector != "learned":
+        raise ValueError(
+            "companion must be left out with a threshold: only a learned detector asks "
+            f"it; got {companion!r}"
+        )
     if not Path(out).absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {Path(out).parent}")
     model = loaded_model(
@@ -137,6 +162,17 @@ def run_fit(
         std=std,
         device=device,
     )
+    second = None
+    if companion is not None:
+        second = loaded_model(
+            companion,
+            companion_weights,
+            weights_key=None,
+            input_shape=input_shape,
+            mean=mean,
+            std=std,
+            device=device,
+        )
     batches = list(reported(read_images(images, input_shape, resize=resize)))
     X = np.concatenate([batch.X for batch in batches])
     check_any(len(X), images)
@@ -147,7 +183,7 @@ def run_fit(
             model, n_boundaries=n_boundaries, random_state=seed, verbose=1
         )
     else:
-        settings |= {"random_state": seed, "verbose": 1}
+        settings |= {"random_state": seed, "verbose": 1, "companion": second}
     guard = GuardedClassifier(model, **settings).fit(X)
     save(guard, out)
     if guard.self_test_ is not None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from curvdetect.cli._network import add_model, loaded_module
+from curvdetect.cli._network import add_companion, add_model, loaded_module
 from curvdetect.cli._options import add_command, add_device
 from curvdetect.cli._pictures import add_pictures, reported
 from curvdetect.cli._streams import results_alone
@@ -34,6 +34,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         ),
     )
     add_model(parser)
+    add_companion(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
     parser.add_argument("--guard", type=Path, required=True, help="file of the guard")
@@ -51,6 +52,7 @@ def run_score(
     images: str | Path,
     *,
     out: str | Path = "-",
+    companion: str | None = None,
     resize: bool = False,
     device: str | None = None,
 ) -> int:
@@ -69,6 +71,8 @@ def run_score(
         A .csv or .json file, written as images are scored, or a .parquet file, written
         at the end; "-" is standard output, as CSV, and what the network's code prints
         goes to standard error.
+    companion : str, optional
+        The same as `factory`, for the companion of a guard that has one.
     resize : bool, default=False
         As in :func:`~curvdetect.storage.read_images`.
     device : str, optional
@@ -93,6 +97,7 @@ def run_score(
             guard,
             images,
             out=stdout if str(out) == "-" else out,
+            companion=companion,
             resize=resize,
             device=device,
         )
@@ -106,6 +111,7 @@ def _score(
     images: str | Path,
     *,
     out: str | Path | IO[str],
+    companion: str | None,
     resize: bool,
     device: str | None,
 ) -> tuple[int, int]:
@@ -113,7 +119,7 @@ def _score(
     from curvdetect.storage import read_images
     from curvdetect.storage.tables import written_table
 
-    loaded = _loaded_guard(guard, factory, device)
+    loaded = _loaded_guard(guard, factory, companion, device)
     shape = _shape_of_pictures(loaded)
     n_scored = n_flagged = 0
     batches = reported(read_images(images, shape, resize=resize))
@@ -130,12 +136,13 @@ def _score(
 
 
 def _loaded_guard(
-    guard: str | Path, factory: str, device: str | None
+    guard: str | Path, factory: str, companion: str | None, device: str | None
 ) -> GuardedClassifier:
     from curvdetect import GuardedClassifier
     from curvdetect.storage import load
 
-    loaded = load(guard, loaded_module(factory, device=device))
+    second = None if companion is None else loaded_module(companion, device=device)
+    loaded = load(guard, loaded_module(factory, device=device), companion=second)
     if not isinstance(loaded, GuardedClassifier):
         raise ValueError(
             f"guard must be a file of curvdetect fit; {guard} holds a "

@@ -11,10 +11,25 @@ from curvdetect._base.warn import warn
 from curvdetect.network import TorchModel
 from curvdetect.signals import Companion
 
-__all__ = ["as_companion", "companion_for"]
+__all__ = ["as_companion", "check_companion", "companion_for"]
 
 #: A companion that agrees on fewer clean images has other classes, or another order.
 _LEAST_AGREEMENT = 0.5
+
+
+def check_companion(held: Any) -> None:
+    """Refuse what can be no companion.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a Companion, nor a network, nor None.
+    """
+    if not isinstance(held, Companion | TorchModel | nn.Module | None):
+        raise TypeError(
+            "companion must be a Companion, a TorchModel, a torch.nn.Module or None; "
+            f"got {type(held).__name__}"
+        )
 
 
 def as_companion(
@@ -33,21 +48,11 @@ def as_companion(
     -------
     Companion or None
         None for None.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
     """
     if held is None or isinstance(held, Companion):
         return held
     if isinstance(held, nn.Module):
         held = TorchModel(held, input_shape=input_shape, bounds=bounds)
-    if not isinstance(held, TorchModel):
-        raise TypeError(
-            "companion must be a Companion, a TorchModel, a torch.nn.Module or None; "
-            f"got {type(held).__name__}"
-        )
     return Companion(held)
 
 
@@ -74,8 +79,8 @@ def companion_for(
 
     Raises
     ------
-    TypeError, ValueError
-        If it is none, is the network itself, or does not fit it.
+    ValueError
+        If it is the network itself, or does not fit it.
 
     Warns
     -----

@@ -31,7 +31,7 @@ from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_shape
-from curvdetect.signals import BoundarySignal, Curvature, Measured
+from curvdetect.signals import BoundarySignal, Companion, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
 
@@ -76,6 +76,10 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
+    companion : Companion, TorchModel or torch.nn.Module, optional
+        A second classifier that a learned detector asks about every image: what an
+        attacker who knows the guard has to fool as well. See :class:`LearnedDetector`,
+        and :func:`~curvdetect.study.training.train_companion`.
     featurizer : CurvatureFeaturizer, optional
         For a detector of features. A copy is fitted, with the guard's `model`; its own
         may be left out. By default one with its defaults and `random_state`. Flagged
@@ -143,10 +147,13 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     (3,)
     """
 
+    _shared_parameters = ("model", "companion")
+
     def __init__(
         self,
         model: TorchModel | nn.Module,
         *,
+        companion: Companion | TorchModel | nn.Module | None = None,
         featurizer: CurvatureFeaturizer | None = None,
         detector: Any = None,
         on_flag: OnFlag = "relabel",
@@ -156,6 +163,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.model = model
+        self.companion = companion
         self.featurizer = featurizer
         self.detector = detector
         self.on_flag = on_flag
@@ -242,9 +250,13 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         seed = 0 if self.random_state is None else self.random_state
         if self._kind == "learned":
             if isinstance(self.detector, LearnedDetector):
-                return {"detector_": clone(self.detector).set_params(model=self.model)}
+                learned = clone(self.detector).set_params(model=self.model)
+                if self.companion is not None:
+                    learned.companion = self.companion
+                return {"detector_": learned}
             learned = LearnedDetector(
                 self.model,
+                companion=self.companion,
                 target_fpr=self.target_fpr,
                 random_state=seed,
                 verbose=self.verbose,
@@ -291,6 +303,16 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
                 "featurizer must be left out where the detector is learned, which "
                 'measures by itself; give detector="threshold", or leave detector out; '
                 f"got {self.featurizer!r}"
+            )
+        if self._kind != "learned" and self.companion is not None:
+            raise ValueError(
+                "companion must be left out where the detector is not learned: only "
+                'that asks it; give detector="learned", or leave detector out; got '
+                f"{self.detector!r}"
+            )
+        if None not in (self.companion, getattr(self.detector, "companion", None)):
+            raise ValueError(
+                "companion must be left out where detector has one; got both"
             )
         for part, name in (("detector", "target_fpr"), ("featurizer", "random_state")):
             held, value = getattr(self, part), getattr(self, name)

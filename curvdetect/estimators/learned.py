@@ -20,7 +20,7 @@ from curvdetect._base.warn import warn
 from curvdetect.attacks import KINDS, Attack, Lesson, curriculum
 from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._cascade import Cascade, decided
-from curvdetect.estimators._companions import as_companion
+from curvdetect.estimators._companions import check_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._lessons import N_VETO
@@ -278,7 +278,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         module_of(self.model)
-        as_companion(self.companion, None, None)
+        check_companion(self.companion)
         check_target_fpr(self.target_fpr)
         if isinstance(self.kinds, str) or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds must be some of {KINDS}; got {self.kinds!r}")
@@ -516,7 +516,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         if not (
             whole
             and (not self._of_companion() or (np.diff(self.veto_, axis=0) > 0).all())
-            and math.isfinite(self.passes_)
+            and math.isfinite(getattr(self, "passes_", math.nan))
             and len(self.forests_) == 2 * N_STAGES
             and len(self.clean_scores_)
             and math.isfinite(self.threshold_)
@@ -530,7 +530,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
 
     def _of_companion(self) -> tuple[str, ...]:
         """Name what is learned with a companion alone."""
-        return () if self.companion_ is None else ("veto_",)
+        return () if getattr(self, "companion_", None) is None else ("veto_",)
 
     def _evidence(self) -> Evidence:
         return Evidence(

@@ -10,11 +10,12 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from curvdetect.estimators._companions import as_companion
 from curvdetect.estimators.guard import GuardedClassifier
 from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import learned, module_of
 from curvdetect.network import TorchModel
-from curvdetect.signals import Signal
+from curvdetect.signals import Companion, Signal
 
 __all__ = ["CurvatureGuard", "Guarded"]
 
@@ -22,7 +23,17 @@ __all__ = ["CurvatureGuard", "Guarded"]
 _FORMAT = 1
 _INCOMPLETE = "the state lacks some of what a CurvatureGuard keeps"
 #: Parameters that change no result, or whose result is in the state.
-_NOT_COMPARED = ("model", "memory", "random_state", "verbose", "attacks", "self_test")
+_NOT_COMPARED = (
+    "attacks",
+    "companion",
+    "memory",
+    "model",
+    "random_state",
+    "self_test",
+    "verbose",
+)
+#: Of a network, what is.
+_OF_A_NETWORK = ("input_shape", "bounds", "mean", "std", "clamp")
 
 
 class Guarded(NamedTuple):
@@ -66,6 +77,8 @@ class CurvatureGuard(nn.Module):
     ----------
     module : torch.nn.Module
         The network; not to be replaced.
+    companion : torch.nn.Module or None
+        The second one, if the guard has one; not to be replaced either.
     guard : GuardedClassifier
         The guard.
 
@@ -110,6 +123,7 @@ class CurvatureGuard(nn.Module):
     """
 
     module: nn.Module
+    companion: nn.Module | None
 
     def __init__(self, guard: GuardedClassifier) -> None:
         super().__init__()
@@ -117,23 +131,30 @@ class CurvatureGuard(nn.Module):
             raise TypeError(
                 f"guard must be a GuardedClassifier; got {type(guard).__name__}"
             )
-        held = guard.model
-        if isinstance(held, TorchModel) and held.device is not None:
-            raise ValueError(
-                "the guard's network must not be bound to a device; leave device out "
-                f"of TorchModel and move the guard: .to({str(held.device)!r})"
-            )
+        for held in _networks(guard):
+            if isinstance(held, TorchModel) and held.device is not None:
+                raise ValueError(
+                    "the guard's network must not be bound to a device; leave device "
+                    f"out of TorchModel and move the guard: .to({str(held.device)!r})"
+                )
         self.guard = guard
-        self.module = module_of(guard.model)
+        self._take_networks()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The network is in the guard; one copy, not two, is pickled.
-        others = {k: v for k, v in self._modules.items() if k != "module"}
+        # The networks are in the guard; one copy, not two, is pickled.
+        ours = ("module", "companion")
+        others = {k: v for k, v in self._modules.items() if k not in ours}
         return {**vars(self), "_modules": others}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.module = module_of(self.guard.model)
+        self._take_networks()
+
+    def _take_networks(self) -> None:
+        """Hold the guard's networks as torch does: they move, and are in the state."""
+        network, companion = _networks(self.guard)
+        self.module = module_of(network)
+        self.companion = None if companion is None else module_of(companion)
 
     def calibrate(
         self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | None = None
@@ -289,6 +310,9 @@ class CurvatureGuard(nn.Module):
         looks = parts.get("featurizer_", parts["detector_"])
         looks.model_ = looks._wrapped(looks.input_shape_)
         if isinstance(looks, LearnedDetector):
+            looks.companion_ = as_companion(
+                looks.companion, looks.model_.bounds, looks.input_shape_
+            )
             looks.check_learned()
         self.guard._adopt(parts, str(known["weights_"]))
         self.guard.n_features_in_ = looks.n_features_in_
@@ -301,11 +325,31 @@ class CurvatureGuard(nn.Module):
             for key, value in part.get_params().items():
                 if key not in _NOT_COMPARED:
                     settings[f"{name}_{key}"] = _setting(f"{name}_{key}", value)
-        held = self.guard.model
-        if isinstance(held, TorchModel):
-            for key in ("input_shape", "bounds", "mean", "std", "clamp"):
-                settings[f"model__{key}"] = getattr(held, key)
+        for role, held in zip(
+            ("model", "companion"), _networks(self.guard), strict=True
+        ):
+            if isinstance(held, TorchModel):
+                for key in _OF_A_NETWORK:
+                    settings[f"{role}__{key}"] = getattr(held, key)
+        companion = _companion(self.guard)
+        settings["companion"] = companion is not None
+        if isinstance(companion, Companion):
+            settings["companion__classes"] = companion.classes
         return settings
+
+
+def _companion(guard: GuardedClassifier) -> Any:
+    """Return the companion as it was given: the guard's, or its detector's."""
+    of_detector = getattr(guard.detector, "companion", None)
+    return of_detector if guard.companion is None else guard.companion
+
+
+def _networks(guard: GuardedClassifier) -> tuple[Any, Any]:
+    """Return the network and that of its companion, or None, wrapped or bare."""
+    companion = _companion(guard)
+    if isinstance(companion, Companion):
+        companion = companion.model
+    return guard.model, companion
 
 
 def _plain_learned(estimator: BaseEstimator) -> dict[str, Any]:

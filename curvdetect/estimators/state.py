@@ -14,7 +14,7 @@ from torch import nn
 
 from curvdetect.network import TorchModel
 from curvdetect.network.modules import uncompiled
-from curvdetect.signals import Signal
+from curvdetect.signals import Companion, Signal
 
 __all__ = ["is_network", "learned", "module_of", "networks_replaced"]
 
@@ -78,7 +78,9 @@ def learned(estimator: BaseEstimator) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(estimator).items()
-        if name.endswith("_") and not name.startswith("_") and not is_network(value)
+        if name.endswith("_")
+        and not name.startswith("_")
+        and not (is_network(value) or isinstance(value, Companion))
     }
 
 

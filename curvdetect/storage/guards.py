@@ -22,8 +22,8 @@ from curvdetect.signals import SIGNALS
 
 __all__ = ["load", "save"]
 
-#: Of what is in a file; files of others are refused. 2: guards name their network.
-FORMAT_VERSION = 3
+#: Of what is in a file; files of others are refused. 4: two networks.
+FORMAT_VERSION = 4
 #: Our own types that a file may hold, besides what skops trusts: NumPy's and
 #: scikit-learn's.
 _OURS = (
@@ -32,18 +32,21 @@ _OURS = (
     "curvdetect.estimators.guard.GuardedClassifier",
     "curvdetect.estimators.learned.LearnedDetector",
     "curvdetect.estimators.relabeler.CurvatureRelabeler",
+    "curvdetect.signals.companion.Companion",
     "curvdetect.storage.guards._SavedModel",
     *(f"{signal.__module__}.{signal.__qualname__}" for signal in SIGNALS),
 )
+#: What a file may hold: the network, and its companion.
+_ROLES = ("module", "companion")
 
 _NOT_OURS = "path must be a file that curvdetect.storage.save wrote"
 
 
 class _SavedModel:
-    """Stands for the network in a file: its settings, or None for a bare module."""
+    """Stands for a network in a file: its settings, or None for a bare module."""
 
-    def __init__(self, settings: dict[str, Any] | None) -> None:
-        self.settings = settings
+    def __init__(self, settings: dict[str, Any] | None, number: int) -> None:
+        self.settings, self.number = settings, number
 
 
 def save(estimator: BaseEstimator, path: str | Path) -> None:
@@ -58,15 +61,15 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     Parameters
     ----------
     estimator : estimator
-        With a network or without; with several references to one, as in a pipeline,
-        but not with two.
+        With a network or without, and with a companion; with several references to
+        either, as in a pipeline, but not with a third.
     path : str or Path
         Where to; by custom its name ends with ".skops".
 
     Raises
     ------
     ValueError
-        If the estimator holds two networks, or weights of a number format that NumPy
+        If the estimator holds three networks, or weights of a number format that NumPy
         lacks.
     ImportError
         If skops is not installed.
@@ -89,29 +92,30 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
     True
     """
     skops = require("skops.io", extra="skops")
-    modules: dict[int, nn.Module] = {}
+    modules: list[nn.Module] = []
 
     def without_network(held: Any) -> Any:
         if not is_network(held):
             return held
         module = held.module if isinstance(held, TorchModel) else held
-        modules[id(module)] = module
-        return _SavedModel(_settings(held))
+        if not any(module is each for each in modules):
+            modules.append(module)
+        number = next(n for n, each in enumerate(modules) if each is module)
+        return _SavedModel(_settings(held), number)
 
     content: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "estimator": networks_replaced(estimator, without_network),
-        "weights": {
-            name: _array(name, tensor)
-            for module in modules.values()
-            for name, tensor in module.state_dict().items()
-        },
     }
-    if len(modules) > 1:
+    if len(modules) > len(_ROLES):
         raise ValueError(
-            f"estimator must hold one network; got {len(modules)} different ones"
+            "estimator must hold one network, and one companion; got "
+            f"{len(modules)} different ones"
         )
-    content["has_network"] = bool(modules)
+    content["weights"] = [
+        {name: _array(name, tensor) for name, tensor in module.state_dict().items()}
+        for module in modules
+    ]
     skops.dump(content, path)
 
 
@@ -119,6 +123,7 @@ def load(
     path: str | Path,
     module: nn.Module | None = None,
     *,
+    companion: nn.Module | None = None,
     trusted: Sequence[str] = (),
 ) -> Any:
     """Read an estimator that :func:`save` wrote.
@@ -134,6 +139,8 @@ def load(
     module : torch.nn.Module, optional
         A network of the same architecture: it is given the weights of the file, eval
         mode, and stays where it is (CPU or GPU). Needed if the estimator has a network.
+    companion : torch.nn.Module, optional
+        The same for the companion of a guard that has one.
     trusted : sequence of str, optional
         Names of further types that the file may hold, such as those of a detector of
         your own.
@@ -178,39 +185,58 @@ def load(
             f"{path} has format {version}; this curvdetect reads up to "
             f"{FORMAT_VERSION}. Install a newer one"
         )
-    if not {"estimator", "weights", "has_network"} <= content.keys():
+    if not {"estimator", "weights"} <= content.keys() or not isinstance(
+        content["weights"], list
+    ):
         raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
-    if not content["has_network"]:
-        return networks_replaced(content["estimator"], lambda held: held)
-    loaded = _with_network(content["estimator"], content["weights"], module)
+    given = (module, companion)
+    if companion is not None and len(content["weights"]) < len(given):
+        raise ValueError(f"companion must be left out: {path} holds none")
+    modules = [
+        _with_weights(role, network, weights)
+        for role, network, weights in zip(
+            _ROLES, given, content["weights"], strict=False
+        )
+    ]
+    loaded = _with_networks(content["estimator"], modules)
     _check_learned(loaded)
     return loaded
 
 
-def _with_network(
-    estimator: Any, weights: dict[str, npt.NDArray[Any]], module: nn.Module | None
-) -> Any:
-    """Put the network where it was."""
+def _with_weights(
+    role: str, module: nn.Module | None, weights: dict[str, npt.NDArray[Any]]
+) -> nn.Module:
+    """Give a network the weights of a file, and eval mode."""
     if module is None:
         raise ValueError(
-            "module must be a network of the architecture that was saved; got None"
+            f"{role} must be a network of the architecture that was saved; got None"
         )
     try:
         module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"module must have the architecture that was saved; got {error}"
+            f"{role} must have the architecture that was saved; got {error}"
         ) from error
     for part in module.modules():
         part.training = False  # not eval(), which exported programs refuse
+    return module
+
+
+def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
+    """Put networks where they were."""
     wrapped: dict[str, TorchModel] = {}
 
     def network(held: Any) -> Any:
         if not isinstance(held, _SavedModel):
             return held
+        if held.number not in range(len(modules)):
+            raise ValueError(
+                f"{_NOT_OURS}; got one that lacks the weights of a network"
+            )
+        module = modules[held.number]
         if held.settings is None:
             return module
-        key = repr(sorted(held.settings.items()))
+        key = repr((held.number, sorted(held.settings.items())))
         if key not in wrapped:
             wrapped[key] = TorchModel(module, **held.settings)
         return wrapped[key]

@@ -158,7 +158,7 @@ def without_forgetting(changed):
 
 
 @pytest.mark.parametrize(
-    "content", [{"format": 3}, {"format": True}, {"format": "1"}, {}, [1]]
+    "content", [{"format": 4}, {"format": True}, {"format": "1"}, {}, [1]]
 )
 def test_other_contents_are_refused(content, path):
     skops.io.dump(content, path)
@@ -179,10 +179,10 @@ def test_types_of_strangers_are_refused(path):
 
 
 def test_a_later_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(guards, "FORMAT_VERSION", 4)
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 5)
     save(CurvatureRelabeler(), path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 4; this curvdetect reads up to 3"):
+    with pytest.raises(ValueError, match="format 5; this curvdetect reads up to 4"):
         load(path)
 
 
@@ -213,11 +213,42 @@ def test_another_architecture_is_refused(model, images, path):
         load(path)
 
 
-def test_two_networks_are_refused(model, images, path):
+def test_three_networks_are_refused(model, images, path):
     featurizer = CurvatureFeaturizer(model, step=0.4, n_boundaries=1).fit(images[0])
-    other = CurvatureFeaturizer(LeNet().eval(), step=0.4)
-    with pytest.raises(ValueError, match="must hold one network; got 2 different"):
-        save(make_pipeline(featurizer, other), path)
+    others = [CurvatureFeaturizer(LeNet().eval(), step=0.4) for _ in range(2)]
+    with pytest.raises(ValueError, match="one companion; got 3 different"):
+        save(make_pipeline(featurizer, *others), path)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_guard_and_its_companion(with_companion, wrapped, path):
+    guard, x = with_companion(wrapped)
+    save(guard, path)
+    with pytest.raises(ValueError, match="companion must be a network of the archit"):
+        load(path, LeNet())
+    module, companion = LeNet(), LeNet()
+    loaded = load(path, module, companion=companion)
+    np.testing.assert_array_equal(loaded.assess(x).score, guard.assess(x).score)
+    assert loaded.detector_.companion_.model.module is companion
+    assert loaded.detector_.model_.module is module
+
+
+def test_a_companion_that_is_not_asked_for(lenet, path):
+    save(CurvatureFeaturizer(lenet, step=0.4), path)
+    with pytest.raises(ValueError, match="companion must be left out"):
+        load(path, LeNet(), companion=LeNet())
+
+
+def test_weights_that_a_file_lacks(lenet, path, monkeypatch):
+    monkeypatch.setattr(guards, "_SavedModel", numbered_seven(guards._SavedModel))
+    save(CurvatureFeaturizer(lenet, step=0.4), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="lacks the weights of a network"):
+        load(path, LeNet())
+
+
+def numbered_seven(kind):
+    return lambda settings, number: kind(settings, 7)
 
 
 def test_weights_that_numpy_lacks(images, path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,7 @@ def train_companion(
         given = None if y is None else labels[held]
         found.append(_reached(model, twin, images[held], told[held], given, repr(each)))
         if verbose:
-            tqdm.write(str(found[-1]))
+            tqdm.write(str(found[-1]), file=sys.stderr)
     best = max(found, key=lambda each: each.joint_norm)
     if best.agreement < _LEAST_AGREEMENT:
         warn(
