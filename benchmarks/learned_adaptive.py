@@ -2,15 +2,25 @@
 
     python benchmarks/learned_adaptive.py fashion-mnist mnist cifar10 --out FILE
     python benchmarks/learned_adaptive.py mnist-net_256x4 --strangers DIR --out FILE
+    python benchmarks/learned_adaptive.py mnist --companions DIR --out FILE
 
 It learns from the images of `learned.py` and is attacked on the first of its test
-images that the network gets right and that are not flagged. For each image the smallest
-L2 norm at which it is wrong and not flagged counts, over all attacks: making the
-network agree on a wrong class wherever the detector looks, evenly or not, on two
-classes; the same with a smooth stand-in of the detector, taught on the attacker's own
-images, clean and attacked; making it wrong at random neighbours; and going on where the
-smallest perturbation led. As a control the same attacks look for the smallest norm that
-fools the network alone. Upper bounds: a better attack would find shorter ones.
+images that the network gets right and that are not flagged; with `--companions` it has
+the one that `companions.py` trained for the data set. For each image the smallest L2
+norm at which it is wrong and not flagged counts, over all attacks:
+
+- making the network, and the companion, agree on a wrong class wherever the detector
+  looks, evenly or not, on two classes; the same with a smooth stand-in of the detector,
+  taught on the attacker's own images, clean and attacked;
+- the shortest way to where all hold, on three classes and from the nearest unflagged
+  image of another class, with a stand-in, and again with one that was taught what the
+  first search found;
+- adv-lib's ALMA, DDN and FMN on network and guard as one module, on two classes;
+- making the network wrong at random neighbours; and going on where the smallest
+  perturbation led.
+
+As a control the same attacks look for the smallest norm that fools the network alone.
+Upper bounds: a better attack would find shorter ones. Needs adv-lib.
 """
 
 from __future__ import annotations
@@ -28,16 +38,19 @@ import torch
 from learned import RATES, loaded
 from torch import Tensor
 
-from curvdetect import LearnedDetector
+from curvdetect import LearnedDetector, TorchModel
 from curvdetect.attacks import MinimalNormAttack
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.evasion import (
     AgreementAttack,
+    JointAttack,
+    JointModule,
     NeighbourhoodMarginAttack,
     StandIn,
     minimal_evasion,
 )
-from curvdetect.geometry import adversarial_perturbation
+from curvdetect.geometry import adversarial_perturbation, joint_perturbation
+from curvdetect.study.networks import trained_model
 
 #: Budgets, in medians of the smallest perturbations.
 BUDGETS = (1, 1.2, 1.5, 2, 3, 4, 6, 10)
@@ -50,8 +63,10 @@ def main() -> None:
     parser.add_argument("networks", nargs="+")
     parser.add_argument("--strangers", help="folder of the strangers' networks")
     parser.add_argument("--data-dir")
-    parser.add_argument("--n-images", type=int, default=40)
+    parser.add_argument("--companions", type=Path, help="folder of `companions.py`")
+    parser.add_argument("--n-images", type=int, default=60)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--quick", action="store_true", help="the short way alone")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.weights = None
@@ -79,21 +94,109 @@ def in_lines(known: dict) -> str:
 
 def measured(network: str, args: argparse.Namespace) -> dict:
     """Return the smallest norms of each image, by attack."""
-    model, _, fit, (X, y), _ = loaded(network, args)
-    detector = LearnedDetector(model, target_fpr=0.01, self_test=False, random_state=0)
-    detector.fit(*fit)
+    model, data, fit, (X, y), (X_more, y_more) = loaded(network, args)
+    detector = LearnedDetector(
+        model,
+        companion=companion_of(data, args),
+        target_fpr=0.01,
+        self_test=False,
+        random_state=0,
+    ).fit(*fit)
     thresholds = {f: conformal_threshold(detector.clean_scores_, f) for f in RATES}
     seen = detector.examine(X)
-    kept = (seen.logits.argmax(1) == y) & (seen.score <= min(thresholds.values()))
+    right = seen.logits.argmax(1) == y
+    kept = right & (seen.score <= min(thresholds.values()))
     x = torch.from_numpy(X[kept][: args.n_images])
     label = torch.from_numpy(y[kept][: args.n_images])
     clamped = detector.model_
     with clamped.evaluating():
         least = adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
     unit = float(least.norms.median())
-    stand_in = StandIn(detector, attackers_images(detector, *fit, unit, args.steps))
+    starts = torch.from_numpy(X_more[clamped.predict(X_more) == y_more])
+    own = attackers_images(detector, *fit, unit, args)
+    stand_ins = taught(detector, own, fit, starts, min(thresholds.values()), args)
+    attacks = {} if args.quick else budgeted(detector, stand_ins[-1], unit, args.steps)
+    found = {"fooling": {"smallest": rounded(least.norms)}, "evading": {}}
+    found["fooling"] |= on_the_network(clamped, x, label, unit)
+    found["fooling"] |= searched(attacks, clamped, x, label, least.points, fools(model))
+    for rate, threshold in thresholds.items():
+        evades = partial(unflagged, detector, threshold)
+        norms = searched(attacks, clamped, x, label, least.points, evades)
+        for name, stand_in in zip(("shortest way", "again"), stand_ins, strict=True):
+            attack = JointAttack(
+                detector,
+                radius=1.5 * unit,
+                stand_in=stand_in,
+                threshold=threshold,
+                starts=starts[detector.score_samples(starts) <= threshold],
+            )
+            norms[f"{name}, a stand-in"] = lengths(x, attack(x, label), evades, label)
+        if not args.quick:
+            joint = JointModule(detector, stand_in=stand_ins[-1], threshold=threshold)
+            norms |= of_adv_lib(joint, clamped, x, label, evades)
+        found["evading"][str(rate)] = norms
+    return {
+        "n": len(x),
+        "steps": args.steps,
+        "unit": round(unit, 4),
+        "companion": None if args.companions is None else data,
+        "agreement": None if args.companions is None else agreement(detector, X, right),
+        "stand_in": [round(each.correlation, 3) for each in stand_ins],
+        "flagged_clean": {
+            str(f): round(float((seen.score[right] > t).mean()), 4)
+            for f, t in thresholds.items()
+        },
+        "n_clean": int(right.sum()),
+        **found,
+    }
+
+
+def companion_of(data: str, args: argparse.Namespace) -> TorchModel | None:
+    """Return the companion that was trained for a data set."""
+    if args.companions is None:
+        return None
+    model = trained_model(data, data_dir=args.data_dir)
+    weights = torch.load(args.companions / f"{data}.pt", weights_only=True)
+    model.module.load_state_dict(weights)
+    return model
+
+
+def agreement(detector: LearnedDetector, X: np.ndarray, right: np.ndarray) -> float:
+    """Return on what share of images that the network gets right both agree."""
+    own = detector.companion_.model.predict(X[right])
+    return round(float(np.mean(own == detector.model_.predict(X[right]))), 4)
+
+
+def fools(model: TorchModel) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what says whether images fool the network."""
+    clamped = model.clamped()
+    return lambda x, label: torch.from_numpy(clamped.predict(x) != label.numpy())
+
+
+def unflagged(detector, threshold: float, images: Tensor, labels: Tensor) -> Tensor:
+    """Say which images fool the network and are not flagged."""
+    found = detector.examine(images)
+    wrong = found.logits.argmax(axis=1) != labels.numpy()
+    return torch.from_numpy(wrong & (found.score <= threshold))
+
+
+def taught(detector, own: Tensor, fit, starts, threshold: float, args) -> list[StandIn]:
+    """Return a stand-in, and one that knows what the first one's attack found."""
+    first = StandIn(detector, own)
+    X, y = (torch.from_numpy(part[:200]) for part in fit)
+    kept = torch.from_numpy(detector.model_.predict(X)) == y
+    x, label = X[kept][:120], y[kept][:120]
+    attack = JointAttack(detector, stand_in=first, threshold=threshold, n_targets=2)
+    found = attack(x, label)
+    near = [torch.lerp(x, found, share) for share in (0.5, 0.7, 0.85, 0.95, 1.0, 1.1)]
+    images = torch.cat([own, *near]).clamp(0, 1)
+    return [first, StandIn(detector, images, steps=3000)]
+
+
+def budgeted(detector, stand_in: StandIn, unit: float, steps: int) -> dict:
+    """Return attacks within a budget, by name."""
     attacks = {
-        name: partial(AgreementAttack, detector, steps=args.steps, **settings)
+        name: partial(AgreementAttack, detector, steps=steps, **settings)
         for name, settings in {
             "agreement": {"evenness": 0.0},
             "even agreement": {},
@@ -103,29 +206,59 @@ def measured(network: str, args: argparse.Namespace) -> dict:
         }.items()
     }
     attacks["neighbourhood margin"] = partial(
-        NeighbourhoodMarginAttack, clamped, radius=unit, norm="L2", steps=args.steps
+        NeighbourhoodMarginAttack,
+        detector.model_,
+        radius=unit,
+        norm="L2",
+        steps=steps,
     )
-    search = partial(searched, attacks, clamped, x, label, least.points)
+    return attacks
 
-    def fools(images: Tensor, labels: Tensor) -> Tensor:
-        return torch.from_numpy(clamped.predict(images) != labels.numpy())
 
-    def evades(threshold: float, images: Tensor, labels: Tensor) -> Tensor:
-        found = detector.examine(images)
-        wrong = found.logits.argmax(axis=1) != labels.numpy()
-        return torch.from_numpy(wrong & (found.score <= threshold))
+def on_the_network(clamped, x: Tensor, label: Tensor, unit: float) -> dict:
+    """Return the smallest norms that fool the network, by the short way alone."""
+    with clamped.evaluating():
 
-    return {
-        "n": len(x),
-        "steps": args.steps,
-        "unit": round(unit, 4),
-        "stand_in": round(stand_in.correlation, 3),
-        "fooling": {"smallest": rounded(least.norms)} | search(fools),
-        "evading": {str(f): search(partial(evades, t)) for f, t in thresholds.items()},
+        def wrong(z: Tensor) -> Tensor:
+            logits = clamped.logits(z)
+            own = logits.gather(1, label[:, None])
+            others = logits.scatter(1, label[:, None], -torch.inf)
+            return others.amax(1, keepdim=True) - own
+
+        found = joint_perturbation(wrong, x, radius=unit, bounds=clamped.bounds)
+    return {"shortest way": rounded(found.norms)}
+
+
+def of_adv_lib(joint: JointModule, clamped, x: Tensor, label: Tensor, evades) -> dict:
+    """Return what adv-lib's attacks find, on two classes, judged by the detector."""
+    from adv_lib.attacks import alma, ddn, fmn
+
+    attacks = {
+        "ALMA (adv-lib)": partial(alma, num_steps=300),
+        "DDN (adv-lib)": partial(ddn, steps=200, levels=None),
+        "FMN (adv-lib)": partial(fmn, norm=2, steps=200),
     }
+    logits = torch.from_numpy(clamped.predict_logits(x))
+    targets = logits.scatter(1, label[:, None], -torch.inf).topk(2, dim=1).indices.T
+    norms = {}
+    for name, attack in attacks.items():
+        best = np.full(len(x), np.inf)
+        for target in targets:
+            found = attack(joint, x, target, targeted=True).detach().clamp(0, 1)
+            for further in (1.0, 1.03, 1.1):  # a stand-in is not the detector
+                ahead = (x + further * (found - x)).clamp(0, 1)
+                best = np.minimum(best, lengths(x, ahead, evades, label))
+        norms[name] = [round(float(n), 4) for n in best]
+    return norms
 
 
-def attackers_images(detector, X, y, unit: float, steps: int) -> Tensor:
+def lengths(x: Tensor, found: Tensor, evades, label: Tensor) -> list[float]:
+    """Return the norms of what evades; infinity elsewhere."""
+    norms = (found - x).flatten(1).norm(dim=1)
+    return rounded(norms.where(evades(found, label), torch.inf))
+
+
+def attackers_images(detector, X, y, unit: float, args) -> Tensor:
     """Return what the stand-in is taught: clean images, and attacks on them."""
     right = detector.model_.predict(X) == y
     x, label = torch.from_numpy(X[right][:200]), torch.from_numpy(y[right][:200])
@@ -137,7 +270,7 @@ def attackers_images(detector, X, y, unit: float, steps: int) -> Tensor:
     for evenness in (0.0, 0.5):
         for share in (1.2, 1.5, 2, 3, 4):
             attack = AgreementAttack(
-                detector, eps=unit * share, evenness=evenness, steps=steps // 2
+                detector, eps=unit * share, evenness=evenness, steps=args.steps // 2
             )
             ahead = attack(x, label)
             found += [ahead, torch.lerp(x, ahead, 0.6)]

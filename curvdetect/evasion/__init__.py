@@ -6,6 +6,7 @@ All but the search for the smallest have torchattacks' calling convention,
 
 from curvdetect.evasion.agreement import AgreementAttack
 from curvdetect.evasion.joint import JointAttack
+from curvdetect.evasion.joint_module import JointModule
 from curvdetect.evasion.logit_matching import LogitMatchingAttack
 from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
 from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
@@ -17,6 +18,7 @@ __all__ = [
     "AgreementAttack",
     "EvasionAttack",
     "JointAttack",
+    "JointModule",
     "LogitMatchingAttack",
     "MinimalEvasion",
     "NeighbourhoodMarginAttack",

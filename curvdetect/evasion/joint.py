@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 from curvdetect._base.checks import check_count
 from curvdetect._base.rows import per_row
 from curvdetect.estimators.learned import LearnedDetector, learned_detector
-from curvdetect.evasion._projected_ascent import wrong_margin
-from curvdetect.evasion.stand_in import StandIn, answers, neighbours_of
+from curvdetect.evasion.joint_module import JointModule
+from curvdetect.evasion.stand_in import StandIn
 from curvdetect.geometry import joint_perturbation
 
 __all__ = ["JointAttack"]
@@ -22,11 +21,11 @@ class JointAttack:
     """Look for the shortest change that makes the model wrong, and is not flagged.
 
     For some wrong classes, a search by
-    :func:`~curvdetect.geometry.joint_perturbation` under the conditions that the logit
-    of that class is the largest, that the companion gives no larger odds against it
-    than the detector lets pass, and that a stand-in of the detector is below the
-    threshold. What counts at each step is the detector itself. The shortest over all
-    classes is returned.
+    :func:`~curvdetect.geometry.joint_perturbation` under the conditions of
+    :class:`JointModule`: the logit of that class is the largest, the companion gives no
+    larger odds against it than the detector lets pass, and a stand-in of the detector
+    is below the threshold. What counts at each step is the detector itself. The
+    shortest over all classes is returned.
 
     Parameters
     ----------
@@ -80,13 +79,11 @@ class JointAttack:
         learned = learned_detector(detector)
         check_count("n_targets", n_targets)
         check_count("n_steps", n_steps)
-        self.model, self.stand_in, self.starts = learned.model_, stand_in, starts
+        self.model, self.starts, self.n_steps = learned.model_, starts, n_steps
         self.radius = learned.shortest_[1] if radius is None else radius
-        self.threshold = learned.threshold_ if threshold is None else threshold
+        self.joint = JointModule(detector, stand_in=stand_in, threshold=threshold)
         self.n_targets = min(n_targets, learned.n_classes_ - 1)
-        self.n_steps = n_steps
         self._cascade = learned._cascade()
-        self._odds = self._cascade.odds_at(self.threshold)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Perturb images.
@@ -139,22 +136,16 @@ class JointAttack:
 
     def _conditions(self, target: Tensor, x: Tensor) -> Tensor:
         """Return what must be positive, (n, m)."""
-        evidence = self._cascade.evidence
-        known = answers(evidence, [x, *neighbours_of(evidence, x)])
-        found = [-wrong_margin(known[0], target)]
-        if math.isfinite(self._odds):
-            own = known[-1].gather(1, target[:, None])[:, 0]
-            others = known[-1].scatter(1, target[:, None], -torch.inf).logsumexp(dim=1)
-            found.append(self._odds - (others - own))
-        if self.stand_in is not None:
-            found.append(self.threshold - self.stand_in.of_logits(known))
-        return torch.stack(found, dim=1)
+        found = self.joint.conditions(x)
+        return found.gather(2, target[:, None, None].expand(*found.shape[:2], 1))[
+            ..., 0
+        ]
 
     def _evades(self, label: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             found = self._cascade.decide(x)
         wrong = found.logits.argmax(dim=1) != label
-        return wrong & (found.score <= self.threshold)
+        return wrong & (found.score <= self.joint.threshold)
 
     def _nearest_start(
         self, x: Tensor, label: Tensor, starts: Tensor
