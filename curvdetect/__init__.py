@@ -21,6 +21,7 @@ __all__ = [
     "GuardedClassifier",
     "LearnedDetector",
     "TorchModel",
+    "VotingDetector",
     "assess_guard",
 ]
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Guarded,
         GuardedClassifier,
         LearnedDetector,
+        VotingDetector,
         assess_guard,
     )
     from curvdetect.network import TorchModel

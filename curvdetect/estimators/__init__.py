@@ -3,16 +3,19 @@
 `CurvatureGuard` is the last as a torch module, for serving.
 """
 
+from curvdetect.estimators._image_detector import Examined
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
-from curvdetect.estimators.learned import Examined, LearnedDetector, assess_guard
+from curvdetect.estimators.learned import LearnedDetector, assess_guard
 from curvdetect.estimators.module import CurvatureGuard, Guarded
 from curvdetect.estimators.relabeler import CurvatureRelabeler
 from curvdetect.estimators.self_test import SelfTest, Tried
+from curvdetect.estimators.voting import Certified, VotingDetector
 
 __all__ = [
     "Assessment",
+    "Certified",
     "CurvatureFeaturizer",
     "CurvatureGuard",
     "CurvatureRelabeler",
@@ -23,5 +26,6 @@ __all__ = [
     "LearnedDetector",
     "SelfTest",
     "Tried",
+    "VotingDetector",
     "assess_guard",
 ]

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from curvdetect._base.checks import check_choice
+from curvdetect.estimators._image_detector import ImageDetector
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import (
@@ -28,6 +29,7 @@ from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.relabeler import most_curved
 from curvdetect.estimators.self_test import SelfTest
 from curvdetect.estimators.state import module_of
+from curvdetect.estimators.voting import Certified, VotingDetector
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_shape
@@ -88,7 +90,8 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     detector : {"learned", "threshold"} or estimator, optional
         What flags images; a copy is fitted.
 
-        - "learned", or a :class:`LearnedDetector`: it measures by itself, and relabels;
+        - "learned", or a :class:`LearnedDetector` or :class:`VotingDetector`: it
+          measures by itself, and relabels;
         - "threshold": a :class:`CurvatureThresholdDetector` with `target_fpr`, for
           which the features must be curvatures at one step;
         - a classifier with ``decision_function``, fitted on the features of clean
@@ -239,7 +242,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     @property
     def _kind(self) -> str:
         """Which kind of detector is asked for: "learned", "threshold" or "given"."""
-        if isinstance(self.detector, LearnedDetector):
+        if isinstance(self.detector, ImageDetector):
             return "learned"
         if self.detector is None:
             return "learned" if self.featurizer is None else "threshold"
@@ -249,7 +252,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         """Return what is to be fitted, by the names of the attributes."""
         seed = 0 if self.random_state is None else self.random_state
         if self._kind == "learned":
-            if isinstance(self.detector, LearnedDetector):
+            if isinstance(self.detector, ImageDetector):
                 learned = clone(self.detector).set_params(model=self.model)
                 if self.companion is not None:
                     learned.companion = self.companion
@@ -526,6 +529,34 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         if self.featurizer_ is not None:
             _, images = self._measure(images)
         return np.asarray(self.detector_.p_values(images))
+
+    def certify(self, X: npt.ArrayLike | Tensor, **settings: Any) -> Certified:
+        """Certify a radius within which no image with another label passes.
+
+        Parameters
+        ----------
+        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
+            Clean images.
+        **settings
+            As :meth:`VotingDetector.certify` takes them.
+
+        Returns
+        -------
+        Certified
+            Radii, and what they rest on.
+
+        Raises
+        ------
+        ValueError
+            If `detector` is no :class:`VotingDetector`.
+        """
+        images = self._images(X)
+        if not isinstance(self.detector_, VotingDetector):
+            raise ValueError(
+                "detector must be a VotingDetector to certify anything; got "
+                f"{type(self.detector_).__name__}"
+            )
+        return self.detector_.certify(images, **settings)
 
     def score(self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike) -> float:
         """Return the accuracy of the guarded labels; a rejected image counts as wrong.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from joblib import Memory
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from curvdetect._base.checks import check_positive
@@ -22,55 +21,25 @@ from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._companions import check_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
+from curvdetect.estimators._image_detector import Examined, ImageDetector
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._lessons import N_VETO
 from curvdetect.estimators._right import labels_of, right_ones
-from curvdetect.estimators._shared_network import SharedNetworkMixin
-from curvdetect.estimators.detector import check_target_fpr, conformal_p_values
+from curvdetect.estimators.detector import check_target_fpr
 from curvdetect.estimators.self_test import SelfTest, Tried, tried
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
-from curvdetect.network.arrays import as_flat_array
-from curvdetect.network.checks import check_shape
 from curvdetect.signals import Companion
 
-__all__ = ["Examined", "LearnedDetector", "assess_guard", "learned_detector"]
+__all__ = ["LearnedDetector", "assess_guard", "learned_detector"]
 
 #: Where no rate is asked for, and there are images enough for it.
 _TARGET_FPR = 0.01
 #: To learn from at least, where a rate is asked for.
 _LEAST_LEARNED = 50
-_N_CHECK_IMAGES = 8
 
 
-class Examined(NamedTuple):
-    """What the detector makes of n images; see :meth:`LearnedDetector.examine`.
-
-    Attributes
-    ----------
-    logits : ndarray of shape (n, n_classes)
-        Of the network.
-    score : ndarray of shape (n,)
-        Log-odds of an attack: the larger, the more likely adversarial.
-    flagged : ndarray of shape (n,), bool
-        Whether the score is above the threshold.
-    recovered_label : ndarray of shape (n,), int64
-        The likeliest label before an attack, if there was one.
-    recovered_probability : ndarray of shape (n,)
-        How likely it is, among the classes of the largest other logits.
-    stage : ndarray of shape (n,), int64
-        The last stage that was measured, from 0.
-    """
-
-    logits: npt.NDArray[Any]
-    score: npt.NDArray[np.float64]
-    flagged: npt.NDArray[np.bool_]
-    recovered_label: npt.NDArray[np.int64]
-    recovered_probability: npt.NDArray[np.float64]
-    stage: npt.NDArray[np.int64]
-
-
-class LearnedDetector(SharedNetworkMixin, BaseEstimator):
+class LearnedDetector(ImageDetector):
     r"""Flag adversarial images by what attacks on this very network look like.
 
     `fit` takes clean images, attacks some of them itself, and learns to tell what the
@@ -183,8 +152,6 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
     (4,)
     """
 
-    _shared_parameters = ("model", "companion")
-
     def __init__(
         self,
         model: TorchModel | nn.Module | None = None,
@@ -246,24 +213,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             companion agrees with it on less than half.
         """
         self._check_parameters()
-        flat, shape = as_flat_array(X)
-        values = validate_data(self, flat, dtype=[np.float64, np.float32])
-        model = self._wrapped(shape or values.shape[1:])
-        input_shape = tuple(model.input_shape or shape or values.shape[1:])
-        check_shape((len(values), *(shape or values.shape[1:])), input_shape)
-        if self.n_features_in_ < 2:
-            raise ValueError(
-                "images of n_features = 1 value have no tangent directions; at least "
-                "2 values are needed"
-            )
-        images = model.to_tensor(values.reshape(-1, *input_shape))
-        given = None if y is None else labels_of(y, len(values))
-        model.check(images[:_N_CHECK_IMAGES])
-        predicted, left_out = model.predict(images), ""
-        if given is not None:
-            right, left_out = right_ones(model, predicted, given)
-            images, predicted = images[torch.from_numpy(right)], predicted[right]
-        labels = torch.from_numpy(predicted)
+        model, images, labels, left_out = self._prepared(X, y)
         random = check_random_state(self.random_state)
         order = random.permutation(len(images))
         n_learned, fpr = self._split(len(images), left_out)
@@ -272,7 +222,7 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         found = learning.run(images, labels, learn, rest)
         for name, value in found.items():
             setattr(self, name, value)
-        self.model_, self.input_shape_ = model, input_shape
+        self.model_, self.input_shape_ = model, tuple(images.shape[1:])
         self._cascade()  # ready before the first image comes
         return self
 
@@ -312,13 +262,6 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             for lesson in lessons
             if lesson.kind in self.kinds or lesson.kind not in KINDS
         ]
-
-    def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
-        """Return the network, clamped to its bounds if it has any."""
-        held = self.model
-        if not isinstance(held, TorchModel):
-            held = TorchModel(module_of(held), input_shape=shape)
-        return held.clamped()
 
     def _split(self, n: int, left_out: str) -> tuple[int, float]:
         """Return how many of n images to learn from, and the rate of the others."""
@@ -376,88 +319,6 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
             recovered_probability=found.probability.numpy(),
             stage=found.stage.numpy(),
         )
-
-    def _checked(self, X: npt.ArrayLike | Tensor) -> Tensor:
-        """Return checked images in their shape, for the network of `fit`."""
-        check_is_fitted(self)
-        flat, shape = as_flat_array(X)
-        if shape is not None:  # scikit-learn would count their values, not more
-            check_shape((len(flat), *shape), self.input_shape_)
-        values = validate_data(self, flat, dtype=[np.float64, np.float32], reset=False)
-        if self.model_.weights_digest() != self.weights_:
-            raise ValueError(
-                "the network must have the weights that the detector learned from; "
-                "they are others now, of which it knows nothing. Fit again"
-            )
-        if (
-            self.companion_ is not None
-            and self.companion_.model.weights_digest() != self.companion_weights_
-        ):
-            raise ValueError(
-                "the companion must have the weights that the detector learned with; "
-                "they are others now. Fit again"
-            )
-        return self.model_.to_tensor(values.reshape(-1, *self.input_shape_))
-
-    def score_samples(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
-        """Score images: the larger, the more likely adversarial.
-
-        Parameters
-        ----------
-        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-            Images.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-odds of an attack, but for a constant: one scale for all stages.
-        """
-        return self.examine(X).score
-
-    def decision_function(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
-        """Return score - threshold: positive where an image is flagged.
-
-        Parameters
-        ----------
-        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-            Images.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In the units of the score.
-        """
-        return np.asarray(self.examine(X).score - self.threshold_)
-
-    def predict(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.int64]:
-        """Label images: 0 clean, 1 adversarial.
-
-        Parameters
-        ----------
-        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-            Images.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), int64
-            1 where the score is above the threshold.
-        """
-        return self.examine(X).flagged.astype(np.int64)
-
-    def p_values(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
-        """Return how surprising each image would be if it were clean.
-
-        Parameters
-        ----------
-        X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-            Images.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            As :meth:`CurvatureThresholdDetector.p_values` gives them.
-        """
-        return conformal_p_values(self.clean_scores_, self.examine(X).score)
 
     def cost(self, X: npt.ArrayLike | Tensor | None = None) -> float:
         """Return what a decision costs, in forward-equivalents an image.
@@ -572,9 +433,6 @@ class LearnedDetector(SharedNetworkMixin, BaseEstimator):
         state = super().__getstate__()
         state.pop("_ready", None)
         return state
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "threshold_")  # validation of X sets others before
 
 
 def learned_detector(guard: Any) -> LearnedDetector:

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect.estimators._companions import as_companion
+from curvdetect.estimators._image_detector import ImageDetector
 from curvdetect.estimators.guard import GuardedClassifier
 from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import learned, module_of
@@ -26,6 +27,7 @@ _INCOMPLETE = "the state lacks some of what a CurvatureGuard keeps"
 _NOT_COMPARED = (
     "attacks",
     "companion",
+    "key",
     "memory",
     "model",
     "random_state",
@@ -309,10 +311,11 @@ class CurvatureGuard(nn.Module):
             _with(part, known[name])
         looks = parts.get("featurizer_", parts["detector_"])
         looks.model_ = looks._wrapped(looks.input_shape_)
-        if isinstance(looks, LearnedDetector):
+        if isinstance(looks, ImageDetector):
             looks.companion_ = as_companion(
                 looks.companion, looks.model_.bounds, looks.input_shape_
             )
+        if isinstance(looks, LearnedDetector):
             looks.check_learned()
         self.guard._adopt(parts, str(known["weights_"]))
         self.guard.n_features_in_ = looks.n_features_in_

@@ -12,6 +12,8 @@ distance    to the point found on each boundary     input units       by boundar
 curvature   average curvature of each boundary      1 / input units   by boundary
 companion   what a second classifier thinks of the  nats              by class
             label; an instance, `Companion(model)`
+votes       what it says of noisy copies; an        shares            by class
+            instance, `Votes(companion, sigma=...)`
 =========== ======================================= ================= =============
 
 A new signal is a class of its own file; `Signal` says what it must have. What signals
@@ -35,6 +37,7 @@ from curvdetect.signals.measured import (
     measure_signals,
 )
 from curvdetect.signals.setup import Setup, Where
+from curvdetect.signals.votes import Votes
 
 __all__ = [
     "SIGNALS",
@@ -49,6 +52,7 @@ __all__ = [
     "Measured",
     "Setup",
     "Signal",
+    "Votes",
     "Where",
     "arranged_by_class",
     "arranged_by_distance",

@@ -32,6 +32,7 @@ _OURS = (
     "curvdetect.estimators.guard.GuardedClassifier",
     "curvdetect.estimators.learned.LearnedDetector",
     "curvdetect.estimators.relabeler.CurvatureRelabeler",
+    "curvdetect.estimators.voting.VotingDetector",
     "curvdetect.signals.companion.Companion",
     "curvdetect.storage.guards._SavedModel",
     *(f"{signal.__module__}.{signal.__qualname__}" for signal in SIGNALS),

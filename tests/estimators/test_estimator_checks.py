@@ -12,10 +12,13 @@ from curvdetect import (
     GuardedClassifier,
     LearnedDetector,
     TorchModel,
+    VotingDetector,
 )
 from modules import AnyWidth
 
-MODEL = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
+MODEL, OTHER = (
+    TorchModel(AnyWidth().eval(), input_shape=None, bounds=None) for _ in range(2)
+)
 ESTIMATORS = [
     CurvatureThresholdDetector(),
     CurvatureThresholdDetector(target_fpr=0.2, statistic="sum"),
@@ -24,8 +27,10 @@ ESTIMATORS = [
     CurvatureFeaturizer(MODEL, random_state=0, layout="nearest", at="input"),
     GuardedClassifier(MODEL, detector="threshold", target_fpr=0.5),
     LearnedDetector(MODEL),
-    GuardedClassifier(MODEL),
-]  # the last two with their defaults: a rate that the images allow
+    LearnedDetector(MODEL, companion=OTHER),
+    GuardedClassifier(MODEL),  # with its defaults: a rate that the images allow
+    VotingDetector(MODEL, OTHER, n_votes=5, target_fpr=0.5, random_state=0),
+]
 
 
 @pytest.mark.usefixtures("quick")
