@@ -248,7 +248,7 @@ class VotingDetector(ImageDetector):
         key = self._drawn_key(random)
         n_classes = model.n_classes
         votes = Votes(companion, sigma=self.sigma, n_votes=self.n_votes, key=key)
-        counts = self._counted(votes, model, images)
+        counts = self._counted(votes, model, n_classes, images)
         n_own = counts.gather(1, labels[:, None])[:, 0].numpy()
         least = -int(conformal_threshold(np.sort(-n_own), own, left_out))
         detector = None
@@ -303,9 +303,11 @@ class VotingDetector(ImageDetector):
             return secrets.token_bytes(_KEY)
         return random.bytes(_KEY)
 
-    def _counted(self, votes: Votes, model: TorchModel, images: Tensor) -> Tensor:
+    def _counted(
+        self, votes: Votes, model: TorchModel, n_classes: int, images: Tensor
+    ) -> Tensor:
         """Count the votes for all images; on the CPU."""
-        found = [torch.zeros((0, model.n_classes), dtype=torch.int64)]
+        found = [torch.zeros((0, n_classes), dtype=torch.int64)]
         with (
             model.evaluating(),
             tqdm(
@@ -313,7 +315,7 @@ class VotingDetector(ImageDetector):
             ) as bar,
         ):
             for batch in model.split(images):
-                found.append(votes.counts(batch, model, model.n_classes).cpu())
+                found.append(votes.counts(batch, model, n_classes).cpu())
                 bar.update(len(batch))
         return torch.cat(found)
 
@@ -325,13 +327,14 @@ class VotingDetector(ImageDetector):
         self, images: Tensor, label: Tensor
     ) -> tuple[Tensor, npt.NDArray[np.float64]]:
         """Return votes, and the score of each image with its label."""
-        counts = self._counted(self._votes(b"", self.n_votes), self.model_, images)
+        counts = self._all_votes(b"", self.n_votes, images)
         return counts, self._score(counts.gather(1, label[:, None])[:, 0].numpy())
 
-    def _votes(self, purpose: bytes, n_votes: int) -> Votes:
-        """Return votes whose noise has nothing to do with that of another purpose."""
+    def _all_votes(self, purpose: bytes, n_votes: int, images: Tensor) -> Tensor:
+        """Count votes whose noise has nothing to do with that of another purpose."""
         key = bytes.fromhex(self.key_) + purpose
-        return Votes(self.companion_, sigma=self.sigma, n_votes=n_votes, key=key)
+        votes = Votes(self.companion_, sigma=self.sigma, n_votes=n_votes, key=key)
+        return self._counted(votes, self.model_, self.n_classes_, images)
 
     def examine(self, X: npt.ArrayLike | Tensor) -> Examined:
         """Look at images once and say all that is known.
@@ -433,9 +436,8 @@ class VotingDetector(ImageDetector):
         check_share("confidence", confidence)
         images = self._checked(X)
         told = self.model_.predict(images)
-        selection = self._votes(_SELECTION, n_selection)
-        chosen = self._counted(selection, self.model_, images).argmax(dim=1).numpy()
-        counts = self._counted(self._votes(_COUNT, n_samples), self.model_, images)
+        chosen = self._all_votes(_SELECTION, n_selection, images).argmax(dim=1).numpy()
+        counts = self._all_votes(_COUNT, n_samples, images)
         n_own = counts.numpy()[np.arange(len(told)), told]
         share = beta.ppf(1 - confidence, n_own, n_samples - n_own + 1)
         share = np.where((chosen == told) & (n_own > 0), share, 0.0)
