@@ -5,9 +5,9 @@
 A copy of each network, trained on its training images, but for the last 5,000 of a
 LeNet, which other benchmarks are developed on: with CURE of two strengths, or, where
 there are but 5,085 images and CURE made a network that was right on 0.74 of others,
-noise of two. A tenth is held back, chooses, and says what was reached. Weights go to the
-folder; those of most images are NETWORK.pt, for
-`learned.py` and `learned_adaptive.py --companions DIR`.
+noise of two. A tenth is held back, chooses, and says what was reached. Weights go to
+the folder; those of most images are NETWORK.pt, for `learned.py` and
+`learned_adaptive.py --companions DIR`.
 """
 
 from __future__ import annotations

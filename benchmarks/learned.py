@@ -10,7 +10,8 @@ right before and wrong after. Once it learns from all that it makes itself, and 
 without each kind; noise as long as the attacks is the control. A stranger's MNIST
 network learns from test images 2,000 to 2,499 and is judged by 1,000 to 1,299; ours
 learn from as many of the last training images, which were left out of their training;
-CIFAR-10 has 600 and 300 of its test images.
+CIFAR-10 has 600 and 300 of its test images. With `--companions` it has the companion
+that `companions.py` trained for the data set.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from kinds import KINDS
 from protocol import attacks, development_images
 from strangers import STRANGERS, load_stranger
 
-from curvdetect import LearnedDetector, assess_guard
+from curvdetect import LearnedDetector, TorchModel, assess_guard
 from curvdetect.attacks import (
     KINDS as OWN_KINDS,
 )
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--strangers", help="folder of the strangers' networks")
     parser.add_argument("--weights", help="of a LeNet; the shipped ones by default")
     parser.add_argument("--data-dir")
+    parser.add_argument("--companions", type=Path, help="folder of `companions.py`")
     parser.add_argument("--quick", action="store_true", help="without whole kinds")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -68,6 +70,7 @@ def main() -> None:
         name = (
             network if args.weights is None else f"{network} {Path(args.weights).stem}"
         )
+        name += " with a companion" * (args.companions is not None)
         known[name] = measured(network, args)
         args.out.write_text(json.dumps(known, indent=1))
 
@@ -92,13 +95,26 @@ def loaded(network: str, args: argparse.Namespace):
     return model, data, fit, (X[test], y[test]), (X[more], y[more])
 
 
+def companion_of(data: str, args: argparse.Namespace) -> TorchModel | None:
+    """Return the companion that was trained for a data set, if one is asked for."""
+    if args.companions is None:
+        return None
+    model = trained_model(data, data_dir=args.data_dir)
+    weights = torch.load(args.companions / f"{data}.pt", weights_only=True)
+    model.module.load_state_dict(weights)
+    return model
+
+
 def measured(network: str, args: argparse.Namespace) -> dict:
     """Return all figures of one network."""
     model, data, fit, test, more = loaded(network, args)
+    companion = companion_of(data, args)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        detector = LearnedDetector(model, target_fpr=0.01, random_state=0).fit(*fit)
+        detector = LearnedDetector(
+            model, companion=companion, target_fpr=0.01, random_state=0
+        ).fit(*fit)
     seconds = time.perf_counter() - start
     at = {fpr: conformal_threshold(detector.clean_scores_, fpr) for fpr in RATES}
     sets = {
@@ -109,13 +125,16 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     clean_images = next(iter(sets.values())).clean
     clean = detector.examine(clean_images)
     cells = {name: cell(detector, clean.score, at, s) for name, s in sets.items()}
-    without = {} if args.quick else left_out(model, fit, sets, clean_images)
+    without = {}
+    if not args.quick:
+        without = left_out(model, companion, fit, sets, clean_images)
     result = {
         "accuracy": rounded(metrics.share(model.predict(test[0]) == test[1])),
         "n_fit": len(fit[0]),
         "n_clean": len(clean_images),
         "fit_seconds": round(seconds, 1),
         "warnings": sorted({str(w.message) for w in caught}),
+        "passes": round(detector.passes_, 2),
         "cost_clean": round(detector.cost(clean_images), 2),
         "stages_clean": np.bincount(clean.stage, minlength=3).tolist(),
         "flagged_clean": {
@@ -177,7 +196,7 @@ def cell(detector, clean, at, images: AdversarialSet) -> dict:
     }
 
 
-def left_out(model, fit, sets, clean_images) -> dict:
+def left_out(model, companion, fit, sets, clean_images) -> dict:
     """Return AUROC of the attacks of a kind, nothing of which was learned from."""
     found = {}
     for kind, names in KINDS.items():
@@ -185,7 +204,12 @@ def left_out(model, fit, sets, clean_images) -> dict:
             continue  # it makes none of this kind: nothing is to be left out
         rest = tuple(k for k in OWN_KINDS if k != LEFT_OUT[kind])
         other = LearnedDetector(
-            model, target_fpr=0.01, kinds=rest, self_test=False, random_state=0
+            model,
+            companion=companion,
+            target_fpr=0.01,
+            kinds=rest,
+            self_test=False,
+            random_state=0,
         ).fit(*fit)
         clean = other.score_samples(clean_images)
         for name, images in sets.items():

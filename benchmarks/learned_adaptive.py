@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learned import RATES, loaded
+from learned import RATES, companion_of, loaded
 from torch import Tensor
 
 from curvdetect import LearnedDetector, TorchModel
@@ -50,7 +50,6 @@ from curvdetect.evasion import (
     minimal_evasion,
 )
 from curvdetect.geometry import adversarial_perturbation, joint_perturbation
-from curvdetect.study.networks import trained_model
 
 #: Budgets, in medians of the smallest perturbations.
 BUDGETS = (1, 1.2, 1.5, 2, 3, 4, 6, 10)
@@ -67,6 +66,9 @@ def main() -> None:
     parser.add_argument("--n-images", type=int, default=60)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--quick", action="store_true", help="the short way alone")
+    parser.add_argument(
+        "--light", action="store_true", help="shorter searches, on one class each"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.weights = None
@@ -128,7 +130,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
                 radius=1.5 * unit,
                 stand_in=stand_in,
                 threshold=threshold,
-                starts=starts[detector.score_samples(starts) <= threshold],
+                **searches(starts[detector.score_samples(starts) <= threshold], args),
             )
             norms[f"{name}, a stand-in"] = lengths(x, attack(x, label), evades, label)
         if not args.quick:
@@ -138,6 +140,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     return {
         "n": len(x),
         "steps": args.steps,
+        "attacks": "light" if args.light else "quick" if args.quick else "all",
         "unit": round(unit, 4),
         "companion": None if args.companions is None else data,
         "agreement": None if args.companions is None else agreement(detector, X, right),
@@ -149,16 +152,6 @@ def measured(network: str, args: argparse.Namespace) -> dict:
         "n_clean": int(right.sum()),
         **found,
     }
-
-
-def companion_of(data: str, args: argparse.Namespace) -> TorchModel | None:
-    """Return the companion that was trained for a data set."""
-    if args.companions is None:
-        return None
-    model = trained_model(data, data_dir=args.data_dir)
-    weights = torch.load(args.companions / f"{data}.pt", weights_only=True)
-    model.module.load_state_dict(weights)
-    return model
 
 
 def agreement(detector: LearnedDetector, X: np.ndarray, right: np.ndarray) -> float:
@@ -180,13 +173,24 @@ def unflagged(detector, threshold: float, images: Tensor, labels: Tensor) -> Ten
     return torch.from_numpy(wrong & (found.score <= threshold))
 
 
+def searches(starts: Tensor, args) -> dict:
+    """Return how many searches an attack makes, and how long each is."""
+    if args.light:
+        return {"n_targets": 1, "n_steps": 100}
+    return {"starts": starts}
+
+
 def taught(detector, own: Tensor, fit, starts, threshold: float, args) -> list[StandIn]:
     """Return a stand-in, and one that knows what the first one's attack found."""
     first = StandIn(detector, own)
     X, y = (torch.from_numpy(part[:200]) for part in fit)
     kept = torch.from_numpy(detector.model_.predict(X)) == y
-    x, label = X[kept][:120], y[kept][:120]
-    attack = JointAttack(detector, stand_in=first, threshold=threshold, n_targets=2)
+    n_own = 50 if args.light else 120
+    x, label = X[kept][:n_own], y[kept][:n_own]
+    n_targets = 1 if args.light else 2
+    attack = JointAttack(
+        detector, stand_in=first, threshold=threshold, n_targets=n_targets
+    )
     found = attack(x, label)
     near = [torch.lerp(x, found, share) for share in (0.5, 0.7, 0.85, 0.95, 1.0, 1.1)]
     images = torch.cat([own, *near]).clamp(0, 1)
@@ -260,8 +264,8 @@ def lengths(x: Tensor, found: Tensor, evades, label: Tensor) -> list[float]:
 
 def attackers_images(detector, X, y, unit: float, args) -> Tensor:
     """Return what the stand-in is taught: clean images, and attacks on them."""
-    right = detector.model_.predict(X) == y
-    x, label = torch.from_numpy(X[right][:200]), torch.from_numpy(y[right][:200])
+    right, n_own = detector.model_.predict(X) == y, 80 if args.light else 200
+    x, label = torch.from_numpy(X[right][:n_own]), torch.from_numpy(y[right][:n_own])
     found = [x]
     found += [
         MinimalNormAttack(detector.model_, factor=factor)(x, label)
