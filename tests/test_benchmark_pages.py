@@ -27,6 +27,7 @@ def run(script, argv, monkeypatch):
         ("cost_report.py", "cost.md", []),
         ("clamping_report.py", "bounds.md", []),
         ("learned_report.py", "learned.md", ["--picture", "learned_cost.png"]),
+        ("companion_report.py", "companion.md", ["--picture", "certified.png"]),
     ],
 )
 def test_page(script, page, pictures, tmp_path, monkeypatch):

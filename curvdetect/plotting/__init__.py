@@ -7,6 +7,7 @@ scikit-learn's own: ``sklearn.metrics.RocCurveDisplay``.
 from curvdetect.plotting._average_curvature import AverageCurvatureDisplay
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN
 from curvdetect.plotting._boundary_section import BoundarySectionDisplay
+from curvdetect.plotting._certificate import CertificateDisplay
 from curvdetect.plotting._curvature_profile import CurvatureProfileDisplay
 from curvdetect.plotting._profile_comparison import ProfileComparisonDisplay
 from curvdetect.plotting._region_path import RegionPathDisplay
@@ -19,6 +20,7 @@ __all__ = [
     "CLEAN",
     "AverageCurvatureDisplay",
     "BoundarySectionDisplay",
+    "CertificateDisplay",
     "CurvatureProfileDisplay",
     "FoolingRateDisplay",
     "ProfileComparisonDisplay",

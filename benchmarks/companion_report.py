@@ -1,0 +1,358 @@
+r"""Tables of companions, of attackers who know them, and of certificates.
+
+python benchmarks/companion_report.py --results benchmarks/results \
+    --out docs/companion.md --picture docs/images/certified.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+from curvdetect.plotting import CertificateDisplay
+
+matplotlib.use("Agg")
+
+INTRODUCTION = """\
+# Companions, and what votes certify
+
+A companion is a second classifier that the guard asks about every image
+({doc}`guide/companion`). Here it is a copy of the LeNet of the data set, or of the
+ResNet-20, trained by {func}`~curvdetect.study.training.train_companion`; the networks
+of others (VNN-COMP 2021) have the companion of our MNIST LeNet, which never saw them:
+it has five times the weights of one of them, and a sixth of those of the others.
+
+## What training reaches
+
+On images held back from the training of the companion, of those that the network was
+trained on itself. *Agrees*: on those that the network gets right. *To fool both*:
+median of the smallest L2 norm found that fools the network while the companion gives
+no larger odds against the wrong label than against those of 95 % of the clean images,
+over what fools the network alone; by one simple attack, on two classes (60 images; 48
+of 500, 50 of 500 for the smallest sets). Made by `benchmarks/companions.py`; of two
+losses, the one with the larger last column was kept.
+
+"""
+TRAINED_HEAD = (
+    "network",
+    "images",
+    "kept",
+    "right (network)",
+    "agrees",
+    "to fool the network",
+    "the companion",
+    "both",
+    "ratio",
+    "s",
+)
+ATTACKERS = """\
+
+## Attackers who know guard and companion
+
+Medians of L2 norms over images that the network gets right and that are not flagged.
+*To fool*: the smallest perturbation found that is misclassified; *to evade*: that is
+misclassified and not flagged, at a threshold for 1 and for 5 % false positives;
+*cost*: their ratio, and that image by image (median). For each image the smallest
+norm over all attacks counts: those of {doc}`learned`, which make the companion agree
+as well; {class}`~curvdetect.evasion.JointAttack`, the shortest way under all
+conditions, on three classes and from the nearest unflagged image of another one, with
+a stand-in of the guard, and with one that was taught again what the first search
+found; ALMA, DDN and FMN of adv-lib on network and guard as one module
+({class}`~curvdetect.evasion.JointModule`). *Shorter*: JointAttack alone, and going on
+where the smallest perturbation led; *light*: on one class, by 100 steps instead of
+150. *Never*: none found a way, which is not to say that there is none. *Without*: the
+cost at 1 and 5 % without a companion, of {doc}`learned` (other images, seven attacks,
+none of them the shortest way). Upper bounds, all of them. Made by
+`benchmarks/learned_adaptive.py --companions`.
+
+"""
+ATTACKERS_HEAD = (
+    "network",
+    "images",
+    "attacks",
+    "agrees",
+    "clean flagged at 1, 5 %",
+    "to fool",
+    "to evade, 1 %",
+    "cost",
+    "by image",
+    "never",
+    "best attack",
+    "to evade, 5 %",
+    "cost",
+    "by image",
+    "never",
+    "best attack",
+    "without",
+)
+EACH = """
+### Each attack alone
+
+Median of the smallest norms that it found, over the median norm that fools the network;
+infinity where it finds nothing for half of the images.
+
+"""
+DETECTION = """\
+
+## Attackers who do not know the guard
+
+As in {doc}`learned`, on the same images, with the companion and without: mean AUROC
+(worst attack), whole kinds left out, shares detected at 1 % and 5 %, and FE on clean
+images. Made by `benchmarks/learned.py --companions`.
+
+"""
+DETECTION_HEAD = (
+    "network",
+    "passes of the companion",
+    "AUROC",
+    "without a companion",
+    "whole kinds left out",
+    "without",
+    "detected at 1 %, 5 %",
+    "without",
+    "clean flagged at 1 %, 5 %",
+    "FE",
+    "without",
+)
+CERTIFIED = """\
+
+## What votes certify
+
+{class}`~curvdetect.VotingDetector`: a copy of each network, trained with Gaussian
+noise of the deviation in the table, votes %(n_votes)s times; calibrated for 5 %% of
+clean images flagged. Share of right clean test images with a certified radius of at
+least half, one and two medians of the smallest norm found that fools the network:
+within it, any fixed image that the network labels otherwise is flagged with
+probability at least %(flagged)s over keys, with confidence %(confidence)s for each
+image ({ref}`theory-votes`). *Tried*: attacks within the radius that fool the network,
+and how many of them passed. FE is forward-equivalents an image to serve; a
+certificate takes 1,100 passes of the companion. Made by `benchmarks/certified.py`.
+
+"""
+PICTURE = (
+    "![Share of images certified, and share that it takes more to fool, against the "
+    "norm](images/certified.png)\n\n"
+)
+CERTIFIED_HEAD = (
+    "network",
+    "noise",
+    "images",
+    "votes needed",
+    "t",
+    "clean flagged",
+    "median norm",
+    "certified at 0.5",
+    "at 1",
+    "at 2",
+    "tried, passed",
+    "companion right",
+    "FE",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--picture", type=Path, help="of what is certified")
+    args = parser.parse_args()
+
+    def results(name: str) -> dict[str, Any]:
+        return json.loads((args.results / f"{name}.json").read_text())
+
+    adaptive, plain = results("companion_adaptive"), results("learned_adaptive")
+    with_companion, without = results("companion_detection"), results("learned")
+    certified = results("certified")
+    first = next(iter(certified.values()))
+    parts = [INTRODUCTION, table(TRAINED_HEAD, trained(results("companions")))]
+    rows = [attackers(name, of, plain.get(name)) for name, of in adaptive.items()]
+    parts += [ATTACKERS, table(ATTACKERS_HEAD, rows), EACH, each_attack(adaptive)]
+    rows = [
+        detection(of, without[name.removesuffix(" with a companion")], name)
+        for name, of in with_companion.items()
+    ]
+    parts += [DETECTION, table(DETECTION_HEAD, rows)]
+    stated = {
+        "n_votes": first["n_votes"],
+        "flagged": f"{1 - first['level']:g}",
+        "confidence": f"{first['confidence']:g}",
+    }
+    rows = [votes(name, found) for name, found in certified.items()]
+    parts += [CERTIFIED % stated + PICTURE, table(CERTIFIED_HEAD, rows)]
+    args.out.write_text("".join(parts))
+    if args.picture:
+        draw(certified).savefig(args.picture, dpi=110)
+    print(f"{args.out} is written")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def trained(known: dict[str, Any]) -> list[list[str]]:
+    """Return a row for each training."""
+    rows = []
+    for network, sizes in known.items():
+        for n, found in sorted(sizes.items(), key=lambda item: int(item[0])):
+            alone, own = found["norm"]
+            row = [
+                network,
+                f"{int(n):,}",
+                found["loss"].replace(", step=1.5, warm_up=0.5", ""),
+                f"{found['accuracy'][1]:.3f} ({found['accuracy'][0]:.3f})",
+                f"{found['agreement']:.3f}",
+                f"{alone:.3g}",
+                f"{own:.3g}",
+                f"{found['joint_norm']:.3g}",
+                f"**{found['joint_norm'] / alone:.2f}**",
+                str(found["seconds"]),
+            ]
+            rows.append(row)
+    return rows
+
+
+def attackers(
+    name: str, found: dict[str, Any], plain: dict[str, Any] | None
+) -> list[str]:
+    """Return the row of a network for attackers who know guard and companion."""
+    fool = smallest(found["fooling"])
+    flagged = ", ".join(f"{share:.3f}" for share in found["flagged_clean"].values())
+    kind = {"all": "all", "quick": "shorter", "light": "shorter, light"}
+    row = [name, str(found["n"]), kind[found["attacks"]], f"{found['agreement']:.3f}"]
+    row += [flagged, f"{np.median(fool):.3g}"]
+    for norms in found["evading"].values():
+        evade = smallest(norms)
+        medians = {attack: np.median(of) for attack, of in norms.items()}
+        row += [
+            f"{np.median(evade):.3g}",
+            f"**{np.median(evade) / np.median(fool):.2f}**",
+            f"{np.median(evade / fool):.2f}",
+            f"{np.isinf(evade).mean():.2f}",
+            min(medians, key=lambda attack: medians[attack]),
+        ]
+    row.append("" if plain is None else ", ".join(f"{c:.2f}" for c in costs(plain)))
+    return row
+
+
+def smallest(norms: dict[str, list[float]]) -> np.ndarray:
+    return np.min(list(norms.values()), axis=0)
+
+
+def costs(found: dict[str, Any]) -> list[float]:
+    """Return the evasion cost at each rate."""
+    fool = np.median(smallest(found["fooling"]))
+    return [float(np.median(smallest(of)) / fool) for of in found["evading"].values()]
+
+
+def each_attack(adaptive: dict[str, Any]) -> str:
+    """Return a table of what each attack finds alone, at both rates."""
+    names = list(
+        dict.fromkeys(
+            attack
+            for found in adaptive.values()
+            for norms in found["evading"].values()
+            for attack in norms
+        )
+    )
+    head = ["attack"]
+    for name, found in adaptive.items():
+        head += [f"{name} at {rate}" for rate in found["evading"]]
+    rows = []
+    for attack in names:
+        row = [attack]
+        for found in adaptive.values():
+            fool = np.median(smallest(found["fooling"]))
+            for norms in found["evading"].values():
+                has = attack in norms
+                row.append(f"{np.median(norms[attack]) / fool:.2f}" if has else "")
+        rows.append(row)
+    return table(head, rows)
+
+
+def detection(found: dict[str, Any], plain: dict[str, Any], name: str) -> list[str]:
+    """Return the row of a network for attackers who do not know the guard."""
+
+    def area(of: dict[str, Any]) -> str:
+        values = [cell["auroc"][0] for cell in of["cells"].values()]
+        return f"{np.mean(values):.3f} ({min(values):.3f})"
+
+    def left_out(of: dict[str, Any]) -> str:
+        values = [figure[0] for figure in of["without_kind"].values()]
+        return f"{np.mean(values):.3f}" if values else ""
+
+    def detected(of: dict[str, Any]) -> str:
+        shares = [
+            np.mean([cell["detected"][rate][0] for cell in of["cells"].values()])
+            for rate in ("0.01", "0.05")
+        ]
+        return ", ".join(f"{share:.3f}" for share in shares)
+
+    flagged = [
+        f"{share:.3f} ({low:.3f}-{high:.3f})"
+        for share, low, high in found["flagged_clean"].values()
+    ]
+    row = [
+        name.removesuffix(" with a companion"),
+        f"{found['passes']:.2f}",
+        f"**{area(found)}**",
+        area(plain),
+        left_out(found),
+        left_out(plain) if left_out(found) else "",
+        detected(found),
+        detected(plain),
+        ", ".join(flagged),
+        f"{found['cost_clean']:.1f}",
+        f"{plain['cost_clean']:.1f}",
+    ]
+    return row
+
+
+def votes(name: str, found: dict[str, Any]) -> list[str]:
+    """Return the row of a network for its certificates."""
+
+    def share(figure: list[float]) -> str:
+        return "{:.3f} ({:.3f}-{:.3f})".format(*figure)
+
+    tried = sum(of["tried"] for of in found["attacked"].values())
+    passed = sum(of["passed"] for of in found["attacked"].values())
+    row = [
+        name,
+        f"{found['sigma']:g}",
+        str(found["n"]),
+        f"{found['least_votes']} of {found['n_votes']}",
+        f"{found['limit']:.2f}",
+        share(found["flagged_clean"]),
+        f"{found['norm']:.3g}",
+        share(found["certified"]["0.5"]),
+        f"**{share(found['certified']['1.0'])}**",
+        share(found["certified"]["2.0"]),
+        f"{tried}, {passed}",
+        f"{found['companion_right'][0]:.3f}",
+        f"{found['cost']:.0f}",
+    ]
+    return row
+
+
+def draw(certified: dict[str, Any]) -> Any:
+    """Return a picture of what is certified, an axis a network."""
+    fig, axes = plt.subplots(
+        1, len(certified), figsize=(4.2 * len(certified), 3.4), layout="constrained"
+    )
+    for ax, (name, found) in zip(np.atleast_1d(axes), certified.items(), strict=True):
+        display = CertificateDisplay(found["radius"], found["norms"]).plot(ax=ax)
+        display.ax_.set_title(name, fontsize="medium")
+        display.ax_.set_xlim(0, 2 * found["norm"])
+    return fig
+
+
+if __name__ == "__main__":
+    main()
