@@ -153,4 +153,5 @@ class Votes(Signal):
         values = image.detach().float().cpu().contiguous().numpy()
         digest = hashlib.blake2b(values.tobytes(), key=self.key, digest_size=16)
         seed = int.from_bytes(digest.digest(), "little")
+        # Not torch's: on the CPU it uses 32 bits of a seed.
         return np.random.Generator(np.random.Philox(key=seed))
