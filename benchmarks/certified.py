@@ -130,7 +130,7 @@ def attacked(detector, companion, x, label, radius, points) -> dict:
     length = way.flatten(1).norm(dim=1)
     scale = (0.999 * radius / length)[:, None, None, None]
     tries = {
-        "smallest perturbation": x + 1.02 * way,
+        "smallest perturbation": (x + 1.02 * way).clamp(0, 1),
         "as far as the radius": (x + scale * way).clamp(0, 1),
         "network and companion": joint(detector, companion, x, label, length),
     }

@@ -52,7 +52,7 @@ class CertificateDisplay:
         Parameters
         ----------
         certified : Certified
-            Of :meth:`VotingDetector.certify` or :meth:`GuardedClassifier.certify`.
+            Of :meth:`curvdetect.VotingDetector.certify`, or of a guard with one.
         norms : array of shape (m,), optional
             Smallest L2 norms that fool the network alone.
         ax : matplotlib Axes, optional

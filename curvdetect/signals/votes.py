@@ -24,7 +24,7 @@ class Votes(Signal):
 
     The share of class c among argmax q(clamp(x + sigma e_k)), k = 1 .. n_votes, with
     standard normal e_k: an estimate of its ideal share, which cannot change faster than
-    a Gaussian allows, whatever the companion is. See :class:`VotingDetector`.
+    a Gaussian allows, whatever it is: :class:`curvdetect.VotingDetector`.
 
     Parameters
     ----------

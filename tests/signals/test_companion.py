@@ -115,7 +115,7 @@ def test_what_it_refuses(model):
     with pytest.raises(ValueError, match="passes must be a positive"):
         Companion(model, passes=0)
     with pytest.raises(ValueError, match="once; not so for .'c'.$"):
-        matched_classes("abc", "abd")
+        matched_classes("abc", "abx")
     small = Companion(TorchModel(Means().eval(), input_shape=(3, 4, 4)))
     with pytest.raises(ValueError, match="3 channels|channels, 1 or 3"):
         small.log_probabilities(torch.rand(1, 2, 8, 8), None, 2)
