@@ -133,7 +133,7 @@ within it, any fixed image that the network labels otherwise is flagged with
 probability at least %(flagged)s over keys, with confidence %(confidence)s for each
 image ({ref}`theory-votes`). *Tried*: attacks within the radius that fool the network,
 and how many of them passed. FE is forward-equivalents an image to serve; a
-certificate takes 1,100 passes of the companion. Made by `benchmarks/certified.py`.
+certificate takes 1,000 passes of the companion. Made by `benchmarks/certified.py`.
 
 """
 PICTURE = (

@@ -215,7 +215,7 @@ class Evidence:
                 return alone
             bounds = self.model.bounds
             own = self.companion.log_probabilities(x, bounds, self.n_classes)
-            return self._judged(alone, logits, own)
+            return self._judged(alone, logits, own, self.companion.eps)
         found = so_far
         for inputs in self.neighbours(stage, x):
             near = torch.stack([self.model.logits(each) for each in inputs])
@@ -237,9 +237,11 @@ class Evidence:
             candidate += [classes, order[:, :1].expand_as(classes)]
         return _rounded(image, candidate, classes, _grid(of_image))
 
-    def _judged(self, alone: Columns, of_image: Tensor, judged: Tensor) -> Columns:
+    def _judged(
+        self, alone: Columns, of_image: Tensor, judged: Tensor, eps: float
+    ) -> Columns:
         """Return columns of logits, and of the companion's log-probabilities."""
-        own, grid = judged.double(), _grid(judged)
+        own, grid = judged.double(), _grid(judged, eps)
         log_p = of_image.double().log_softmax(dim=1)
         label = log_p.argmax(dim=1, keepdim=True)
         others = own.scatter(1, label, -torch.inf)
@@ -289,14 +291,14 @@ class Evidence:
         return order, order[:, 1 : min(_N_CANDIDATES, self.n_classes - 1) + 1]
 
 
-def _grid(logits: Tensor) -> Tensor:
+def _grid(logits: Tensor, eps: float = 0.0) -> Tensor:
     """Return what differences of logits are rounded to, (n, 1): a power of two.
 
     Where a network is linear they are nothing but rounding, which depends on the batch:
-    no tree may cut there.
+    no tree may cut there. `eps` is that of a coarser network.
     """
     largest = logits.abs().amax(dim=1, keepdim=True).double()
-    noise = _NOISE * torch.finfo(logits.dtype).eps * largest
+    noise = _NOISE * max(torch.finfo(logits.dtype).eps, eps) * largest
     return torch.exp2(noise.clamp_min(torch.finfo(torch.float64).tiny).log2().ceil())
 
 

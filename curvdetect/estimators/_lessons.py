@@ -43,6 +43,9 @@ _ATTACKED, _NOISE = 2.0, 1.0
 #: it says nothing.
 _VETO_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)
 N_VETO = len(_VETO_QUANTILES)
+#: Of the first stage, a budget holds a pass of the network, and one of a companion: one
+#: that is larger must not leave nothing for the other stages.
+_COMPANION_COUNTS = 2.0
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def doubt(
     """
     costs = evidence.costs()
     between = np.zeros((N_STAGES - 1, 2))
-    left, going = budget - costs[0], 1.0
+    left, going = budget - min(costs[0], _COMPANION_COUNTS), 1.0
     on = np.ones(len(material.before), dtype=bool)
     for stage in range(N_STAGES - 1):
         scores = _cross_fitted(material, evidence, stage, vetoes, seed)

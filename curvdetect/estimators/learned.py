@@ -71,8 +71,9 @@ class LearnedDetector(ImageDetector):
         Which attacks of its own to learn from.
     budget : float, default=6
         What a clean image may cost on average, in forward-equivalents: 1 for logits, 4
-        with the second stage, 8 with the third, for images in doubt; and for all a pass
-        of the companion.
+        with the second stage, 8 with the third, for images in doubt. It holds a pass of
+        a companion that is no larger than the network; what a larger one costs more is
+        not counted.
     self_test : bool, default=True
         Whether `fit` tries the detector on attacks that it did not learn from.
     memory : str or joblib.Memory, optional
@@ -456,7 +457,10 @@ def learned_detector(guard: Any) -> LearnedDetector:
         If it was not fitted.
     """
     held = getattr(guard, "guard", guard)  # of a CurvatureGuard
-    detector = getattr(held, "detector_", held)
+    if isinstance(held, ImageDetector):  # one that votes may hold another
+        detector: Any = held
+    else:
+        detector = getattr(held, "detector_", held)
     if not isinstance(detector, LearnedDetector):
         raise TypeError(
             "guard must have a learned detector, fitted; got "

@@ -89,7 +89,7 @@ class CurvatureGuard(nn.Module):
     TypeError
         If `guard` is no GuardedClassifier, or holds no network.
     ValueError
-        If its network is bound to a device.
+        If a network of it is bound to a device, or its detector holds another.
 
     Notes
     -----
@@ -132,6 +132,12 @@ class CurvatureGuard(nn.Module):
         if not isinstance(guard, GuardedClassifier):
             raise TypeError(
                 f"guard must be a GuardedClassifier; got {type(guard).__name__}"
+            )
+        if getattr(guard.detector, "detector", None) is not None:
+            raise ValueError(
+                "guard must have a detector without another one in it, which no state "
+                "dict holds; use curvdetect.storage.save, or leave out the detector of "
+                f"its {type(guard.detector).__name__}"
             )
         for held in _networks(guard):
             if isinstance(held, TorchModel) and held.device is not None:
@@ -313,7 +319,7 @@ class CurvatureGuard(nn.Module):
         looks.model_ = looks._wrapped(looks.input_shape_)
         if isinstance(looks, ImageDetector):
             looks.companion_ = as_companion(
-                looks.companion, looks.model_.bounds, looks.input_shape_
+                looks.companion, looks.model_, looks.input_shape_
             )
         if isinstance(looks, LearnedDetector):
             looks.check_learned()

@@ -27,8 +27,8 @@ from curvdetect.signals import Companion, Votes
 
 __all__ = ["Certified", "VotingDetector"]
 
-#: Apart from those that serve: for the class, and for its share.
-_SELECTION, _COUNT = b"selection", b"count"
+#: Certificates have noise of their own.
+_CERTIFY = b"certify"
 #: Bytes of a key, at most.
 _KEY = 32
 #: With a smaller limit radii are nothing, or nearly.
@@ -43,8 +43,7 @@ class Certified(NamedTuple):
     radius : ndarray of shape (n,)
         L2, in input units; 0 where nothing is certified.
     share : ndarray of shape (n,)
-        Lower bound p of the ideal share of the votes for the network's label; 0 where
-        the votes name another class.
+        Lower bound p of the ideal share of the votes for the network's label.
     label : ndarray of shape (n,), int64
         The network's.
     limit : float
@@ -69,9 +68,9 @@ class Certified(NamedTuple):
     def __str__(self) -> str:
         some = float(np.mean(self.radius > 0)) if len(self.radius) else 0.0
         return (
-            f"With confidence {self.confidence:g} for each of the {some:.0%} of "
-            f"{len(self.radius)} images whose radius is positive: any fixed image "
-            "within that L2 radius to which the network gives another label is flagged "
+            f"For each of {len(self.radius)} images, with confidence "
+            f"{self.confidence:g}: any fixed image within its L2 radius (positive for "
+            f"{some:.0%} of them) to which the network gives another label is flagged "
             f"with probability at least {1 - self.level:g} over keys that its maker "
             "does not know"
         )
@@ -253,11 +252,9 @@ class VotingDetector(ImageDetector):
         least = -int(conformal_threshold(np.sort(-n_own), own, left_out))
         detector = None
         if self.detector is not None:
-            detector = clone(self.detector).set_params(
-                model=self.model,
-                target_fpr=own,
-                random_state=int(random.randint(2**31 - 1)),
-            )
+            detector = clone(self.detector).set_params(model=self.model, target_fpr=own)
+            if detector.random_state is None:
+                detector.random_state = int(random.randint(2**31 - 1))
             detector.fit(images, labels)
         self.model_, self.companion_, self.passes_ = model, companion, passes
         self.n_classes_, self.input_shape_ = n_classes, tuple(images.shape[1:])
@@ -404,7 +401,6 @@ class VotingDetector(ImageDetector):
         X: npt.ArrayLike | Tensor,
         *,
         n_samples: int = 1000,
-        n_selection: int = 100,
         confidence: float = 0.999,
     ) -> Certified:
         """Certify a radius within which no image with another label passes.
@@ -414,9 +410,7 @@ class VotingDetector(ImageDetector):
         X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Clean images: what is said is about changes of them.
         n_samples : int, default=1000
-            Votes that bound the share of a class.
-        n_selection : int, default=100
-            Votes that choose the class before, with other noise.
+            Votes that bound the share of the network's label, with noise of their own.
         confidence : float, default=0.999
             1 - a, for each image.
 
@@ -424,7 +418,7 @@ class VotingDetector(ImageDetector):
         -------
         Certified
             Radii, and what they rest on. Print it for the statement. Cost: n_samples
-            and n_selection passes of the companion an image.
+            passes of the companion an image.
 
         Raises
         ------
@@ -432,15 +426,13 @@ class VotingDetector(ImageDetector):
             As :meth:`examine` does, or if a parameter is not allowed.
         """
         check_count("n_samples", n_samples)
-        check_count("n_selection", n_selection)
         check_share("confidence", confidence)
         images = self._checked(X)
         told = self.model_.predict(images)
-        chosen = self._all_votes(_SELECTION, n_selection, images).argmax(dim=1).numpy()
-        counts = self._all_votes(_COUNT, n_samples, images)
+        counts = self._all_votes(_CERTIFY, n_samples, images)
         n_own = counts.numpy()[np.arange(len(told)), told]
         share = beta.ppf(1 - confidence, n_own, n_samples - n_own + 1)
-        share = np.where((chosen == told) & (n_own > 0), share, 0.0)
+        share = np.where(n_own > 0, share, 0.0)
         radius = self.sigma * (norm.ppf(share) - norm.ppf(1 - self.limit_))
         return Certified(
             radius=np.maximum(radius, 0.0),

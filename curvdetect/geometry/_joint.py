@@ -130,12 +130,17 @@ def joint_perturbation(
         allowed = torch.where(ok, length.minimum(allowed) * (1 - grow), allowed)
         allowed = torch.where(ok, allowed, allowed * (1 + grow))
         share = _LAST + (1 - _LAST) * (1 + math.cos(math.pi * done)) / 2
-        change = change + per_row(_STEP * share * allowed / _lengths(way), x) * way
-        change = change * per_row(allowed / _lengths(change), x)
+        # Where nothing pulls, all is well beyond: the sphere alone moves it.
+        change = change + per_row(_STEP * share * allowed, x) * _directions(way)
+        change = per_row(allowed, x) * _directions(change)
         change = (x + change).clamp(low, high) - x
     return JointPerturbation(best, norms)
 
 
 def _lengths(of: Tensor) -> Tensor:
-    """Return L2 norms, (n,), that can be divided by."""
-    return of.flatten(1).norm(dim=1).clamp(min=torch.finfo(of.dtype).tiny)
+    return of.flatten(1).norm(dim=1)
+
+
+def _directions(of: Tensor) -> Tensor:
+    """Return unit vectors; zero for zero."""
+    return of / per_row(_lengths(of).clamp(min=torch.finfo(of.dtype).tiny), of)

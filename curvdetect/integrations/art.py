@@ -16,6 +16,7 @@ from torch import nn
 
 from curvdetect._base.checks import check_choice, check_share
 from curvdetect._base.extras import require
+from curvdetect.estimators._image_detector import ImageDetector
 from curvdetect.estimators.detector import (
     CurvatureThresholdDetector,
     check_detects,
@@ -250,7 +251,7 @@ class CurvatureEvasionDetector(EvasionDetector):
         labels = None if y is None else np.asarray(y)
         if labels is not None and labels.ndim == 2:
             labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels.ravel()
-        if isinstance(detector := self._detector(model), LearnedDetector):
+        if isinstance(detector := self._detector(model), ImageDetector):
             clean = x if labels is None else _clean(x, labels)
             self.pipeline = make_pipeline(detector.fit(clean))
             return
@@ -270,7 +271,7 @@ class CurvatureEvasionDetector(EvasionDetector):
             asked = "learned" if self.featurizer is None else "threshold"
         if asked == "threshold":
             return CurvatureThresholdDetector(target_fpr=self.target_fpr)
-        if asked != "learned" and not isinstance(asked, LearnedDetector):
+        if asked != "learned" and not isinstance(asked, ImageDetector):
             return clone(asked)
         if self.featurizer is not None:
             raise ValueError(
@@ -310,7 +311,7 @@ class CurvatureEvasionDetector(EvasionDetector):
         if self.pipeline is None:
             raise ValueError("detect needs a fitted detector: call fit(x) first")
         detector = self.pipeline[-1]
-        if isinstance(detector, LearnedDetector):
+        if isinstance(detector, ImageDetector):
             found = detector.examine(x)
             flagged, scores = found.flagged, found.score - detector.threshold_
         else:

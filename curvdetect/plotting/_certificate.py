@@ -87,13 +87,18 @@ class CertificateDisplay:
         self.ax_, self.figure_ = axes_or_new(ax)
         curves = [(self.radius, "certified: another label is flagged", CLEAN)]
         if self.norms is not None:
-            found = self.norms[np.isfinite(self.norms)]
-            curves.append((found, "not fooled by the smallest found", ADVERSARIAL))
+            label = "not fooled by the smallest found"
+            curves.append((self.norms, label, ADVERSARIAL))
+        right = max(
+            (values[np.isfinite(values)].max(initial=0.0) for values, *_ in curves)
+        )
         for values, label, colour in curves:
-            share = 1 - np.arange(1, len(values) + 1) / len(values)
+            steps = np.unique(values[(values > 0) & np.isfinite(values)])
+            at = np.concatenate([[0.0], steps, [1.05 * right]])
+            larger = len(values) - np.searchsorted(values, at, side="right")
             self.ax_.step(
-                np.concatenate([[0], values]),
-                np.concatenate([[np.mean(values > 0)], share]),
+                at,
+                larger / max(len(values), 1),
                 where="post",
                 color=colour,
                 label=label,

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from curvdetect._base.checks import check_positive
 from curvdetect.network import TorchModel
+from curvdetect.network.modules import device_of, dtype_of
 from curvdetect.signals._around import Around
 from curvdetect.signals.base import Signal
 
@@ -141,7 +142,7 @@ class Companion(Signal):
         Parameters
         ----------
         x : Tensor of shape (n, *input_shape)
-            Images of the guarded network, on the companion's device.
+            Images of the guarded network; moved to the companion, wherever it is.
         bounds : (float, float) or None
             Of the guarded network: its black and white become the companion's.
         n_classes : int
@@ -155,10 +156,13 @@ class Companion(Signal):
         Raises
         ------
         ValueError
-            If it has not the same number of classes and none are named, or images
-            cannot be made to fit it.
+            If it has not the same number of classes and none are named, images cannot
+            be made to fit it, or its logits are not finite.
         """
-        logits = self.model.logits(self._fitting(x, bounds))
+        inputs = self._fitting(x, bounds).to(device_of(self.model.module))
+        logits = self.model.logits(inputs).to(x.device)
+        if not logits.isfinite().all():
+            raise ValueError("companion must give finite logits; got NaN or infinity")
         if self.classes is not None and max(self.classes) < logits.shape[1]:
             logits = logits[:, list(self.classes)]
         if logits.shape[1] != n_classes:
@@ -168,6 +172,12 @@ class Companion(Signal):
                 f"{logits.shape[1]} logits and classes={self.classes}"
             )
         return logits.log_softmax(dim=1)
+
+    @property
+    def eps(self) -> float:
+        """Rounding of the companion: that of the numbers in which it computes."""
+        dtype = dtype_of(self.model.module, torch.zeros(()))
+        return float(torch.finfo(dtype).eps)
 
     def passes_of(self, model: TorchModel, x: Tensor) -> float:
         """Count what a forward pass costs, in forward passes of a network.
@@ -187,11 +197,11 @@ class Companion(Signal):
         float
             1 where the network has none to compare with.
         """
-        one, counts = x[:1], []
+        one, counts, n_classes = x[:1], [], model.n_classes
         with torch.no_grad():
             for ask in (
                 model.logits,
-                lambda x: self.model.logits(self._fitting(x, model.bounds)),
+                lambda x: self.log_probabilities(x, model.bounds, n_classes),
             ):
                 counter = FlopCounterMode(display=False)
                 with counter:
@@ -208,27 +218,41 @@ class Companion(Signal):
         shape = self.model.input_shape
         if shape is None or tuple(x.shape[1:]) == shape:
             return x
-        if math.prod(shape) == math.prod(x.shape[1:]):
+        if _same_but_for_ones(tuple(x.shape[1:]), shape):
             return x.reshape(-1, *shape)
         if len(shape) != 3 or x.ndim != 4:
             raise ValueError(
                 "companion must take images of the network's shape, "
-                f"{tuple(x.shape[1:])}, or other sizes of (channels, height, width); "
-                f"got one of input_shape={shape}"
+                f"{tuple(x.shape[1:])}, or pictures of another size where both take "
+                f"pictures with channels; got one of input_shape={shape}"
             )
-        if x.shape[1] == 3 and shape[0] == 1:
+        own_last, last = _channels_last(shape), _channels_last(tuple(x.shape[1:]))
+        n_channels, *size = (shape[2], *shape[:2]) if own_last else shape
+        x = x.permute(0, 3, 1, 2) if last else x
+        if x.shape[1] == 3 and n_channels == 1:
             x = (x * x.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        elif x.shape[1] != shape[0] and x.shape[1] != 1:
+        elif x.shape[1] not in (1, n_channels):
             raise ValueError(
                 f"companion must take {x.shape[1]} channels, 1 or 3, as the network "
                 f"does; got one of input_shape={shape}"
             )
-        x = x.expand(-1, shape[0], -1, -1)
-        if tuple(x.shape[2:]) == shape[1:]:
-            return x
-        return functional.interpolate(
-            x, shape[1:], mode="bilinear", align_corners=False, antialias=True
-        )
+        x = x.expand(-1, n_channels, -1, -1)
+        if list(x.shape[2:]) != size:
+            x = functional.interpolate(
+                x, size, mode="bilinear", align_corners=False, antialias=True
+            )
+        return x.permute(0, 2, 3, 1) if own_last else x
+
+
+def _same_but_for_ones(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Say whether values lie in the same order: but for axes of 1, or in a row."""
+    a, b = ([n for n in shape if n != 1] for shape in (one, other))
+    return a == b or (math.prod(a) == math.prod(b) and min(len(a), len(b)) <= 1)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Say whether pictures are (height, width, channels)."""
+    return shape[-1] in (1, 3) and shape[0] not in (1, 3)
 
 
 def matched_classes(names: Sequence[str], of_companion: Sequence[str]) -> list[int]:

@@ -150,7 +150,8 @@ class Votes(Signal):
 
     def _noise(self, image: Tensor) -> np.random.Generator:
         """Return what draws an image's noise, from a keyed hash of it."""
-        values = image.detach().float().cpu().contiguous().numpy()
+        # Zero has two signs, but one noise.
+        values = (image.detach().float() + 0.0).cpu().contiguous().numpy()
         digest = hashlib.blake2b(values.tobytes(), key=self.key, digest_size=16)
         seed = int.from_bytes(digest.digest(), "little")
         # Not torch's: on the CPU it uses 32 bits of a seed.

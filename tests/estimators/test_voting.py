@@ -17,6 +17,7 @@ from curvdetect import (
     TorchModel,
     VotingDetector,
 )
+from curvdetect.estimators.learned import learned_detector
 from curvdetect.signals import Companion, Votes
 from curvdetect.storage import load, save
 from curvdetect.study.datasets import load_fashion_mnist_sample
@@ -80,7 +81,7 @@ def test_the_share_is_bounded_with_the_stated_confidence(fitted):
 def test_no_radius_is_larger_than_the_true_one(fitted):
     """p_1(x') > 1 - t as long as x'_0 > sigma Phi^-1(1 - t) - offset, exactly."""
     X = points(300, seed=3)
-    found = fitted.certify(X, n_samples=2000, confidence=0.999)
+    found = fitted.certify(X, n_samples=2000, confidence=1 - 1e-6)
     true = X[:, 0] + OFFSET - SIGMA * norm.ppf(1 - fitted.limit_)
     assert (found.radius > 0).mean() > 0.5
     assert (found.radius <= true.clip(0) + 1e-9).all()
@@ -261,3 +262,25 @@ def test_a_companion_whose_votes_say_nothing(network):
         VotingDetector(network, linear(5.0), sigma=0.01, target_fpr=0.1).fit(
             points(40, seed=1)
         )
+
+
+def test_a_detector_of_its_own_keeps_its_seed(quick):
+    X, y = load_fashion_mnist_sample()
+    noisy = load_lenet("fashion-mnist")
+    voting = VotingDetector(
+        load_lenet("fashion-mnist"), noisy, sigma=0.05, n_votes=5, target_fpr=0.2
+    )
+    inner = LearnedDetector(self_test=False, random_state=7)
+    fitted = voting.set_params(detector=inner, random_state=0).fit(X[:100], y[:100])
+    assert fitted.detector_.random_state == 7
+    with pytest.raises(TypeError, match="must have a learned detector"):
+        learned_detector(fitted)  # which is not what it decides by
+    guard = GuardedClassifier(load_lenet("fashion-mnist"), detector=voting)
+    with pytest.raises(ValueError, match="without another one in it"):
+        CurvatureGuard(guard)
+
+
+def test_the_sign_of_zero_is_no_other_image(network, companion):
+    votes = Votes(Companion(companion), sigma=SIGMA, n_votes=50)
+    x = torch.zeros(1, D)
+    assert torch.equal(votes.counts(x, network, 2), votes.counts(-x, network, 2))

@@ -207,3 +207,32 @@ def test_it_moves_with_its_guard(with_companion):
     moved = CurvatureGuard(guard).double()
     assert moved.companion.features[0].weight.dtype == torch.float64
     assert guard.companion.features[0].weight.dtype == torch.float64
+
+
+def test_a_bare_companion_is_normalised_as_the_network_is(with_companion):
+    guard, x = with_companion(wrapped=True, fit=False)
+    guard.model = TorchModel(
+        guard.model.module, input_shape=(1, 28, 28), mean=0.1, std=0.9
+    )
+    guard.companion = guard.companion.module
+    X, y = load_fashion_mnist_sample()
+    own = guard.fit(X[:90], y[:90]).detector_.companion_.model
+    assert (own.mean, own.std) == (guard.model.mean, guard.model.std)
+
+
+def test_a_large_companion_leaves_the_other_stages(quick):
+    torch.manual_seed(0)
+    large = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 6000), nn.ReLU(), nn.Linear(6000, 10)
+    ).eval()
+    X, y = load_fashion_mnist_sample()
+    with pytest.warns(UserWarning, match="agrees with the network on"):
+        detector = LearnedDetector(
+            load_lenet("fashion-mnist"),
+            companion=large,
+            target_fpr=0.1,
+            self_test=False,
+            random_state=0,
+        ).fit(X[:90], y[:90])
+    assert detector.passes_ > 6
+    assert (detector.examine(X[90:150]).stage > 0).mean() > 0.3

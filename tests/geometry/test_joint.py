@@ -91,3 +91,25 @@ def test_a_start_of_ones_own():
 def test_parameters_that_are_not_allowed(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         joint_perturbation(lambda z: z, torch.zeros(1, 2), **{"radius": 1.0} | wrong)
+
+
+@pytest.mark.parametrize("start", [40.0, 4.0])
+def test_a_confident_start_comes_back(start):
+    """Far beyond, nothing pulls: the gradient is exactly zero there."""
+    x = torch.zeros(1, 4)
+    found = joint_perturbation(
+        lambda z: z.sum(1, keepdim=True) - 2,
+        x,
+        radius=1.0,
+        start=torch.full((1, 4), start),
+        n_steps=250,
+    )
+    assert float(found.norms) == pytest.approx(1, rel=0.02)
+
+
+def test_without_any_gradient_nothing_is_found_and_nothing_is_nan():
+    x = torch.zeros(2, 3)
+    for radius in (1.0, 20.0):
+        found = joint_perturbation(lambda z: (z - 9).relu() - 1, x, radius=radius)
+        assert found.norms.isinf().all()
+        assert torch.equal(found.points, x)

@@ -131,3 +131,43 @@ def test_resizing_is_torch_s_own():
     )
     found = Companion(own).log_probabilities(x, (0, 1), 16)
     torch.testing.assert_close(found, smaller.flatten(1).log_softmax(1))
+
+
+class LastMeans(nn.Module):
+    """The same as Means for pictures whose channels are last."""
+
+    def forward(self, x):
+        return Means()(x.permute(0, 3, 1, 2))
+
+
+def test_another_layout_is_turned_not_scrambled():
+    x = torch.rand(3, 3, 8, 8)
+    first = Companion(TorchModel(Means().eval(), input_shape=(3, 8, 8)))
+    expected = first.log_probabilities(x, (0, 1), 2)
+    for size in (8, 16):
+        last = Companion(TorchModel(LastMeans().eval(), input_shape=(size, size, 3)))
+        found = last.log_probabilities(x, (0, 1), 2)
+        torch.testing.assert_close(found, expected, atol=2e-2 * (size > 8), rtol=1e-4)
+        turned = first.log_probabilities(x.permute(0, 2, 3, 1), (0, 1), 2)
+        torch.testing.assert_close(turned, expected)
+
+
+def test_vectors_of_the_same_values_are_in_their_order(model):
+    x = torch.rand(2, 1, 3, 2)
+    found = Companion(model).log_probabilities(x, None, 4)
+    expected = Companion(model).log_probabilities(x.flatten(1), None, 4)
+    assert torch.equal(found, expected)
+    other = TorchModel(Means().eval(), input_shape=(1, 2, 3))  # as many: resized
+    resized = Companion(other).log_probabilities(x, None, 2)
+    straight = functional.interpolate(x, (2, 3), mode="bilinear", antialias=True)
+    torch.testing.assert_close(resized, Means()(straight).log_softmax(1))
+
+
+def test_what_is_not_finite_is_refused(model):
+    class Overflows(nn.Module):
+        def forward(self, x):
+            return torch.log(x[:, :4] - 0.5)
+
+    companion = Companion(TorchModel(Overflows().eval(), input_shape=(6,)))
+    with pytest.raises(ValueError, match="companion must give finite logits"):
+        companion.log_probabilities(torch.zeros(1, 6), (0, 1), 4)

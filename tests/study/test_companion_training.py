@@ -133,3 +133,34 @@ def test_what_it_refuses(network, digits):
         train_companion(network, X, loss=[])
     with pytest.raises(ValueError, match="X must hold at least 3"):
         train_companion(network, X[:2])
+
+
+def test_a_loss_that_diverges_costs_no_other(network, digits):
+    def diverges(module, x, y, progress):
+        return module(x).sum() * torch.nan
+
+    losses = [GaussianNoise(sigma=0.1), diverges]
+    with pytest.warns(UserWarning, match="is left out: the loss must be finite"):
+        trained = train_companion(
+            network, *digits, loss=losses, n_epochs=1, verbose=False
+        )
+    assert trained.loss == repr(losses[0])
+    with pytest.raises(ValueError, match="the loss must be finite"):
+        train_companion(network, *digits, loss=diverges, n_epochs=1, verbose=False)
+
+
+def test_a_network_that_nothing_fools(digits):
+    """Nothing is to be compared then, and the training is not lost."""
+
+    class Stubborn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * torch.stack([5 + 0 * x[:, 0, 0, 0], x[:, 0, 0, 0]], 1)
+
+    model = TorchModel(Stubborn().eval(), input_shape=(1, 8, 8))
+    trained = train_companion(model, digits[0], n_epochs=1, verbose=False)
+    assert np.isinf(trained.joint_norm)
+    assert np.isinf(trained.norm[0])

@@ -19,7 +19,7 @@ from curvdetect._base.warn import warn
 from curvdetect.geometry import adversarial_perturbation, joint_perturbation
 from curvdetect.network import TorchModel
 from curvdetect.study.training.cure import CURE
-from curvdetect.study.training.loop import TrainingLoss, train
+from curvdetect.study.training.loop import NotFiniteError, TrainingLoss, train
 
 __all__ = ["TrainedCompanion", "train_companion"]
 
@@ -137,7 +137,7 @@ def train_companion(
     -----
     UserWarning
         If the companion agrees with the network on less than 90 % of the images held
-        back.
+        back, or one of several losses is left out, since it did not stay finite.
 
     Notes
     -----
@@ -189,22 +189,30 @@ def train_companion(
     found = []
     for number, each in enumerate(losses):
         twin = _twin(model, origin if in_place else copy.deepcopy(origin))
-        train(
-            twin.as_module(trainable=True),
-            images[rest],
-            labels[rest],
-            loss=each,
-            n_epochs=n_epochs,
-            batch_size=batch_size,
-            max_lr=max_lr,
-            checkpoint=_numbered(checkpoint, number, len(losses)),
-            random_state=random_state,
-            verbose=verbose,
-        )
+        try:
+            train(
+                twin.as_module(trainable=True),
+                images[rest],
+                labels[rest],
+                loss=each,
+                n_epochs=n_epochs,
+                batch_size=batch_size,
+                max_lr=max_lr,
+                checkpoint=_numbered(checkpoint, number, len(losses)),
+                random_state=random_state,
+                verbose=verbose,
+            )
+        except NotFiniteError as error:
+            if len(losses) == 1:
+                raise
+            warn(f"{each!r} is left out: {error}")
+            continue
         given = None if y is None else labels[held]
         found.append(_reached(model, twin, images[held], told[held], given, repr(each)))
         if verbose:
             tqdm.write(str(found[-1]), file=sys.stderr)
+    if not found:
+        raise ValueError("loss: with none of them the training came to an end")
     best = max(found, key=lambda each: each.joint_norm)
     if best.agreement < _LEAST_AGREEMENT:
         warn(
@@ -263,7 +271,11 @@ def _reached(
         _smallest(each, x, torch.from_numpy(each.predict(x)))
         for each in (model, companion)
     )
-    joint = _smallest_joint(model, companion, x, label, limit, float(alone.median()))
+    known = alone[alone.isfinite() & (alone > 0)]
+    joint = torch.full_like(alone, torch.inf)  # where nothing fools the network
+    if len(known):
+        radius = float(known.median())
+        joint = _smallest_joint(model, companion, x, label, limit, radius)
     accuracy = (np.nan, np.nan)
     if labels is not None:
         accuracy = float(np.mean(told == labels)), float(np.mean(says == labels))

@@ -16,7 +16,7 @@ from curvdetect._base.checks import check_count, check_positive
 from curvdetect.study.training._checkpoint import Checkpoint, fingerprint, name_of
 from curvdetect.study.training.cross_entropy import CrossEntropy
 
-__all__ = ["TrainingLoss", "train"]
+__all__ = ["NotFiniteError", "TrainingLoss", "train"]
 
 #: (module, images, labels, progress from 0 to 1) -> mean loss of the batch.
 TrainingLoss: TypeAlias = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
@@ -147,6 +147,10 @@ def _prepared(
     return images, labels, first.device
 
 
+class NotFiniteError(ValueError):
+    """The loss of a training is not finite any more."""
+
+
 class _Descent:
     """AdamW and a one-cycle schedule, a step at a time."""
 
@@ -166,7 +170,7 @@ class _Descent:
         """Take a step, unless the loss is not finite; return the loss."""
         size = float(loss.detach())
         if not math.isfinite(size):
-            raise ValueError(
+            raise NotFiniteError(
                 f"the loss must be finite; got {size} in epoch {epoch}. Lower max_lr, "
                 "or the strength of the penalty"
             )
