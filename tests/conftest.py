@@ -20,6 +20,7 @@ from curvdetect import GuardedClassifier, LearnedDetector, TorchModel
 from curvdetect.estimators import _forest, _learning
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
+from modules import second_lenet
 
 matplotlib.use("Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -56,16 +57,6 @@ def quick(monkeypatch):
         lambda **settings: grow(**{**settings, "max_iter": 5}),
     )
     monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
-
-
-def second_lenet():
-    """Another network of the same kind: nearly as good, and not the same."""
-    module = load_lenet("fashion-mnist")
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight *= 1 + 0.2 * torch.randn(weight.shape, generator=generator)
-    return module
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from curvdetect import (
     GuardedClassifier,
     LearnedDetector,
     TorchModel,
+    VotingDetector,
     geometry,
 )
 from curvdetect.network import nearest_boundaries
 from curvdetect.study.networks import load_lenet
-from modules import smooth_lenet
+from modules import second_lenet, smooth_lenet
 
 SETTINGS = {
     "default": {},
@@ -165,6 +166,36 @@ def test_learning_elsewhere_is_the_same(learned, model, images):
         move(model.module)
         other = clone(learned).fit(X, y)
         assert_array_equal(other.score_samples(X), learned.score_samples(X))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_companion_beside_the_network_and_elsewhere(both, learned, model, images):
+    X, y = (np.concatenate([part, part[::-1]]) for part in images)
+    companion = TorchModel(second_lenet(), input_shape=(1, 28, 28), batch_size=64)
+    learned = clone(learned).set_params(companion=companion).fit(X, y)
+    expected = learned.examine(images[0])
+    with Device():
+        move(model.module)
+        if both:
+            move(companion.module)
+        for found, other in zip(learned.examine(images[0]), expected, strict=True):
+            assert_array_equal(found, other)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_votes(both, model, images):
+    X, y = images
+    companion = TorchModel(second_lenet(), input_shape=(1, 28, 28), batch_size=64)
+    voting = VotingDetector(
+        model, companion, sigma=0.1, n_votes=20, target_fpr=0.2, random_state=0
+    ).fit(X, y)
+    expected = voting.examine(X[:6])
+    with Device():
+        move(model.module)
+        if both:
+            move(companion.module)
+        for found, other in zip(voting.examine(X[:6]), expected, strict=True):
+            assert_array_equal(found, other)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

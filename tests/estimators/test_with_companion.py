@@ -85,7 +85,7 @@ def test_an_image_does_not_depend_on_its_batch(guard, x):
 
 def test_the_rate_of_false_positives_is_kept(quick, lenet):
     """On average over calibrations: images come from one pool, split anew each time."""
-    from conftest import second_lenet
+    from modules import second_lenet
 
     X, y = load_fashion_mnist_sample()
     right = TorchModel(lenet, input_shape=(1, 28, 28)).predict(X) == y

@@ -12,7 +12,7 @@ from curvdetect.study.networks import trained_model
 
 @pytest.fixture(scope="module")
 def setting():
-    from conftest import second_lenet
+    from modules import second_lenet
 
     X, y = load_fashion_mnist_sample()
     detector = LearnedDetector(

@@ -11,6 +11,7 @@ from curvdetect import (
     CurvatureThresholdDetector,
     LearnedDetector,
     TorchModel,
+    VotingDetector,
 )
 from curvdetect.attacks import from_art, make_adversarial_set
 from curvdetect.study.datasets import load_fashion_mnist_sample
@@ -112,6 +113,17 @@ def test_by_default_it_learns_from_the_clean_images(fitted, classifier, data):
     np.testing.assert_allclose(other.detect(X[:20])[0]["scores"], expected, rtol=1e-6)
     with pytest.raises(ValueError, match="y must be 0 for clean and 1 for adversarial"):
         other.fit(X, y)  # labels of classes
+
+
+def test_votes_of_a_companion(classifier, data):
+    voting = VotingDetector(
+        companion=load_lenet("fashion-mnist"), sigma=0.05, n_votes=10, random_state=0
+    )
+    detector = CurvatureEvasionDetector(classifier, detector=voting)
+    detector.fit(data[0][:40])
+    report, flagged = detector.detect(data[0][40:50])
+    np.testing.assert_array_equal(flagged, report["scores"] > 0)
+    assert detector.pipeline[-1].certify(data[0][40:42], n_samples=50).share.max() > 0.5
 
 
 def test_which_detector_it_has(classifier, data):
