@@ -17,7 +17,15 @@ from tqdm.auto import tqdm
 from curvdetect.estimators._evidence import Columns, Evidence
 from curvdetect.estimators._forest import Forest
 
-__all__ = ["Cascade", "Decided", "Nodes", "decided", "forests_of", "log_odds"]
+__all__ = [
+    "Cascade",
+    "Decided",
+    "Nodes",
+    "decided",
+    "forests_of",
+    "log_odds",
+    "vetoed",
+]
 
 #: Of the image, and of each candidate.
 Forests = tuple[Forest, Forest]
@@ -106,7 +114,7 @@ class Cascade:
         for stage, forests in enumerate(self.forests(x.device)):
             columns = self.evidence.measured(stage, x, of_rows, columns)
             found, odds = log_odds(forests, columns)
-            found = self.vetoed(found, columns)
+            found = vetoed(found, self.evidence.against(columns), self.veto)
             share = torch.sigmoid(odds)
             best = share.argmax(dim=1, keepdim=True)
             score[rows], stage_of[rows] = found, stage
@@ -121,18 +129,6 @@ class Cascade:
             rows, x, of_rows = rows[on], x[on], of_rows[on]
             columns = columns.take(on)
         return Decided(logits, score, stage_of, recovered, probability)
-
-    def vetoed(self, score: Tensor, columns: Columns) -> Tensor:
-        """Return scores, but at least what the companion's doubt alone is worth.
-
-        However sure the forests are: whoever knows them finds images of which they are.
-        """
-        against = self.evidence.against(columns)
-        if against is None or self.veto is None:
-            return score
-        at, least = torch.as_tensor(self.veto).to(score).T.contiguous()
-        worth = _on_line(at, least, against)
-        return score.maximum(worth.where(against >= at[0], -torch.inf))
 
     def odds_at(self, score: float) -> float:
         """Return the odds against a label from which the companion alone is enough.
@@ -151,6 +147,34 @@ class Cascade:
             return math.inf
         at, least = torch.as_tensor(self.veto).T.contiguous()
         return float(_on_line(least, at, at.new_tensor([score])).clamp(min=at[0]))
+
+
+def vetoed(
+    score: Tensor, against: Tensor | None, veto: npt.NDArray[np.float64] | None
+) -> Tensor:
+    """Return scores, but at least what a companion's doubt alone is worth.
+
+    However sure the forests are: whoever knows them finds images of which they are.
+
+    Parameters
+    ----------
+    score : Tensor of shape (n,)
+        Of the forests.
+    against : Tensor of shape (n,), or None
+        Log-odds that the companion gives against the network's labels.
+    veto : ndarray of shape (m, 2), or None
+        As of :class:`Cascade`.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        The same without a companion.
+    """
+    if against is None or veto is None:
+        return score
+    at, least = torch.as_tensor(veto).to(score).T.contiguous()
+    worth = _on_line(at, least, against)
+    return score.maximum(worth.where(against >= at[0], -torch.inf))
 
 
 def _on_line(x: Tensor, y: Tensor, at: Tensor) -> Tensor:

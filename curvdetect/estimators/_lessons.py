@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from curvdetect.attacks import Lesson, MinimalNormAttack, same_norm_noise
-from curvdetect.estimators._cascade import Cascade, Nodes, forests_of, log_odds
+from curvdetect.estimators._cascade import Nodes, forests_of, log_odds, vetoed
 from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
 from curvdetect.estimators._forest import grow_forest
 from curvdetect.network import TorchModel
@@ -230,7 +230,7 @@ def _cross_fitted(
         widths = columns.image.shape[1], columns.candidate.shape[2]
         forests = forests_of(nodes, widths, columns.image.device)
         found, _ = log_odds(forests, columns)
-        found = Cascade(evidence, [], np.empty(0), vetoes).vetoed(found, columns)
+        found = vetoed(found, evidence.against(columns), vetoes)
         scores[of == part] = found.numpy()
     return scores
 
