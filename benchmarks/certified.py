@@ -8,8 +8,8 @@ trained on, those of `learned.py`, and certify the first 300 of its test images 
 network gets right. Beside the share certified at half, one and two medians of the
 smallest norm that fools the network: what of those images is flagged, and what of all
 attacks within the radius passes - the smallest perturbation, and from there as far as
-the radius; and the shortest way to where network and companion agree on another class,
-at the image and at eight noisy copies.
+the radius; and as far as that towards where network and companion agree on another
+class, at the image and at eight noisy copies.
 """
 
 from __future__ import annotations
@@ -128,11 +128,18 @@ def attacked(detector, companion, x, label, radius, points) -> dict:
     points, radius = points[some], torch.from_numpy(radius[some]).float()
     way = points - x
     length = way.flatten(1).norm(dim=1)
-    scale = (0.999 * radius / length)[:, None, None, None]
+
+    def as_far(way: Tensor) -> Tensor:
+        """Go 0.999 of the radius."""
+        norms = way.flatten(1).norm(dim=1).clamp(min=1e-6)
+        return (x + (0.999 * radius / norms)[:, None, None, None] * way).clamp(0, 1)
+
     tries = {
         "smallest perturbation": (x + 1.02 * way).clamp(0, 1),
-        "as far as the radius": (x + scale * way).clamp(0, 1),
-        "network and companion": joint(detector, companion, x, label, length),
+        "as far as the radius": as_far(way),
+        "network and companion": as_far(
+            joint(detector, companion, x, label, length) - x
+        ),
     }
     counts = {}
     for name, images in tries.items():

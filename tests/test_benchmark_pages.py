@@ -47,6 +47,12 @@ def test_the_readmes_table_of_the_learned_guard_is_that_of_its_results():
     assert script["short_table"](known) in (ROOT / "README.md").read_text()
 
 
+def test_the_readmes_table_of_evasion_is_that_of_its_results():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "companion_report.py"))
+    known = json.loads((RESULTS / "companion_adaptive.json").read_text())
+    assert script["evasion_table"](known) in (ROOT / "README.md").read_text()
+
+
 def test_the_readmes_table_of_cost_is_that_of_the_page():
     readme = (ROOT / "README.md").read_text()
     page = (ROOT / "docs" / "cost.md").read_text()

@@ -107,5 +107,5 @@ class CertificateDisplay:
         self.ax_.set_ylabel("share of images")
         self.ax_.set_ylim(0, 1.02)
         self.ax_.set_xlim(left=0)
-        self.ax_.legend(frameon=False)
+        self.ax_.legend(frameon=False, loc="upper right")
         return self
