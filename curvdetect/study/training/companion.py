@@ -142,8 +142,8 @@ def train_companion(
     Notes
     -----
     Cost: with CURE about eight forward passes and as many backward passes an image and
-    epoch. It is not stopped early: the schedule of :func:`train` ends low, and so does
-    the strength of what it trains against grow.
+    epoch. It is not stopped early: steps of :func:`train` become small towards the end,
+    while the one of CURE grows, so an earlier end is another, weaker training.
 
     References
     ----------
@@ -167,14 +167,7 @@ def train_companion(
     if not isinstance(model, TorchModel):
         raise TypeError(f"model must be a TorchModel; got {type(model).__name__}")
     check_share("validation", validation)
-    images = model.to_tensor(X)
-    told = model.predict(images)
-    labels = told if y is None else np.asarray(y)
-    if labels.shape != (len(images),):
-        raise ValueError(
-            f"y must have a label for each of {len(images)} images; got shape "
-            f"{labels.shape}"
-        )
+    images, told, labels = _labelled(model, X, y)
     loss = CURE() if loss is None else loss
     losses: list[TrainingLoss] = [loss] if callable(loss) else list(loss)
     if not losses:
@@ -223,6 +216,21 @@ def train_companion(
             "images, or a weaker loss, CURE(strength=0.01)"
         )
     return best
+
+
+def _labelled(
+    model: TorchModel, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None
+) -> tuple[Tensor, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return images, what the network says of them, and their labels."""
+    images = model.to_tensor(X)
+    told = model.predict(images)
+    labels = told if y is None else np.asarray(y)
+    if labels.shape != (len(images),):
+        raise ValueError(
+            f"y must have a label for each of {len(images)} images; got shape "
+            f"{labels.shape}"
+        )
+    return images, told, labels
 
 
 def _twin(model: TorchModel, module: nn.Module) -> TorchModel:
