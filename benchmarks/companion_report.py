@@ -16,7 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from curvdetect.plotting import CertificateDisplay
+from curvdetect.plotting import ADVERSARIAL, CLEAN, CertificateDisplay
 
 matplotlib.use("Agg")
 #: In the names of results without a companion.
@@ -91,6 +91,10 @@ ATTACKERS_HEAD = (
     "by image",
     "never",
     "best attack",
+)
+CURVES = (
+    "\n![Share of images misclassified and not flagged, against the norm of the "
+    "change, for each network](images/evasion.png)\n"
 )
 EACH = """
 ### Each attack alone
@@ -212,7 +216,8 @@ def main() -> None:
     first = next(iter(certified.values()))
     parts = [INTRODUCTION, table(TRAINED_HEAD, trained(results("companions")))]
     rows = [attackers(name, of) for name, of in adaptive.items()]
-    parts += [ATTACKERS, table(ATTACKERS_HEAD, rows), EACH, each_attack(adaptive)]
+    parts += [ATTACKERS, table(ATTACKERS_HEAD, rows), CURVES]
+    parts += [EACH, each_attack(adaptive)]
     decided = results("companion_decisions").items()
     parts += [DECISIONS, table(DECISIONS_HEAD, [decisions(*of) for of in decided])]
     parts += [OUTPUT, table(OUTPUT_HEAD, output(results("companion_output")))]
@@ -231,6 +236,7 @@ def main() -> None:
     args.out.write_text("".join(parts))
     if args.picture:
         draw(certified).savefig(args.picture, dpi=110)
+        curves(adaptive).savefig(args.picture.with_name("evasion.png"), dpi=110)
     print(f"{args.out} is written")
 
 
@@ -434,6 +440,48 @@ def votes(name: str, found: dict[str, Any]) -> list[str]:
         f"{found['cost']:.0f}",
     ]
     return row
+
+
+def curves(adaptive: dict[str, Any]) -> Any:
+    """Return a picture of what share evades, against the budget, an axis a network."""
+    shown = [name for name in adaptive if not name.endswith(_ALONE)]
+    rows = -(-len(shown) // 3)
+    fig, axes = plt.subplots(
+        rows, 3, figsize=(11, 3.1 * rows), layout="constrained", squeeze=False
+    )
+    for ax in axes.flat[len(shown) :]:
+        ax.axis("off")
+    for ax, name in zip(axes.flat, shown, strict=False):
+        found, alone = adaptive[name], adaptive.get(name + _ALONE)
+        lines = [("the network alone", smallest(found["fooling"]), "0.6", "-")]
+        kinds = (found, "-", "guard and companion"), (alone, ":", "guard")
+        for of, style, what in kinds:
+            if of is None:
+                continue
+            for (rate, norms), colour in zip(
+                of["evading"].items(), (ADVERSARIAL, CLEAN), strict=True
+            ):
+                label = f"{what}, {100 * float(rate):g} %"
+                lines.append((label, smallest(norms), colour, style))
+        for label, norms, colour, style in lines:
+            finite = np.sort(norms[np.isfinite(norms)])
+            share = np.arange(1, len(finite) + 1) / len(norms)
+            ax.step(
+                np.concatenate([[0], finite]),
+                np.concatenate([[0], share]),
+                where="post",
+                color=colour,
+                ls=style,
+                label=label,
+            )
+        ax.set_title(name, fontsize="medium")
+        ax.set_xlabel("L2 norm of the change (input units)")
+        ax.set_ylabel("misclassified, unflagged")
+        ax.set_ylim(0, 1.02)
+        ax.set_xlim(left=0)
+    lines, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
+    return fig
 
 
 def draw(certified: dict[str, Any]) -> Any:
