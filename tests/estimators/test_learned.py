@@ -477,6 +477,7 @@ def test_many_classes_are_told_apart_by_rank(quick):
     assert detector.predict(X[:4]).shape == (4,)
 
 
+@pytest.mark.filterwarnings("ignore:Persisting input arguments")  # on a busy disk
 def test_an_interrupted_fit_goes_on_where_it_was(model, quick, tmp_path, monkeypatch):
     X, y = points(120, seed=2)
     settings = {"target_fpr": 0.1, "self_test": False, "random_state": 0}
