@@ -49,7 +49,11 @@ from curvdetect.evasion import (
     StandIn,
     minimal_evasion,
 )
-from curvdetect.geometry import adversarial_perturbation, joint_perturbation
+from curvdetect.geometry import (
+    RegionMargin,
+    adversarial_perturbation,
+    joint_perturbation,
+)
 
 #: Budgets, in medians of the smallest perturbations.
 BUDGETS = (1, 1.2, 1.5, 2, 3, 4, 6, 10)
@@ -222,14 +226,10 @@ def budgeted(detector, stand_in: StandIn, unit: float, steps: int) -> dict:
 def on_the_network(clamped, x: Tensor, label: Tensor, unit: float) -> dict:
     """Return the smallest norms that fool the network, by the short way alone."""
     with clamped.evaluating():
-
-        def wrong(z: Tensor) -> Tensor:
-            logits = clamped.logits(z)
-            own = logits.gather(1, label[:, None])
-            others = logits.scatter(1, label[:, None], -torch.inf)
-            return others.amax(1, keepdim=True) - own
-
-        found = joint_perturbation(wrong, x, radius=unit, bounds=clamped.bounds)
+        right = RegionMargin(clamped.logits, label)
+        found = joint_perturbation(
+            lambda z: -right(z)[:, None], x, radius=unit, bounds=clamped.bounds
+        )
     return {"shortest way": rounded(found.norms)}
 
 

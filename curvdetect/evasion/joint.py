@@ -137,9 +137,8 @@ class JointAttack:
     def _conditions(self, target: Tensor, x: Tensor) -> Tensor:
         """Return what must be positive, (n, m)."""
         found = self.joint.conditions(x)
-        return found.gather(2, target[:, None, None].expand(*found.shape[:2], 1))[
-            ..., 0
-        ]
+        place = target[:, None, None].expand(*found.shape[:2], 1)
+        return found.gather(2, place).squeeze(2)
 
     def _evades(self, label: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():

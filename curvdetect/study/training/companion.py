@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,11 @@ from tqdm.auto import tqdm
 
 from curvdetect._base.checks import check_share
 from curvdetect._base.warn import warn
-from curvdetect.geometry import adversarial_perturbation, joint_perturbation
+from curvdetect.geometry import (
+    RegionMargin,
+    adversarial_perturbation,
+    joint_perturbation,
+)
 from curvdetect.network import TorchModel
 from curvdetect.study.training.cure import CURE
 from curvdetect.study.training.loop import NotFiniteError, TrainingLoss, train
@@ -338,17 +343,22 @@ def _smallest_joint(
             n_targets = min(_N_TARGETS, logits.shape[1] - 1)
             best = x.new_full((len(x),), torch.inf)
             for target in others.topk(n_targets, dim=1).indices.T:
-
-                def both(z: Tensor, target: Tensor = target) -> Tensor:
-                    logits = model.logits(z)
-                    rivals = logits.scatter(1, target[:, None], -torch.inf)
-                    margin = logits.gather(1, target[:, None])[:, 0] - rivals.amax(1)
-                    odds = _against(companion.logits(z).log_softmax(1), target)
-                    return torch.stack([margin, limit - odds], dim=1)
-
                 found = joint_perturbation(
-                    both, x, radius=radius, bounds=model.bounds, n_steps=_N_STEPS
+                    partial(_both, model, companion, target, limit),
+                    x,
+                    radius=radius,
+                    bounds=model.bounds,
+                    n_steps=_N_STEPS,
                 )
                 best = best.minimum(found.norms)
             norms.append(best.cpu())
     return torch.cat(norms)
+
+
+def _both(
+    model: TorchModel, companion: TorchModel, target: Tensor, limit: float, x: Tensor
+) -> Tensor:
+    """Return what is positive where both say a class, (n, 2)."""
+    margin = RegionMargin(model.logits, target)(x)
+    odds = _against(companion.logits(x).log_softmax(1), target)
+    return torch.stack([margin, limit - odds], dim=1)
