@@ -16,6 +16,7 @@ __all__ = [
     "add_experiment",
     "add_seed",
     "check_device",
+    "check_folder",
 ]
 
 #: At the end of every help.
@@ -64,6 +65,12 @@ def add_device(parser: argparse.ArgumentParser, *, default: str) -> None:
     parser.add_argument(
         "--device", help=f"torch device, such as cuda (default: {default})"
     )
+
+
+def check_folder(out: str | Path) -> None:
+    """Refuse a file in a folder that is not there, before long work."""
+    if not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"out: there is no folder {Path(out).parent}")
 
 
 def check_device(device: str | None) -> None:

@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from curvdetect.storage import Batch
 
-__all__ = ["add_pictures", "check_any", "reported"]
+__all__ = ["add_pictures", "check_any", "read_all", "reported"]
 
 _ENOUGH = 5  # names in a line
 
@@ -51,6 +53,20 @@ def _report_skipped(skipped: dict[str, str]) -> None:
         more = f" and {len(names) - _ENOUGH} more" if len(names) > _ENOUGH else ""
         shown = ", ".join(names[:_ENOUGH])
         print(f"curvdetect: skipped {shown}{more}: {reason}", file=sys.stderr)
+
+
+def read_all(
+    images: str | Path, input_shape: tuple[int, int, int], *, resize: bool
+) -> npt.NDArray[Any]:
+    """Return all pictures that can be used; say on stderr which were not."""
+    import numpy as np
+
+    from curvdetect.storage import read_images
+
+    batches = list(reported(read_images(images, input_shape, resize=resize)))
+    X = np.concatenate([batch.X for batch in batches])
+    check_any(len(X), images)
+    return X
 
 
 def check_any(n: int, images: str | Path) -> None:

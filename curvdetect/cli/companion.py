@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvdetect.cli._network import add_model, add_weights, loaded_model
-from curvdetect.cli._options import add_command, add_device, add_seed
-from curvdetect.cli._pictures import add_pictures, check_any, reported
+from curvdetect.cli._options import (
+    add_command,
+    add_device,
+    add_seed,
+    check_folder,
+)
+from curvdetect.cli._pictures import add_pictures, read_all
 
 if TYPE_CHECKING:
     from curvdetect.study.training import TrainedCompanion
@@ -104,15 +109,12 @@ def run_companion(
     ValueError
         If anything is not what it must be.
     """
-    import numpy as np
     import torch
 
     from curvdetect._base.files import written_at_once
-    from curvdetect.storage import read_images
     from curvdetect.study.training import CURE, train_companion
 
-    if not Path(out).absolute().parent.is_dir():
-        raise ValueError(f"out: there is no folder {Path(out).parent}")
+    check_folder(out)
     losses = [CURE(strength=each) for each in strength]
     model = loaded_model(
         factory,
@@ -123,9 +125,7 @@ def run_companion(
         std=std,
         device=device,
     )
-    batches = list(reported(read_images(images, input_shape, resize=resize)))
-    X = np.concatenate([batch.X for batch in batches])
-    check_any(len(X), images)
+    X = read_all(images, input_shape, resize=resize)
     trained = train_companion(
         model,
         X,

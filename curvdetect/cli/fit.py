@@ -13,8 +13,13 @@ from curvdetect.cli._network import (
     add_weights,
     loaded_model,
 )
-from curvdetect.cli._options import add_command, add_device, add_seed
-from curvdetect.cli._pictures import add_pictures, check_any, reported
+from curvdetect.cli._options import (
+    add_command,
+    add_device,
+    add_seed,
+    check_folder,
+)
+from curvdetect.cli._pictures import add_pictures, read_all
 
 if TYPE_CHECKING:
     from curvdetect import GuardedClassifier
@@ -126,13 +131,11 @@ def run_fit(
     ValueError
         If anything is not what it must be.
     """
-    import numpy as np
-
     from curvdetect import CurvatureFeaturizer, GuardedClassifier
     from curvdetect._base.checks import check_choice, check_share
     from curvdetect._base.extras import require
     from curvdetect.estimators.detector import n_allowed_above
-    from curvdetect.storage import read_images, save
+    from curvdetect.storage import save
 
     require("skops.io", extra="skops")  # before any long work
     check_share("target_fpr", target_fpr)
@@ -151,8 +154,7 @@ def run_fit(
             "companion must be left out with a threshold: only a learned detector asks "
             f"it; got {companion!r}"
         )
-    if not Path(out).absolute().parent.is_dir():
-        raise ValueError(f"out: there is no folder {Path(out).parent}")
+    check_folder(out)
     model = loaded_model(
         factory,
         weights,
@@ -173,9 +175,7 @@ def run_fit(
             std=std,
             device=device,
         )
-    batches = list(reported(read_images(images, input_shape, resize=resize)))
-    X = np.concatenate([batch.X for batch in batches])
-    check_any(len(X), images)
+    X = read_all(images, input_shape, resize=resize)
     settings: dict[str, Any] = {"detector": detector, "target_fpr": target_fpr}
     if detector == "threshold":
         n_allowed_above(len(X), target_fpr)
