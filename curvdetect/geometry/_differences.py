@@ -11,6 +11,11 @@ from torch import Tensor
 
 from curvdetect._base.checks import check_choice, check_positive
 from curvdetect._base.rows import batches, dot
+from curvdetect._base.second_derivatives import (
+    first_gradient,
+    second_gradient,
+    twice_differentiable,
+)
 from curvdetect._base.warn import warn
 from curvdetect.geometry._derivatives import (
     margin_gradient,
@@ -112,14 +117,12 @@ class Differences:
             return (ahead - self.gradient[rows]) / self.step
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            value = function(leaf).sum()
-            (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+            with twice_differentiable():
+                value = function(leaf).sum()
+            gradient = first_gradient(value, leaf)
             if not gradient.requires_grad:  # affine: nothing left to differentiate
                 return torch.zeros_like(x)
-            (product,) = torch.autograd.grad(
-                dot(gradient, v).sum(), leaf, allow_unused=True, materialize_grads=True
-            )
-        return product
+            return second_gradient(dot(gradient, v).sum(), leaf)
 
     def warn_if_wrongly_zero(
         self,

@@ -8,6 +8,7 @@ networks would share a cache.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import hashlib
@@ -244,6 +245,9 @@ class _Digest:
             self.add((value.__func__, value.__self__), path)
         elif isinstance(value, functools.partial):
             self.add((value.func, value.args, value.keywords), path)
+        elif isinstance(value, contextlib._GeneratorContextManagerBase):
+            # A decorator, which is begun anew in every call, by these.
+            self.add((value.func, value.args, value.kwds), path)  # type: ignore[attr-defined]
         elif isinstance(value, types.BuiltinFunctionType | types.ModuleType):
             self._write("builtin", getattr(value, "__module__", ""), value.__name__)
         else:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from curvdetect._base.checks import check_positive
 from curvdetect._base.rows import per_row
+from curvdetect._base.second_derivatives import first_gradient, twice_differentiable
 
 __all__ = ["CURE", "cure_penalty"]
 
@@ -52,7 +53,8 @@ def cure_penalty(
     Raises
     ------
     ValueError
-        If `step` is not a positive number.
+        If `step` is not a positive number, or a part of the network has no second
+        derivative.
 
     References
     ----------
@@ -74,9 +76,9 @@ def cure_penalty(
     def gradient(points: Tensor) -> Tensor:
         leaf = points.detach().requires_grad_()
         with torch.enable_grad():
-            total = loss(module(leaf), y, reduction="none").sum()
-            (result,) = torch.autograd.grad(total, leaf, create_graph=True)
-        return result
+            with twice_differentiable():
+                total = loss(module(leaf), y, reduction="none").sum()
+            return first_gradient(total, leaf)
 
     at_x = gradient(x)
     z = at_x.detach().sign()
