@@ -48,9 +48,9 @@ def mean_curvature(
         - "forward": (F(z + hv) - 2 F(z) + F(z - hv)) / h^2, forward passes only,
           error O(h^2);
         - "gradient": v . (g(z + hv) - g(z)) / h, error O(h);
-        - "autodiff": v^T H v by differentiating twice. Right for smooth functions
-          only: the Hessian of a ReLU network is zero almost everywhere, and this
-          method warns when it meets that.
+        - "autodiff": v^T H v by differentiating twice, attention as well. Right for
+          smooth functions only: the Hessian of a ReLU network is zero almost
+          everywhere, and this method warns when it meets that.
     n_directions : int or "all", default=8
         Random tangents averaged over, or "all" for an orthonormal basis of the
         tangent space, d - 1 directions close to the coordinate axes: no sampling
@@ -100,7 +100,8 @@ def mean_curvature(
     Raises
     ------
     ValueError
-        If a parameter is not allowed, or an input has fewer than two values.
+        If a parameter is not allowed, an input has fewer than two values, or `method`
+        is "autodiff" and a part of the margin has no second derivative: it is named.
 
     Warns
     -----

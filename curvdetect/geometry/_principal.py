@@ -64,8 +64,9 @@ def principal_curvatures(
         negative.
     method : {"gradient", "autodiff"}, default="gradient"
         - "gradient": H v = (g(z + hv) - g(z)) / h, error O(h);
-        - "autodiff": exact. For smooth functions only: the Hessian of a ReLU network
-          is zero almost everywhere, and this method warns when it meets that.
+        - "autodiff": exact, through attention as well. For smooth functions only: the
+          Hessian of a ReLU network is zero almost everywhere, and this method warns
+          when it meets that.
     step : float, default=0.1
         h, an L2 length in input units. Not used by "autodiff".
     directions : bool, default=True
@@ -97,7 +98,8 @@ def principal_curvatures(
     Raises
     ------
     ValueError
-        If a parameter is not allowed, or the dense matrix would not fit.
+        If a parameter is not allowed, the dense matrix would not fit, or `method` is
+        "autodiff" and a part of the function has no second derivative: it is named.
 
     Warns
     -----
@@ -188,7 +190,8 @@ def hessian_eigenvalues(
     Raises
     ------
     ValueError
-        If a parameter is not allowed, or the dense matrix would not fit.
+        If a parameter is not allowed, the dense matrix would not fit, or `method` is
+        "autodiff" and a part of the function has no second derivative: it is named.
 
     Warns
     -----

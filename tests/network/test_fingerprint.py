@@ -1,5 +1,6 @@
 """Two networks share a fingerprint just if they are the same one."""
 
+import contextlib
 import copy
 import functools
 import pickle
@@ -367,3 +368,29 @@ def test_buffers_that_calls_move_are_no_weights():
     net(torch.ones(1, 4))
     assert net.total == 1
     assert model.weights_digest() == before
+
+
+@contextlib.contextmanager
+def _scaled(by):
+    yield by
+
+
+class _Decorated(nn.Linear):
+    def __init__(self, decorator):
+        super().__init__(2, 2)
+        self.before = decorator(torch.relu)
+
+
+def _wrapping(by):
+    return functools.wraps(torch.relu)(lambda x: by * torch.relu(x))
+
+
+@pytest.mark.parametrize("made", [_scaled, lambda by: lambda f: _wrapping(by)])
+def test_what_a_decorator_was_made_with_counts(made):
+    """transformers decorates a method by a context manager, a generator that waits."""
+    first, second = _Decorated(made(1.0)), _Decorated(made(1.0))
+    second.load_state_dict(first.state_dict())
+    assert fingerprint(first) == fingerprint(second)
+    third = _Decorated(made(2.0))
+    third.load_state_dict(first.state_dict())
+    assert fingerprint(first) != fingerprint(third)

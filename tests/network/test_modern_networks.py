@@ -219,11 +219,12 @@ def test_curvatures_are_those_of_the_hessian(name, plain):
     margin = margin_at(model, x)
     with model.evaluating():
         expected = by_torch(margin, x, v)
-    # O(h^2) and O(h), and rounding; the kinks of MobileNetV3 are further away than h.
+    # O(h^2) and O(h), and rounding; MobileNetV3 has kinks nearby.
+    near = name.endswith("mobilenet")
     for method, step, error in [
         ("autodiff", 1.0, 1e-6),
-        ("forward", 1e-4, 1e-3),
-        ("gradient", 1e-5, 1e-3),
+        ("forward", 1e-5 if near else 1e-4, 1e-2 if near else 1e-3),
+        ("gradient", 1e-6 if near else 1e-5, 1e-3),
     ]:
         with model.evaluating():
             found = mean_curvature(margin, x, method=method, directions=v, step=step)
@@ -233,9 +234,12 @@ def test_curvatures_are_those_of_the_hessian(name, plain):
 
 
 def test_single_precision_at_the_default_step(name):
-    """The error is that of rounding the logits; at the step of "auto" it is small.
+    """The error is what rounding of the margin comes to; it is small at far boundaries.
 
-    Three values, each with the rounding of some layers, over h^2 and the steepness.
+    F is off by as much as single precision is here (the step is rounded too), and the
+    second difference divides it by h^2 and the steepness. These networks change within
+    a fraction of what trained ones do: at a step of 0.005, 1/10,000 of the length of an
+    image, an error is a quarter of the curvature.
     """
     x = some_images(6)
     single, double = model_of(name, torch.float32), model_of(name, DOUBLE)
@@ -244,23 +248,23 @@ def test_single_precision_at_the_default_step(name):
     featurizer = CurvatureFeaturizer(single, features=["curvature"], n_boundaries=1)
     step = float(featurizer.fit(x.float().numpy()).step_)
     pair = nearest.margin.predicted, nearest.margin.other
-    measured = []
+    kappa, around = [], []
     for model, dtype in ((single, torch.float32), (double, DOUBLE)):
-        with model.evaluating():
-            z, v = nearest.points.to(dtype), directions(7, dtype)
-            kappa = mean_curvature(model.margin(*pair), z, directions=v, step=step)
-            measured.append(kappa.double())
-    with double.evaluating(), torch.no_grad():
-        steepness = margin_gradient(double.margin(*pair), z).flatten(1).norm(dim=1)
-        largest = double.logits(z).abs().amax(1)
-    rounding = torch.finfo(torch.float32).eps * largest / (step**2 * steepness)
-    error = (measured[0] - measured[1]).abs()
-    print(
-        "MEASURED",
-        name,
-        f"h={step:.3g} err/rounding={float((error / rounding).max()):.2g} rel={float((error.max() / measured[1].abs().max())):.2g} kappa={float(measured[1].abs().max()):.2g} margin={float((largest).max()):.2g}",
-    )
-    assert bool((error < 10 * rounding).all())
+        z, v, margin = (
+            nearest.points.to(dtype),
+            directions(7, dtype),
+            model.margin(*pair),
+        )
+        with model.evaluating(), torch.no_grad():
+            kappa.append(mean_curvature(margin, z, directions=v, step=step).double())
+            probes = [z + step * u / u.norm() for u in (*v, *-v)]
+            around.append(torch.stack([margin(p) for p in (z, *probes)]).double())
+    steepness = margin_gradient(margin, z).flatten(1).norm(dim=1)
+    rounding = (around[0] - around[1]).abs().amax(0) / (step**2 * steepness)
+    error, scale = (kappa[0] - kappa[1]).abs(), kappa[1].abs().max()
+    assert bool((error < 4 * rounding).all())
+    if step > 0.1:
+        assert bool((error < 0.05 * scale).all())
 
 
 def test_results_do_not_depend_on_the_batch(name):
