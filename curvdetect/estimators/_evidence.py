@@ -2,7 +2,8 @@ r"""What the learned detector looks at, stage by stage, as numbers that trees re
 
 A stage asks the network about more neighbours of an image and adds columns: some of the
 image, and some of each candidate, a class that the image may have had before an attack.
-The candidates are those of the largest other logits.
+The candidates are those of the largest other logits; where there are more classes than
+candidates, some are those that a companion thinks likeliest.
 
 ======= ================================================= ==========
 stage   neighbours                                        FE an image
@@ -49,8 +50,9 @@ __all__ = ["N_STAGES", "Columns", "Evidence"]
 N_STAGES = 3
 #: How many inputs each question of a stage averages; the questions: `neighbours`.
 _N_NEIGHBOURS = ((), (1, 1, 1), (1, 1, 2))
-#: Candidates for the label before an attack.
-_N_CANDIDATES = 9
+#: Candidates for the label before an attack; and how many of them a companion names,
+#: of more classes: a strong attack leaves the former label far behind many.
+_N_CANDIDATES, _N_NAMED = 9, 4
 #: Up to so many classes have columns of their own; more are told apart by rank alone.
 _MANY_CLASSES = 32
 #: Trees compare; beyond this it does not matter how large something is.
@@ -210,28 +212,38 @@ class Evidence:
             The same, and what this one finds.
         """
         if so_far is None:
-            alone = self._alone(logits)
             if self.companion is None:
-                return alone
+                return self._alone(logits, self._candidates(logits))
             bounds = self.model.bounds
             own = self.companion.log_probabilities(x, bounds, self.n_classes)
+            alone = self._alone(logits, self._candidates(logits, own))
             return self._judged(alone, logits, own, self.companion.eps)
         found = so_far
         for inputs in self.neighbours(stage, x):
             near = torch.stack([self.model.logits(each) for each in inputs])
-            found = found.joined(self._beside(logits, near.double().mean(dim=0)))
+            near = near.double().mean(dim=0)
+            found = found.joined(self._beside(logits, near, so_far.classes))
         return found
 
-    def _alone(self, of_image: Tensor) -> Columns:
+    def _candidates(self, logits: Tensor, judged: Tensor | None = None) -> Tensor:
+        """Return the classes that an image may have had before an attack."""
+        order = _ranked(logits)
+        k = min(_N_CANDIDATES, self.n_classes - 1)
+        if judged is None or k == self.n_classes - 1:
+            return order[:, 1 : k + 1]
+        first = order[:, : k + 1 - _N_NAMED]  # the label itself is the first of these
+        named = _ranked(judged.scatter(1, first, -torch.inf))[:, :_N_NAMED]
+        return torch.cat([first[:, 1:], named], dim=1)
+
+    def _alone(self, of_image: Tensor, classes: Tensor) -> Columns:
         """Return columns of the logits."""
         logits = of_image.double()
-        order, classes = self._ranked(logits)
+        order = _ranked(logits)
         ranked = logits.gather(1, order)
         gaps = ranked[:, :1] - ranked
         image = [ranked[:, :1], gaps[:, 1:5], (-gaps).exp().sum(1, keepdim=True).log()]
-        k = classes.shape[1]
-        rank = torch.arange(k, device=logits.device).expand(len(logits), -1)
-        candidate = [rank, gaps[:, 1 : k + 1]]
+        rank = order.argsort(dim=1).gather(1, classes) - 1
+        candidate = [rank, ranked[:, :1] - logits.gather(1, classes)]
         if self.n_classes <= _MANY_CLASSES:
             image.append(logits - ranked[:, :1])
             candidate += [classes, order[:, :1].expand_as(classes)]
@@ -258,10 +270,10 @@ class Evidence:
         ]
         return alone.joined(_rounded([*image, against], candidate, alone.classes, grid))
 
-    def _beside(self, of_image: Tensor, near: Tensor) -> Columns:
+    def _beside(self, of_image: Tensor, near: Tensor, classes: Tensor) -> Columns:
         """Return columns of how logits change from an image to a neighbour."""
         logits = of_image.double()
-        order, classes = self._ranked(logits)
+        order = _ranked(logits)
         own, decrease = order[:, :1], logits - near
         # How much each margin falls: positive where it is concave, like curvature.
         falls = decrease.gather(1, own) - decrease
@@ -285,10 +297,10 @@ class Evidence:
         ]
         return _rounded(image, candidate, classes, _grid(of_image))
 
-    def _ranked(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the classes by their logits, and the candidates among them."""
-        order = logits.argsort(dim=1, descending=True, stable=True)
-        return order, order[:, 1 : min(_N_CANDIDATES, self.n_classes - 1) + 1]
+
+def _ranked(logits: Tensor) -> Tensor:
+    """Return the classes by their logits, the largest first."""
+    return logits.argsort(dim=1, descending=True, stable=True)
 
 
 def _grid(logits: Tensor, eps: float = 0.0) -> Tensor:

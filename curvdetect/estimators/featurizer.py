@@ -69,8 +69,9 @@ _N_TRIED_IMAGES = 2
 _SMALLEST_STEP = 10
 #: Missing boundaries up to this share are a matter of course: NaN says enough.
 _MISSING_SHARE = 0.05
-#: With more classes, a column for each that is nearly always empty is a waste.
-_MANY_CLASSES = 100
+#: With more classes, boundaries to all take thousands of passes an image, and a column
+#: for each that is nearly always empty is a waste; so many boundaries then.
+_MANY_CLASSES, _N_BOUNDARIES = 100, 5
 
 
 class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
@@ -104,10 +105,11 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         Finite step h, an L2 length in input units. "auto" takes the median
         distance of the images given to `fit` to their nearest boundary. Several
         steps give a block of columns each.
-    n_boundaries : int, optional
+    n_boundaries : int or "all", optional
         Only the boundaries to the k nearest classes, chosen by first-order
-        distance; all by default. With many classes, among those with the largest
-        logits: twice k, at least ten, or seven with `n_curved`.
+        distance, or all; by default all of up to 100 classes, and 5 of more. With many
+        classes, among those with the largest logits: twice k, at least ten, or seven
+        with `n_curved`.
     n_curved : int, default=0
         How many of these k are chosen by their curvature at the image instead. Strong
         attacks lead far from the boundary they crossed, weak ones stay near it: with
@@ -140,8 +142,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
           those of the farthest one found; where none was, curvature and laplacian
           are 0 and distance is the diagonal of the input range.
 
-        By default "class"; with `n_boundaries` and more than 100 classes, "nearest":
-        k columns instead of a thousand that are nearly all empty. :meth:`measure` gives
+        By default "class"; of some of more than 100 classes, "nearest": k columns
+        instead of a thousand that are nearly all empty. :meth:`measure` gives
         the classes that they belong to.
     laplacian_step : float or sequence of float, optional
         Steps of the "laplacian" feature; those of `step` by default.
@@ -211,7 +213,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         method: CurvatureMethod = "forward",
         n_directions: int | Literal["all"] = 7,
         step: float | Sequence[float] | Literal["auto"] = "auto",
-        n_boundaries: int | None = None,
+        n_boundaries: int | Literal["all"] | None = None,
         n_curved: int = 0,
         tol: float = 0.1,
         features: Sequence[str | Signal] = ("curvature",),
@@ -421,8 +423,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         check_choice("layout", self.layout, ("class", "nearest", None))
         if self.n_directions != "all":
             check_count("n_directions", self.n_directions, alternative=' or "all"')
-        if self.n_boundaries is not None:
-            check_count("n_boundaries", self.n_boundaries, alternative=" or None")
+        if self.n_boundaries is not None and self.n_boundaries != "all":
+            check_count(
+                "n_boundaries", self.n_boundaries, alternative=', "all" or None'
+            )
         self._check_search()
         self._check_features()
         if not isinstance(self.step, str) or self.step != "auto":
@@ -452,11 +456,12 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         if self.n_curved == 0:
             return
         check_count("n_curved", self.n_curved, alternative=" or 0")
-        if self.n_boundaries is None or self.n_curved >= self.n_boundaries:
+        k = self.n_boundaries
+        if k is None or k == "all" or self.n_curved >= k:
             raise ValueError(
-                "n_curved must be less than n_boundaries, which must be given: at "
+                "n_curved must be less than n_boundaries, which must be a number: at "
                 "least one boundary is chosen by distance; got "
-                f"n_curved={self.n_curved} and n_boundaries={self.n_boundaries}"
+                f"n_curved={self.n_curved} and n_boundaries={k!r}"
             )
         if not any(isinstance(s, Curvature) for s in named_signals(self.features)):
             raise ValueError(
@@ -465,7 +470,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             )
 
     def _check_against_model(self) -> None:
-        if self.n_boundaries is not None and self.n_boundaries >= self.n_classes_:
+        if self._n_boundaries() >= self.n_classes_:
             raise ValueError(
                 "n_boundaries must be less than the number of classes "
                 f"({self.n_classes_}); got {self.n_boundaries}"
@@ -622,7 +627,11 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         )
 
     def _n_boundaries(self) -> int:
-        return self.n_boundaries or self.n_classes_ - 1
+        if self.n_boundaries is None and self.n_classes_ > _MANY_CLASSES:
+            return _N_BOUNDARIES
+        if self.n_boundaries is None or self.n_boundaries == "all":
+            return self.n_classes_ - 1
+        return int(self.n_boundaries)
 
     def _layout(self) -> Literal["class", "nearest"]:
         if self.layout is not None:

@@ -224,6 +224,26 @@ def test_layout_by_distance_has_no_nan(model, images):
     assert names[-1] == "laplacian_h0.4_nearest8"
 
 
+def test_many_classes_have_few_boundaries():
+    """The five nearest of those that all are measured for, by distance."""
+    torch.manual_seed(0)
+    model = TorchModel(SmoothNet(n_classes=101), input_shape=(6,), bounds=None)
+    X = np.random.default_rng(0).normal(size=(2, 6))
+    settings = {"step": 0.1, "features": ("distance",), "random_state": 0}
+    few = CurvatureFeaturizer(model, **settings)
+    every = CurvatureFeaturizer(model, n_boundaries="all", **settings)
+    F, all_of_them = few.fit_transform(X), every.fit_transform(X)
+    assert F.shape == (2, 5)
+    assert all_of_them.shape == (2, 101)
+    assert few.cost() < every.cost() / 10
+    # Chosen by first order among the ten largest logits: not all of them the nearest.
+    np.testing.assert_allclose(F[:, 0], np.nanmin(all_of_them, axis=1), rtol=1e-3)
+    known = np.isclose(F[:, :, None], all_of_them[:, None], rtol=1e-3).any(axis=2)
+    assert known.all()
+    with pytest.raises(ValueError, match="n_curved must be less than n_boundaries"):
+        CurvatureFeaturizer(model, n_curved=2).fit(X)
+
+
 def test_layouts_hold_the_same_numbers(model, images):
     settings = {"random_state": 0, "step": 0.4, "features": ("curvature", "distance")}
     by_class = CurvatureFeaturizer(model, **settings).fit_transform(images[0])

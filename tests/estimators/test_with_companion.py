@@ -12,9 +12,11 @@ from sklearn.base import clone
 from torch import nn
 
 from curvdetect import CurvatureGuard, GuardedClassifier, LearnedDetector, TorchModel
+from curvdetect.estimators._evidence import Evidence
 from curvdetect.signals import Companion
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import LeNet, load_lenet
+from modules import Returns
 
 
 @pytest.fixture
@@ -33,6 +35,29 @@ def against(guard, x):
     log_q = torch.from_numpy(companion.predict_logits(x)).double().log_softmax(1)
     q = log_q.exp()[np.arange(len(x)), guard.model_.predict(x)]
     return torch.log((1 - q) / q).numpy()
+
+
+# The candidates -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [10, 40])
+def test_of_many_classes_the_companion_names_some(n_classes):
+    """Logits are the image itself; the companion's are the same turned round."""
+    turned = Returns(lambda x: x.flip(1))
+    model, other = (
+        TorchModel(module, input_shape=(n_classes,), bounds=None)
+        for module in (nn.Identity().eval(), turned)
+    )
+    x = torch.arange(float(n_classes))[None]
+    evidence = Evidence(model, n_classes, 1.0, np.ones(n_classes), Companion(other), 1)
+    alone = Evidence(model, n_classes, 1.0, np.ones(n_classes))
+    found = evidence.measured(0, x, x, None)
+    last = n_classes - 1
+    own = list(range(last - 1, last - 10, -1))
+    named = [*own[:5], 0, 1, 2, 3] if n_classes > 10 else own
+    assert found.classes[0].tolist() == named
+    assert found.candidate[0, :, 0].tolist() == [last - c - 1 for c in named]  # ranks
+    assert alone.measured(0, x, x, None).classes[0].tolist() == own
 
 
 # The veto ------------------------------------------------------------------------
