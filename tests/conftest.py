@@ -17,7 +17,8 @@ import torch
 from hypothesis import settings
 
 from curvdetect import GuardedClassifier, LearnedDetector, TorchModel
-from curvdetect.estimators import _forest, _learning
+from curvdetect.attacks import effort
+from curvdetect.estimators import _forest
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 from modules import second_lenet
@@ -56,7 +57,7 @@ def quick(monkeypatch):
         "HistGradientBoostingClassifier",
         lambda **settings: grow(**{**settings, "max_iter": 5}),
     )
-    monkeypatch.setattr(_learning, "_N_ATTACKED", 400)
+    monkeypatch.setattr(effort, "SMALL", effort.SMALL._replace(n_attacked=400))
 
 
 @pytest.fixture

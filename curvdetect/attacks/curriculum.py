@@ -1,7 +1,8 @@
 """The attacks that a guard learns from: many budgets of two kinds, scaled to a network.
 
 Nothing in it is chosen for a data set. Budgets go from what the network's own minimal
-perturbations need up to 64/255 of the input range on every value, by factors of two.
+perturbations need up to 64/255 of the input range on every value, by factors of two; of
+four for large images, see :mod:`curvdetect.attacks.effort`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from curvdetect.attacks.convention import Attack
+from curvdetect.attacks.effort import effort_for
 from curvdetect.attacks.gradient_steps import GradientStepsAttack, Norm
 from curvdetect.attacks.minimal_norm import MinimalNormAttack
 from curvdetect.network import TorchModel
@@ -112,9 +114,10 @@ def curriculum(
         )
         for factor in FACTORS
     ]
+    rung = effort_for(n_values).rung
     ladders: dict[Norm, Iterator[float]] = {
-        "linf": _ladder(shortest["linf"], largest),
-        "l2": _ladder(shortest["l2"], largest * math.sqrt(n_values)),
+        "linf": _ladder(shortest["linf"], largest, rung),
+        "l2": _ladder(shortest["l2"], largest * math.sqrt(n_values), rung),
     }
     for norm, ladder in ladders.items():
         for budget in ladder:
@@ -129,9 +132,9 @@ def curriculum(
     ]
 
 
-def _ladder(lowest: float, highest: float) -> Iterator[float]:
-    """Yield budgets by factors of about two, both ends among them."""
-    lowest = max(min(lowest, highest / 2), highest / 1024)
-    n = max(2, 1 + round(math.log2(highest / lowest)))
-    for rung in range(n):
-        yield lowest * (highest / lowest) ** (rung / (n - 1))
+def _ladder(lowest: float, highest: float, rung: float) -> Iterator[float]:
+    """Yield budgets by factors of about `rung`, both ends among them."""
+    lowest = max(min(lowest, highest / rung), highest / 1024)
+    n = max(2, 1 + round(math.log(highest / lowest, rung)))
+    for place in range(n):
+        yield lowest * (highest / lowest) ** (place / (n - 1))

@@ -73,13 +73,22 @@ class MinimalNormAttack:
         return (images + way).clamp(*(self.model.bounds or (-torch.inf, torch.inf)))
 
 
-def smallest(model: TorchModel, images: Tensor, labels: Tensor) -> Perturbation:
+def smallest(
+    model: TorchModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    n_boundaries: int = 5,
+    n_projections: int = 20,
+) -> Perturbation:
     """Return the smallest perturbations of a batch, within the model's bounds."""
     with model.evaluating():
         return adversarial_perturbation(
             model.logits,
             images,
             label=labels,
+            n_boundaries=n_boundaries,
+            n_projections=n_projections,
             bounds=model.bounds,
             batch_size=model.rows_per_batch(images[:1]),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from curvdetect.attacks import KINDS, Lesson, shortest_budgets
+from curvdetect.attacks.effort import effort_for
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._companions import companion_for
 from curvdetect.estimators._evidence import N_STAGES, Evidence
@@ -40,13 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Learning"]
 
-#: Learned from at most.
-_MOST_LEARNED = 1000
-#: Attacked at most, of all attacks together.
-_N_ATTACKED = 8000
-#: Images of the calibration that the self-test attacks.
-_N_TESTED = 200
-
 
 class Learning:
     """One `fit`: what it learns, step by step, and hands over when all is done."""
@@ -65,7 +59,8 @@ class Learning:
     ) -> dict[str, Any]:
         """Return the fitted attributes."""
         detector, n_classes = self.detector, self.model.n_classes
-        learn = learn[:_MOST_LEARNED]
+        effort = effort_for(images[0].numel())
+        learn = learn[: effort.n_learned]
         x, y = images[learn], labels[learn]
         companion, passes = companion_for(detector.companion, self.model, x, y)
         points, norms = minimal_points(self.model, x, y, detector.verbose)
@@ -107,7 +102,7 @@ class Learning:
             "tried_": (),
         }
         if detector.self_test:
-            tested = rest[:_N_TESTED]
+            tested = rest[: effort.n_tested]
             rows = tried(
                 cascade,
                 lessons,
@@ -134,7 +129,7 @@ class Learning:
         n = len(x)
         none = np.full(n, CLEAN)
         parts = [measured_material(evidence, x, none, none, np.arange(n))]
-        n_each = min(n, max(_N_ATTACKED // len(lessons), 1))
+        n_each = min(n, max(effort_for(x[0].numel()).n_attacked // len(lessons), 1))
         random = np.random.default_rng(self.seed)
         memory = check_memory(self.detector.memory)
         kept = memory.cache(kept_material, ignore=["lesson"])

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from curvdetect._base.warn import warn
 from curvdetect.attacks import Lesson
+from curvdetect.attacks.effort import effort_for
 from curvdetect.attacks.minimal_norm import smallest
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._lessons import attacked, noise_like
@@ -190,12 +191,19 @@ def minimal_points(
     """
     points, norms = [], []
     size = model.rows_per_batch(x[:1])
+    effort = effort_for(x[0].numel())
     with (
         model.evaluating(),
         tqdm(total=len(x), unit="image", desc="measure", disable=not verbose) as bar,
     ):
         for batch, label in zip(model.split(x), y.split(size), strict=True):
-            found = smallest(model, batch, label.to(batch.device))
+            found = smallest(
+                model,
+                batch,
+                label.to(batch.device),
+                n_boundaries=effort.n_boundaries,
+                n_projections=effort.n_projections,
+            )
             points.append(found.points.cpu())
             norms.append(found.norms.cpu())
             bar.update(len(batch))
