@@ -2,7 +2,7 @@
 
 Nothing in it is chosen for a data set. Budgets go from what the network's own minimal
 perturbations need up to 64/255 of the input range on every value, by factors of two; of
-four for large images, see :mod:`curvdetect.attacks.effort`.
+eight for large images, see :mod:`curvdetect.attacks.effort`.
 """
 
 from __future__ import annotations

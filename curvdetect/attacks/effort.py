@@ -36,7 +36,7 @@ class Effort(NamedTuple):
 SMALL = Effort(1000, 8000, 200, 2.0, 5, 20)
 #: Perturbations are 1.03 times as long as the others (median of 16 photographs,
 #: EfficientNet-Lite0), for a quarter of the cost.
-LARGE = Effort(200, 1200, 50, 4.0, 2, 5)
+LARGE = Effort(200, 600, 30, 8.0, 2, 5)
 #: Values of an image: 224 x 224 x 3 are 150,528, 64 x 64 x 3 are 12,288.
 _LARGE_IMAGE = 50_000
 
@@ -59,6 +59,6 @@ def effort_for(n_values: int) -> Effort:
     --------
     >>> from curvdetect.attacks.effort import effort_for
     >>> effort_for(28 * 28).n_attacked, effort_for(3 * 224 * 224).n_attacked
-    (8000, 1200)
+    (8000, 600)
     """
     return LARGE if n_values > _LARGE_IMAGE else SMALL
