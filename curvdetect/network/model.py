@@ -232,11 +232,12 @@ class TorchModel:
         ----------
         name : str, WeightsEnum or torch.nn.Module
             As of ``torchvision.models.list_models()``; or weights, such as
-            ``ResNet50_Weights.IMAGENET1K_V2``; or a network that was made of `weights`.
+            ``ResNet50_Weights.IMAGENET1K_V2`` or that as a string; or a network that
+            was made of `weights`.
         weights : str, WeightsEnum or None, default="DEFAULT"
             Which, such as "IMAGENET1K_V1": downloaded, or taken from torch's cache.
-            None: random ones, prepared and named as the default weights are. For a
-            module: those that it has, which are not loaded again.
+            None: random ones, prepared and named as the default weights are, or those
+            in `name`. For a module: those that it has, which are not loaded again.
         **settings
             As of :meth:`from_timm`.
 

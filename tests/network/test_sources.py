@@ -126,10 +126,13 @@ def test_weights_name_their_network(monkeypatch):
     for given in (second, "ResNet50_Weights.IMAGENET1K_V2"):
         assert TorchModel.from_torchvision(given).preparation.resize == 232
     TorchModel.from_torchvision("resnet50", weights="IMAGENET1K_V1")
+    random = TorchModel.from_torchvision(second, weights=None)
+    assert random.preparation.resize == 232
     assert asked == [
         ("resnet50", second, {}),
         ("resnet50", second, {}),
         ("resnet50", models.ResNet50_Weights.IMAGENET1K_V1, {}),
+        ("resnet50", None, {}),
     ]
 
 

@@ -36,12 +36,13 @@ def of_torchvision(name: Any, weights: Any) -> tuple[nn.Module, dict[str, Any]]:
     models = require("torchvision.models", extra="vision")
     if isinstance(name, nn.Module):
         return name.eval(), settings_of_weights(_of_module(models, weights))
-    if isinstance(name, models.WeightsEnum):
-        name, weights = _builder(models, name), name
-    elif "_Weights." in str(name):
-        weights = _weight(models, name)
-        name = _builder(models, weights)
-    described = _described(models, name, weights)
+    described = name
+    if isinstance(name, str) and "_Weights." in name:
+        described = _weight(models, name)
+    if isinstance(described, models.WeightsEnum):
+        name = _builder(models, described)
+    else:
+        described = _described(models, name, weights)
     settings = settings_of_weights(
         described
     )  # refuses what is no classifier, before downloading
