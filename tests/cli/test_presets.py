@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from curvdetect import GuardedClassifier, TorchModel, cli
+from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel, cli
 from curvdetect.cli._network import loaded_companion, loaded_model
 from curvdetect.network import Preparation
 from curvdetect.signals import Companion
@@ -125,13 +126,13 @@ def test_a_folder_becomes_a_table_with_names(tiny, folder, tmp_path):
     assert found.model_.preparation == model.preparation
 
 
-def test_a_real_network_of_timm(timm, folder, tmp_path, monkeypatch):
+def test_a_real_network_of_timm(timm, folder, tmp_path):
     """The random network of the guard's weights, made anew."""
     module = timm.create_model("test_efficientnet", pretrained=False).eval()
     model = TorchModel.from_timm(module, input_shape=(3, 32, 32))
     X = np.random.default_rng(0).random((12, 3, 32, 32)).astype(np.float32)
-    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.2)
-    guard.set_params(featurizer=None).fit(X)
+    featurizer = CurvatureFeaturizer(model, n_boundaries=1, random_state=0)
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.2).fit(X)
     save(guard, tmp_path / "guard.skops")
     argv = ["--guard", tmp_path / "guard.skops", "--images", folder / "grey.png"]
     run(
@@ -178,7 +179,10 @@ def test_profile_with_other_settings(tiny, folder, tmp_path):
     argv = ["--images", folder, "--n-images", 1, "--n-boundaries", 1, "--std", "0.5"]
     argv += ["--input-shape", "3,16,16", "--out", tmp_path / "profile"]
     run("profile", "--preset", "timm:test_vit", *argv)
-    assert (tmp_path / "profile" / "profile.json").exists()
+    written = json.loads((tmp_path / "profile" / "profile.json").read_text())
+    (row,) = written["boundaries"]
+    assert row["label_name"] == NAMES[row["label"]]
+    assert row["other_name"] == NAMES[row["other"]]
     model = loaded_model(
         preset="timm:test_vit", input_shape=(3, 16, 16), std=(0.5, 0.5, 0.5)
     )

@@ -288,7 +288,7 @@ def test_a_file_without_weights(lenet, images, path, tmp_path):
     save(guard, path, weights=False)
     size_of_weights = sum(4 * each.numel() for each in lenet.parameters())
     assert (tmp_path / "whole.skops").stat().st_size > 0.8 * size_of_weights
-    assert path.stat().st_size < 0.1 * size_of_weights
+    assert path.stat().st_size < 0.2 * size_of_weights
     same = LeNet()
     same.load_state_dict(lenet.state_dict())
     found = load(path, same.train()).assess(images[0][:5])
