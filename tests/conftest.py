@@ -5,6 +5,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 # Before SciPy is imported: lets scikit-learn run its array API check too.
@@ -87,14 +88,14 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def http():
-    """The HTTP example, served on the loopback: how to ask it, and its guard."""
+@contextmanager
+def served(make_guard=None):
+    """Serve the HTTP example on the loopback: how to ask it, and its guard."""
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi")
     examples = Path(__file__).parents[1] / "docs" / "examples"
     example = runpy.run_path(str(examples / "serve_http.py"))
-    guard = example["calibrated_guard"]()
+    guard = (make_guard or example["calibrated_guard"])()
     config = uvicorn.Config(example["make_app"](guard), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -115,6 +116,22 @@ def http():
             with error:
                 return error.code, json.load(error)
 
-    yield ask, guard
-    server.should_exit = True
-    thread.join(timeout=10)
+    try:
+        yield ask, guard
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def http():
+    """The HTTP example as it is."""
+    with served() as asked:
+        yield asked
+
+
+@pytest.fixture
+def http_with():
+    """The HTTP example for another guard."""
+    with ExitStack() as stack:
+        yield lambda guard: stack.enter_context(served(lambda: guard))[0]

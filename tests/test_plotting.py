@@ -243,3 +243,20 @@ def test_comparison_of_profiles(ax):
     np.testing.assert_array_equal(display.quartiles_["before"][1], [4, -3])
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [4, -3])
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["before", "after"]
+
+
+def test_classes_are_called_by_their_names(lenet, images, ax):
+    """In the legends: of several names of a class, the first."""
+    names = [f"name {k}, and more" for k in range(10)]
+    model = TorchModel(lenet, input_shape=(1, 28, 28), class_names=names)
+    X, predicted = images[0], model.predict(images[0])
+    section = BoundarySectionDisplay.from_estimator(model, X[0], n_points=5, ax=ax)
+    assert section.sides_[0] == f"name {predicted[0]}"
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown[-2:] == list(section.sides_)
+    i, j = np.flatnonzero(predicted == predicted[0])[:2]
+    path = RegionPathDisplay.from_estimator(
+        model, X[i], X[j], n_points=5, ax=Figure().subplots()
+    )
+    shown = [text.get_text() for text in path.ax_.get_legend().get_texts()]
+    assert f"name {predicted[0]}" in shown

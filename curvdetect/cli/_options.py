@@ -38,6 +38,11 @@ a network of your own, in net.py a function make() without arguments (or net.pt2
       --images calibration/ --out guard.skops
   curvdetect profile --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images new/ --out profile
+
+a network of a library (timm, torchvision, transformers, onnx), used as that says:
+  curvdetect fit --preset timm:resnet50 --images calibration/ --out guard.skops
+  curvdetect score --preset timm:resnet50 --guard guard.skops --images photos/ \\
+      --out scores.csv
 """
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from curvdetect import TorchModel
     from curvdetect.storage import Batch
 
-__all__ = ["add_pictures", "check_any", "read_all", "reported"]
+__all__ = ["add_pictures", "check_any", "read", "read_all"]
 
 _ENOUGH = 5  # names in a line
 
@@ -29,14 +30,28 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="resize pictures of another size instead of refusing them",
+        help="resize pictures of another size instead of refusing them; a preset "
+        "resizes all in its own way",
     )
 
 
-def reported(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Pass batches on; say on stderr what was skipped and refused, and how many."""
+def read(
+    images: str | Path, model: TorchModel, *, resize: bool, batch_size: int = 256
+) -> Iterator[Batch]:
+    """Read pictures as a network takes them, a batch at a time.
+
+    Says on stderr what was skipped and refused, and how many.
+    """
+    from curvdetect.storage import read_images
+
     n_refused = 0
-    for batch in batches:
+    for batch in read_images(
+        images,
+        tuple(model.input_shape or ()),
+        resize=resize,
+        preparation=model.preparation,
+        batch_size=batch_size,
+    ):
         _report_skipped(batch.skipped)
         for name, reason in batch.refused.items():
             print(f"curvdetect: refused {name}: {reason}", file=sys.stderr)
@@ -56,14 +71,12 @@ def _report_skipped(skipped: dict[str, str]) -> None:
 
 
 def read_all(
-    images: str | Path, input_shape: tuple[int, int, int], *, resize: bool
+    images: str | Path, model: TorchModel, *, resize: bool
 ) -> npt.NDArray[Any]:
     """Return all pictures that can be used; say on stderr which were not."""
     import numpy as np
 
-    from curvdetect.storage import read_images
-
-    batches = list(reported(read_images(images, input_shape, resize=resize)))
+    batches = list(read(images, model, resize=resize))
     X = np.concatenate([batch.X for batch in batches])
     check_any(len(X), images)
     return X

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._network import add_model, add_weights, loaded_model
+from curvdetect.cli._network import add_input, add_model, add_weights, loaded_model
 from curvdetect.cli._options import (
     add_command,
     add_device,
@@ -39,6 +39,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_pictures(parser)
     add_device(parser, default="cpu")
     add_weights(parser)
+    add_input(parser)
     parser.add_argument(
         "--strength",
         type=float,
@@ -60,11 +61,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
 
 
 def run_companion(
-    factory: str,
+    factory: str | None,
     images: str | Path,
     *,
     out: str | Path,
-    input_shape: tuple[int, int, int],
+    preset: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     weights: str | Path | None = None,
     weights_key: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -81,19 +83,20 @@ def run_companion(
     Parameters
     ----------
     factory, weights, weights_key
-        As in :func:`curvdetect.network.load_module`.
+        As in :func:`curvdetect.network.load_module`; `factory` is None for a preset.
     images : str or Path
         Thousands, best those that the network was trained on.
     out : str or Path
         The file of the weights.
-    input_shape, mean, std
+    preset, input_shape, mean, std
         As in :func:`curvdetect.cli.fit.run_fit`.
     strength : sequence of float, default=(0.03,)
         Of :class:`~curvdetect.study.training.CURE`; of several, the best is kept.
     epochs, checkpoint
         As in :func:`~curvdetect.study.training.train_companion`.
     resize : bool, default=False
-        As in :func:`~curvdetect.storage.read_images`.
+        As in :func:`~curvdetect.storage.read_images`; a network that has a preparation
+        of its own resizes pictures as that says.
     device : str, optional
         torch device; the CPU by default.
     seed : int, default=0
@@ -118,14 +121,15 @@ def run_companion(
     losses = [CURE(strength=each) for each in strength]
     model = loaded_model(
         factory,
-        weights,
+        preset,
+        weights=weights,
         weights_key=weights_key,
         input_shape=input_shape,
         mean=mean,
         std=std,
         device=device,
     )
-    X = read_all(images, input_shape, resize=resize)
+    X = read_all(images, model, resize=resize)
     trained = train_companion(
         model,
         X,

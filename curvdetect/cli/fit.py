@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curvdetect.cli._network import (
     add_companion,
+    add_companion_weights,
+    add_input,
     add_model,
     add_weights,
+    check_companion_weights,
+    loaded_companion,
     loaded_model,
 )
 from curvdetect.cli._options import (
@@ -43,6 +47,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_pictures(parser)
     add_device(parser, default="cpu")
     add_weights(parser)
+    add_input(parser)
     parser.add_argument(
         "--target-fpr",
         type=float,
@@ -56,15 +61,17 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         help="what flags images (default: %(default)s)",
     )
     add_companion(parser)
-    parser.add_argument(
-        "--companion-weights",
-        type=Path,
-        help="its state dict, as curvdetect companion writes it",
-    )
+    add_companion_weights(parser)
     parser.add_argument(
         "--n-boundaries",
         type=int,
         help="of the threshold: only the nearest so many (default: all)",
+    )
+    parser.add_argument(
+        "--without-weights",
+        action="store_true",
+        help="keep only a digest of the weights in the file: it is small, and "
+        "curvdetect score needs a network that has them",
     )
     add_seed(parser)
     parser.add_argument("--out", type=Path, required=True, help="file of the guard")
@@ -72,11 +79,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
 
 
 def run_fit(
-    factory: str,
+    factory: str | None,
     images: str | Path,
     *,
     out: str | Path,
-    input_shape: tuple[int, int, int],
+    preset: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     weights: str | Path | None = None,
     weights_key: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -86,6 +94,7 @@ def run_fit(
     companion: str | None = None,
     companion_weights: str | Path | None = None,
     n_boundaries: int | None = None,
+    without_weights: bool = False,
     resize: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -95,27 +104,36 @@ def run_fit(
     Parameters
     ----------
     factory, weights, weights_key
-        As in :func:`curvdetect.network.load_module`.
+        As in :func:`curvdetect.network.load_module`; `factory` is None for a preset.
     images : str or Path
         Clean images that the network was not trained on, and gets right.
     out : str or Path
         The file of the guard, see :func:`curvdetect.storage.save`.
-    input_shape : (int, int, int)
-        Channels, height and width.
+    preset : str, optional
+        In the place of `factory`: timm:NAME, torchvision:NAME,
+        transformers:NAME_OR_FOLDER or onnx:FILE, used as its library says.
+    input_shape : (int, int, int), optional
+        Channels, height and width; needed for `factory`. For a preset, in the place of
+        the library's.
     mean, std : tuple of float, optional
-        Normalisation of the network, a number for each channel or one for all.
+        Normalisation of the network, a number for each channel or one for all; that of
+        the library for a preset.
     target_fpr : float, default=0.01
         Share of clean images that may be flagged.
     detector : {"learned", "threshold"}, default="learned"
         As in :class:`~curvdetect.GuardedClassifier`.
     companion, companion_weights
         The same as `factory` and `weights`, for a second classifier that takes the same
-        images with the same normalisation.
+        images with the same normalisation; or a preset, with its own size and
+        normalisation, whose classes are matched by their names where both have any.
     n_boundaries : int, optional
         Of the threshold, as in :class:`~curvdetect.CurvatureFeaturizer`; all by
         default.
+    without_weights : bool, default=False
+        Whether the file names weights by their digest instead of holding them.
     resize : bool, default=False
-        As in :func:`~curvdetect.storage.read_images`.
+        As in :func:`~curvdetect.storage.read_images`; a network that has a preparation
+        of its own resizes pictures as that says.
     device : str, optional
         torch device; the CPU by default.
     seed : int, default=0
@@ -145,10 +163,7 @@ def run_fit(
             "n_boundaries must be left out with a learned detector, which chooses its "
             f'own; give detector="threshold" with it; got {n_boundaries!r}'
         )
-    if companion_weights is not None and companion is None:
-        raise ValueError(
-            f"companion_weights needs companion; got {str(companion_weights)!r} alone"
-        )
+    check_companion_weights(companion, companion_weights)
     if companion is not None and detector != "learned":
         raise ValueError(
             "companion must be left out with a threshold: only a learned detector asks "
@@ -157,7 +172,8 @@ def run_fit(
     check_folder(out)
     model = loaded_model(
         factory,
-        weights,
+        preset,
+        weights=weights,
         weights_key=weights_key,
         input_shape=input_shape,
         mean=mean,
@@ -166,16 +182,10 @@ def run_fit(
     )
     second = None
     if companion is not None:
-        second = loaded_model(
-            companion,
-            companion_weights,
-            weights_key=None,
-            input_shape=input_shape,
-            mean=mean,
-            std=std,
-            device=device,
+        second = loaded_companion(
+            companion, companion_weights, model=model, device=device
         )
-    X = read_all(images, input_shape, resize=resize)
+    X = read_all(images, model, resize=resize)
     settings: dict[str, Any] = {"detector": detector, "target_fpr": target_fpr}
     if detector == "threshold":
         n_allowed_above(len(X), target_fpr)
@@ -185,7 +195,7 @@ def run_fit(
     else:
         settings |= {"random_state": seed, "verbose": 1, "companion": second}
     guard = GuardedClassifier(model, **settings).fit(X)
-    save(guard, out)
+    save(guard, out, weights=not without_weights)
     if guard.self_test_ is not None:
         print(guard.self_test_, file=sys.stderr)
     print(

@@ -6,14 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._network import add_model, add_weights, loaded_model
+from curvdetect.cli._network import add_input, add_model, add_weights, loaded_model
 from curvdetect.cli._options import add_command, add_device
-from curvdetect.cli._pictures import add_pictures, check_any, reported
+from curvdetect.cli._pictures import add_pictures, check_any, read
 from curvdetect.cli._streams import results_alone
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from curvdetect import TorchModel
 
 __all__ = ["run_profile"]
 
@@ -34,6 +36,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_pictures(parser)
     add_device(parser, default="cpu")
     add_weights(parser)
+    add_input(parser)
     parser.add_argument(
         "--n-images", type=int, default=5, help="the first (default: %(default)s)"
     )
@@ -56,11 +59,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
 
 
 def run_profile(
-    factory: str,
+    factory: str | None,
     images: str | Path,
     *,
     out: str | Path,
-    input_shape: tuple[int, int, int],
+    preset: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     weights: str | Path | None = None,
     weights_key: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -76,15 +80,20 @@ def run_profile(
     Parameters
     ----------
     factory, weights, weights_key
-        As in :func:`curvdetect.network.load_module`.
+        As in :func:`curvdetect.network.load_module`; `factory` is None for a preset.
     images : str or Path
         As in :func:`curvdetect.storage.read_images`.
     out : str or Path
         Folder for profile.json and profile.png.
-    input_shape : (int, int, int)
-        Channels, height and width.
+    preset : str, optional
+        In the place of `factory`: timm:NAME, torchvision:NAME,
+        transformers:NAME_OR_FOLDER or onnx:FILE, used as its library says.
+    input_shape : (int, int, int), optional
+        Channels, height and width; needed for `factory`. For a preset, in the place of
+        the library's.
     mean, std : tuple of float, optional
-        Normalisation of the network, a number for each channel or one for all.
+        Normalisation of the network, a number for each channel or one for all; that of
+        the library for a preset.
     n_images : int, default=5
         The first so many images.
     n_boundaries : int, default=3
@@ -92,7 +101,8 @@ def run_profile(
     step : float, default=0.1
         h of :func:`curvdetect.geometry.principal_curvatures`.
     resize : bool, default=False
-        As in :func:`curvdetect.storage.read_images`.
+        As in :func:`~curvdetect.storage.read_images`; a network that has a preparation
+        of its own resizes pictures as that says.
     device : str, optional
         torch device; the CPU by default.
 
@@ -118,14 +128,15 @@ def run_profile(
     check_positive("step", step)
     model = loaded_model(
         factory,
-        weights,
+        preset,
+        weights=weights,
         weights_key=weights_key,
         input_shape=input_shape,
         mean=mean,
         std=std,
         device=device,
     )
-    names, X = _first(images, input_shape, resize, n_images)
+    names, X = _first(images, model, resize, n_images)
     with results_alone() as file:
         return report_profile(
             model,
@@ -139,18 +150,14 @@ def run_profile(
 
 
 def _first(
-    images: str | Path, input_shape: tuple[int, int, int], resize: bool, n: int
+    images: str | Path, model: TorchModel, resize: bool, n: int
 ) -> tuple[list[str], npt.NDArray[np.float32]]:
     """Read the first n images that can be used."""
     import numpy as np
 
-    from curvdetect.storage import read_images
-
     names: list[str] = []
     X = []
-    for batch in reported(
-        read_images(images, input_shape, resize=resize, batch_size=max(n, 16))
-    ):
+    for batch in read(images, model, resize=resize, batch_size=max(n, 16)):
         names += batch.names
         X.append(batch.X)
         if len(names) >= n:

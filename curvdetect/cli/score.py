@@ -8,17 +8,25 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from curvdetect.cli._network import add_companion, add_model, loaded_module
-from curvdetect.cli._options import add_command, add_device
-from curvdetect.cli._pictures import add_pictures, reported
+from curvdetect.cli._network import (
+    add_companion,
+    add_companion_weights,
+    add_model,
+    add_weights,
+    check_companion_weights,
+    loaded_module,
+    source_of,
+)
+from curvdetect.cli._options import add_command, add_device, check_device
+from curvdetect.cli._pictures import add_pictures, read
 from curvdetect.cli._streams import results_alone
 
 if TYPE_CHECKING:
-    from curvdetect import GuardedClassifier
+    from curvdetect import GuardedClassifier, TorchModel
 
 __all__ = ["run_score"]
 
-_COLUMNS = ("image", "label", "model_label", "recovered_label", "flagged", "score")
+_LABELS = ("label", "model_label", "recovered_label")
 
 
 def add_to(commands: Any) -> argparse.ArgumentParser:
@@ -30,11 +38,14 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         help="score images with such a guard",
         description=(
             "Score images with a guard: a line for each, with the guard's label, the "
-            "network's, the recovered one, whether the image is flagged, and the score."
+            "network's, the recovered one, names where classes have any, whether the "
+            "image is flagged, and the score."
         ),
     )
     add_model(parser)
+    add_weights(parser)
     add_companion(parser)
+    add_companion_weights(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
     parser.add_argument("--guard", type=Path, required=True, help="file of the guard")
@@ -47,12 +58,16 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
 
 
 def run_score(
-    factory: str,
+    factory: str | None,
     guard: str | Path,
     images: str | Path,
     *,
+    preset: str | None = None,
     out: str | Path = "-",
+    weights: str | Path | None = None,
+    weights_key: str | None = None,
     companion: str | None = None,
+    companion_weights: str | Path | None = None,
     resize: bool = False,
     device: str | None = None,
 ) -> int:
@@ -60,21 +75,29 @@ def run_score(
 
     Parameters
     ----------
-    factory : str
-        As in :func:`curvdetect.network.load_module`; the weights are the
-        guard's.
+    factory : str or None
+        As in :func:`curvdetect.network.load_module`; the weights are the guard's. None
+        for a preset.
     guard : str or Path
         What :func:`curvdetect.cli.fit.run_fit` saved.
     images : str or Path
         As in :func:`~curvdetect.storage.read_images`.
+    preset : str, optional
+        As in :func:`curvdetect.cli.fit.run_fit`. Nothing is downloaded where the guard
+        holds the weights.
     out : str or Path, default="-"
         A .csv or .json file, written as images are scored, or a .parquet file, written
         at the end; "-" is standard output, as CSV, and what the network's code prints
         goes to standard error.
-    companion : str, optional
-        The same as `factory`, for the companion of a guard that has one.
+    weights, weights_key
+        As in :func:`curvdetect.network.load_module`, for a guard that does not hold
+        them: those that it was fitted with.
+    companion, companion_weights
+        The same as `factory` or `preset`, and `weights`, for the companion of a guard
+        that has one.
     resize : bool, default=False
-        As in :func:`~curvdetect.storage.read_images`.
+        As in :func:`~curvdetect.storage.read_images`; a guard whose network has a
+        preparation resizes pictures as that says.
     device : str, optional
         torch device; the CPU by default.
 
@@ -91,73 +114,99 @@ def run_score(
     from curvdetect.storage.tables import check_table
 
     check_table(out)
+    check_companion_weights(companion, companion_weights)
     with results_alone() as stdout:
-        n_scored, n_flagged = _score(
-            factory,
+        loaded = _loaded_guard(
             guard,
-            images,
-            out=stdout if str(out) == "-" else out,
-            companion=companion,
-            resize=resize,
+            {"factory": factory, "preset": preset},
+            companion,
+            {"weights": weights, "weights_key": weights_key},
+            companion_weights,
             device=device,
+        )
+        n_scored, n_flagged = _score(
+            loaded, images, out=stdout if str(out) == "-" else out, resize=resize
         )
     print(f"{n_scored} images scored, {n_flagged} flagged", file=sys.stderr)
     return n_scored
 
 
 def _score(
-    factory: str,
-    guard: str | Path,
+    guard: GuardedClassifier,
     images: str | Path,
     *,
     out: str | Path | IO[str],
-    companion: str | None,
     resize: bool,
-    device: str | None,
 ) -> tuple[int, int]:
     """Write a line for each image; return how many there are, and how many flagged."""
-    from curvdetect.storage import read_images
     from curvdetect.storage.tables import written_table
 
-    loaded = _loaded_guard(guard, factory, companion, device)
-    shape = _shape_of_pictures(loaded)
+    columns = _columns(guard.model_)
     n_scored = n_flagged = 0
-    batches = reported(read_images(images, shape, resize=resize))
+    batches = read(images, guard.model_, resize=resize)
     first = next(batches)  # before an older result is overwritten
-    with written_table(out, _COLUMNS) as write:
+    with written_table(out, ["image", *columns]) as write:
         for batch in itertools.chain([first], batches):
             if not len(batch.X):
                 continue
-            found = loaded.assess(batch.X)
-            write([batch.names, *(getattr(found, name) for name in _COLUMNS[1:])])
+            found = guard.assess(batch.X)
+            write([batch.names, *(getattr(found, name) for name in columns)])
             n_scored += len(batch.X)
             n_flagged += int(found.flagged.sum())
     return n_scored, n_flagged
 
 
-def _loaded_guard(
-    guard: str | Path, factory: str, companion: str | None, device: str | None
-) -> GuardedClassifier:
-    from curvdetect import GuardedClassifier
-    from curvdetect.storage import load
+def _columns(model: TorchModel) -> list[str]:
+    """Return what is written of an image, names of classes where there are any."""
+    with_names = (name for label in _LABELS for name in (label, f"{label}_name"))
+    labels = _LABELS if model.class_names is None else with_names
+    return [*labels, "flagged", "score"]
 
-    second = None if companion is None else loaded_module(companion, device=device)
-    loaded = load(guard, loaded_module(factory, device=device), companion=second)
+
+def _loaded_guard(
+    guard: str | Path,
+    source: dict[str, str | None],
+    companion: str | None,
+    weights: dict[str, Any],
+    companion_weights: str | Path | None,
+    *,
+    device: str | None,
+) -> GuardedClassifier:
+    """Load a guard, and networks for it: with weights where the guard lacks them."""
+    from curvdetect import GuardedClassifier
+    from curvdetect.storage.guards import read_saved
+
+    check_device(device)
+    saved = read_saved(guard)
+    held = (*saved.holds_weights, True, True)[:2]
+    for name, given, holds in zip(
+        ("weights", "companion_weights"),
+        (weights["weights"], companion_weights),
+        held,
+        strict=True,
+    ):
+        if given is not None and holds:
+            raise ValueError(
+                f"{name} must be left out: the guard in {guard} holds its own; got "
+                f"{given}"
+            )
+    module = loaded_module(**source, **weights, pretrained=not held[0], device=device)
+    second = None
+    if companion is not None:
+        second = loaded_module(
+            **source_of(companion),
+            weights=companion_weights,
+            pretrained=not held[1],
+            device=device,
+        )
+    loaded = saved.around(module, second)
     if not isinstance(loaded, GuardedClassifier):
         raise ValueError(
             f"guard must be a file of curvdetect fit; {guard} holds a "
             f"{type(loaded).__name__}"
         )
-    return loaded
-
-
-def _shape_of_pictures(guard: GuardedClassifier) -> tuple[int, int, int]:
-    """Return the shape that a guard takes, if it takes pictures."""
-    shape: Any = guard.input_shape_
-    bounds = guard.model_.bounds
-    if bounds != (0, 1) or len(shape) != 3 or shape[0] not in (1, 3):
+    if (bounds := loaded.model_.bounds) != (0, 1):
         raise ValueError(
-            "guard must be for pictures in [0, 1] of shape (1 or 3, height, width); "
-            f"got one for bounds {bounds} and shape {shape}"
+            f"guard must be for pictures in [0, 1]; got one for bounds {bounds}"
         )
-    return shape
+    return loaded

@@ -33,6 +33,7 @@ from curvdetect.estimators.voting import Certified, VotingDetector
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_shape
+from curvdetect.network.class_names import named
 from curvdetect.signals import BoundarySignal, Companion, Curvature, Measured
 
 __all__ = ["Assessment", "GuardedClassifier"]
@@ -58,6 +59,8 @@ class Assessment(NamedTuple):
         Whether the image looks adversarial.
     score : ndarray of shape (n_samples,)
         The detector's score: the larger, the more likely adversarial.
+    class_names : tuple of str or None
+        Those of the network, if it has any.
     """
 
     label: npt.NDArray[np.int64]
@@ -65,6 +68,22 @@ class Assessment(NamedTuple):
     recovered_label: npt.NDArray[np.int64]
     flagged: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float64]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def label_name(self) -> npt.NDArray[np.str_] | None:
+        """Names of `label`, "" for a `reject_label`; None where there are none."""
+        return named(self.label, self.class_names)
+
+    @property
+    def model_label_name(self) -> npt.NDArray[np.str_] | None:
+        """Names of `model_label`, or None."""
+        return named(self.model_label, self.class_names)
+
+    @property
+    def recovered_label_name(self) -> npt.NDArray[np.str_] | None:
+        """Names of `recovered_label`, or None."""
+        return named(self.recovered_label, self.class_names)
 
 
 class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
@@ -385,6 +404,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             recovered_label=recovered,
             flagged=flagged,
             score=score,
+            class_names=self.model_.class_names,
         )
 
     def _seen(self, X: npt.ArrayLike | Tensor) -> tuple[npt.NDArray[Any], ...]:

@@ -7,9 +7,11 @@ device, batches, and checks with a message for each thing that can be wrong.
 from curvdetect.network.boundaries import Boundaries, nearest_boundaries
 from curvdetect.network.loading import load_exported, load_module
 from curvdetect.network.model import TorchModel
+from curvdetect.network.preparation import Preparation
 
 __all__ = [
     "Boundaries",
+    "Preparation",
     "TorchModel",
     "load_exported",
     "load_module",

@@ -14,7 +14,8 @@ def as_logits(output: Any, n: int) -> Tensor:
     """Return the logits among what a module returned for n inputs.
 
     That is the tensor itself, the "logits" of a dict or of an object (as transformers
-    return them), or the first of several.
+    return them), or the first of several. Axes of 1 beside that of the classes are
+    dropped: (n, k, 1, 1) of convolutions, (n, 1, k) of some ONNX files.
 
     Raises
     ------
@@ -41,6 +42,9 @@ def as_logits(output: Any, n: int) -> Tensor:
         raise ValueError(
             f"the module must return logits, floating-point numbers; got {logits.dtype}"
         )
+    beside = [k for k in logits.shape[1:] if k != 1]
+    if logits.ndim > 2 and len(logits) == n and len(beside) == 1:
+        logits = logits.flatten(1)
     if logits.ndim != 2 or len(logits) != n:
         raise ValueError(
             "the module must return logits of shape (n_samples, n_classes); got "

@@ -19,9 +19,11 @@ __all__ = [
     "check_bounds",
     "check_channels",
     "check_clamp",
+    "check_class_names",
     "check_defined",
     "check_finite",
     "check_input_shape",
+    "check_n_class_names",
     "check_shape",
     "check_std",
     "check_weights",
@@ -147,6 +149,28 @@ def check_clamp(clamp: object, bounds: tuple[float, float] | None) -> None:
     if clamp and bounds is None:
         raise ValueError(
             f"clamp={clamp!r} needs bounds=(low, high) to clamp to; got bounds=None"
+        )
+
+
+def check_class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names as a tuple."""
+    if names is None:
+        return None
+    listed = () if isinstance(names, str) or not np.iterable(names) else tuple(names)
+    if not listed or not all(isinstance(name, str) for name in listed):
+        raise ValueError(
+            "class_names must be a sequence of strings, one a logit, or None; got "
+            f"{names!r}"
+        )
+    return tuple(str(name) for name in listed)  # no strings of NumPy: files hold them
+
+
+def check_n_class_names(names: tuple[str, ...] | None, n_classes: int) -> None:
+    """Refuse more or fewer names than there are logits."""
+    if names is not None and len(names) != n_classes:
+        raise ValueError(
+            f"class_names must have a name for each of the {n_classes} logits; got "
+            f"{len(names)}"
         )
 
 

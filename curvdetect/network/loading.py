@@ -1,4 +1,4 @@
-"""Load a network of your own: made by a function, or exported by torch."""
+"""Load a network of your own: made by a function, or from a file of a whole network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from torch import nn
 
 from curvdetect._base.messages import one_line
 from curvdetect.network.exported import as_exported_module, load_exported
+from curvdetect.network.sources.onnx import load_onnx
 from curvdetect.network.weights import load_weights
 
 __all__ = ["load_exported", "load_module"]
+
+#: Files that hold a network with its weights.
+_WHOLE_NETWORKS = {".pt2": load_exported, ".onnx": load_onnx}
 
 
 def load_module(
@@ -30,7 +34,8 @@ def load_module(
     factory : str
         ``package.module:name``, where `name` is a module or a function without
         arguments that returns one. Looked for in the current folder too. It is code of
-        yours, and is executed. Or a .pt2 file, see :func:`load_exported`.
+        yours, and is executed. Or a .pt2 file, see :func:`load_exported`, or an .onnx
+        file, in which nothing is executed.
     weights : str or Path, optional
         State dict, of torch or of safetensors, or a checkpoint with one, whatever its
         key, and with or without prefixes such as "module." in its names. Loaded with
@@ -47,22 +52,24 @@ def load_module(
     Raises
     ------
     FileNotFoundError
-        If there are no such weights, or no such .pt2 file.
+        If there are no such weights, or no such .pt2 or .onnx file.
     ValueError
         If there is no such function, it raises or returns something else, or the
         weights do not fit, or more than one set of them does.
     ImportError
-        If the weights are a file of safetensors, and that is not installed.
+        If the weights are a file of safetensors, or the network one of ONNX, and what
+        reads it is not installed.
     """
     if weights_key is not None and weights is None:
         raise ValueError(f"weights_key needs weights; got {weights_key!r} alone")
-    if factory.endswith(".pt2"):
+    suffix = Path(factory).suffix
+    if suffix in _WHOLE_NETWORKS:
         if weights is not None:
             raise ValueError(
-                f"weights must be left out where the network is a .pt2 file, which has "
-                f"its own; got {weights}"
+                f"weights must be left out where the network is a {suffix} file, which "
+                f"has its own; got {weights}"
             )
-        return load_exported(factory)
+        return _WHOLE_NETWORKS[suffix](factory)
     made = as_exported_module(_made(factory))
     if not isinstance(made, nn.Module):
         raise ValueError(
@@ -78,7 +85,8 @@ def _made(factory: str) -> Any:
     package, _, name = factory.partition(":")
     if not package or not name:
         raise ValueError(
-            f"model must be package.module:factory or a .pt2 file; got {factory!r}"
+            "model must be package.module:factory, or a .pt2 or .onnx file; got "
+            f"{factory!r}"
         )
     module = _imported(package, factory)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,8 +30,10 @@ from curvdetect.network.checks import (
     check_bounds,
     check_channels,
     check_clamp,
+    check_class_names,
     check_finite,
     check_input_shape,
+    check_n_class_names,
     check_shape,
     check_std,
     check_weights,
@@ -54,6 +57,11 @@ from curvdetect.network.modules import (
     working_dtype,
 )
 from curvdetect.network.portable import portable
+from curvdetect.network.preparation import Preparation, check_preparation
+from curvdetect.network.sources.onnx import of_onnx
+from curvdetect.network.sources.timm import of_timm
+from curvdetect.network.sources.torchvision import of_torchvision
+from curvdetect.network.sources.transformers import of_transformers
 
 __all__ = ["TorchModel"]
 
@@ -99,6 +107,18 @@ class TorchModel:
         gradient is 1 on the bounds themselves. "inside" moves values a millionth of
         the range further: for a module that clamps its input itself, and has no
         gradient at black and white.
+    class_names : sequence of str, optional
+        A name for each logit, in their order: for tables and pictures.
+    preparation : Preparation, optional
+        How a picture of any size becomes an input, see
+        :class:`curvdetect.network.Preparation`: for files of pictures alone. Arrays are
+        inputs already.
+
+    See Also
+    --------
+    TorchModel.from_timm, TorchModel.from_torchvision, TorchModel.from_transformers :
+        Networks of others, with all of this as their libraries say.
+    TorchModel.from_onnx : Networks in files.
 
     Raises
     ------
@@ -128,6 +148,8 @@ class TorchModel:
         device: str | torch.device | None = None,
         batch_size: int | None = None,
         clamp: Clamp = False,
+        class_names: Sequence[str] | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         module = as_exported_module(module)
         if not isinstance(module, nn.Module):
@@ -142,6 +164,8 @@ class TorchModel:
         check_std(self.std)
         check_batch_size(batch_size)
         check_clamp(clamp, self.bounds)
+        self.class_names = check_class_names(class_names)
+        self.preparation = check_preparation(preparation, self.input_shape)
         check_weights(module)
         for name in ("mean", "std"):
             warn_of_units(name, getattr(self, name), self.bounds)
@@ -163,6 +187,166 @@ class TorchModel:
             f"TorchModel({type(self.module).__name__}, input_shape={self.input_shape}, "
             f"bounds={self.bounds}{clamp})"
         )
+
+    # Networks of others ----------------------------------------------------
+
+    @classmethod
+    def from_timm(
+        cls, name: str | nn.Module, *, pretrained: bool = True, **settings: Any
+    ) -> TorchModel:
+        """Take a network of timm, as timm itself prepares pictures for it.
+
+        Parameters
+        ----------
+        name : str or torch.nn.Module
+            As of ``timm.list_models()``, or what ``timm.create_model`` returned.
+        pretrained : bool, default=True
+            Whether its weights are downloaded (or taken from timm's cache); random
+            ones otherwise. Without effect for a module.
+        **settings
+            Of :class:`TorchModel`, such as `device` or `clamp`; `input_shape`, `mean`,
+            `std`, `class_names` and `preparation` in the place of timm's.
+
+        Returns
+        -------
+        TorchModel
+            With the shape, normalisation, preparation of its ``pretrained_cfg``, and
+            with class names where timm knows them.
+
+        Raises
+        ------
+        ValueError
+            If timm has no network of this name, or no weights for it.
+        ImportError
+            If timm is not installed (extra "timm").
+        """
+        return cls._from(of_timm(name, pretrained=pretrained), settings)
+
+    @classmethod
+    def from_torchvision(
+        cls, name: Any, *, weights: Any = "DEFAULT", **settings: Any
+    ) -> TorchModel:
+        """Take a network of torchvision, as its weights say to prepare pictures.
+
+        Parameters
+        ----------
+        name : str, WeightsEnum or torch.nn.Module
+            As of ``torchvision.models.list_models()``; or weights, such as
+            ``ResNet50_Weights.IMAGENET1K_V2`` or that as a string; or a network that
+            was made of `weights`.
+        weights : str, WeightsEnum or None, default="DEFAULT"
+            Which, such as "IMAGENET1K_V1": downloaded, or taken from torch's cache.
+            None: random ones, prepared and named as the default weights are, or those
+            in `name`. For a module: those that it has, which are not loaded again.
+        **settings
+            As of :meth:`from_timm`.
+
+        Returns
+        -------
+        TorchModel
+            With the shape, normalisation, preparation and class names of the weights.
+
+        Raises
+        ------
+        ValueError
+            If torchvision has no classifier of this name, or no such weights.
+        ImportError
+            If torchvision is not installed (extra "vision").
+        """
+        return cls._from(of_torchvision(name, weights), settings)
+
+    @classmethod
+    def from_transformers(
+        cls,
+        name: Any,
+        processor: Any = None,
+        *,
+        pretrained: bool = True,
+        **settings: Any,
+    ) -> TorchModel:
+        """Take an image classifier of transformers, with its image processor.
+
+        Parameters
+        ----------
+        name : str, Path or torch.nn.Module
+            On Hugging Face's hub, or a folder of ``save_pretrained``; code in it is not
+            executed. Or the network itself, such as a ``ViTForImageClassification``.
+        processor : image processor, str or Path, optional
+            Of transformers, or where it is; where the network is by default. Needed for
+            a module that does not say where it came from.
+        pretrained : bool, default=True
+            Whether the weights are loaded; random ones of its configuration otherwise.
+            Without effect for a module.
+        **settings
+            As of :meth:`from_timm`.
+
+        Returns
+        -------
+        TorchModel
+            With the shape, normalisation and preparation of the processor, and the
+            names of ``config.id2label``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such network, or the processor does what a
+            :class:`~curvdetect.network.Preparation` and a normalisation cannot say.
+        ImportError
+            If transformers is not installed (extra "transformers").
+        """
+        return cls._from(
+            of_transformers(name, processor, pretrained=pretrained), settings
+        )
+
+    @classmethod
+    def from_onnx(
+        cls,
+        path: str | Path,
+        *,
+        input_shape: Sequence[int] | None = None,
+        **settings: Any,
+    ) -> TorchModel:
+        """Take a network from an ONNX file, by onnx2torch.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file. It holds operations and numbers: nothing in it is executed but
+            what onnx2torch knows.
+        input_shape : tuple of int, optional
+            Of one input; as the file says by default.
+        **settings
+            As of :meth:`from_timm`. A file says nothing of `mean`, `std`,
+            `class_names` and `preparation`.
+
+        Returns
+        -------
+        TorchModel
+            For batches of any size.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it cannot be read, takes anything but one batch of images, or does not
+            take batches of any size, or does not say the shape of its input.
+        ImportError
+            If onnx2torch is not installed (extra "onnx").
+        """
+        return cls._from(of_onnx(path, input_shape), settings)
+
+    @classmethod
+    def _from(
+        cls, found: tuple[nn.Module, dict[str, Any]], settings: dict[str, Any]
+    ) -> TorchModel:
+        """Wrap a network as its library says, but for what the user says."""
+        module, of_library = found
+        shape = check_input_shape(settings.get("input_shape"))
+        preparation = of_library.get("preparation")
+        if shape is not None and len(shape) == 3 and preparation is not None:
+            of_library = {**of_library, "preparation": preparation.for_size(*shape[1:])}
+        return cls(module, **{**of_library, **settings})
 
     # Copies ----------------------------------------------------------------
 
@@ -511,7 +695,8 @@ class TorchModel:
         ValueError
             If the module cannot be called on such inputs, or its output is not one
             finite row of at least two logits per input, differs between two calls,
-            or depends on the other rows.
+            or depends on the other rows; or there are more or fewer class names than
+            logits.
 
         Warns
         -----
@@ -526,6 +711,7 @@ class TorchModel:
                 except Exception as error:
                     raise cannot_be_called(error, x) from error
                 first = as_logits(output, len(x)).to(x.dtype)
+                check_n_class_names(self.class_names, first.shape[1])
                 check_answers(self.module, self.logits, x, first)
             if not self._known.get("checked"):
                 self._known["checked"] = True

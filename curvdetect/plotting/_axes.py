@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from curvdetect._base.extras import require
 
-__all__ = ["ADVERSARIAL", "CLEAN", "COLOURS", "axes_or_new", "rank_ticks"]
+__all__ = [
+    "ADVERSARIAL",
+    "CLEAN",
+    "COLOURS",
+    "axes_or_new",
+    "class_label",
+    "rank_ticks",
+]
 
 #: Colours that the colour-blind tell apart (Okabe and Ito).
 CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
@@ -21,6 +29,13 @@ def axes_or_new(ax: Any) -> tuple[Any, Any]:
     if ax is None:
         _, ax = require("matplotlib.pyplot", extra="plot").subplots()
     return ax, ax.figure
+
+
+def class_label(number: int, class_names: Sequence[str] | None) -> str:
+    """Return what a class is called in a legend; of several names, the first."""
+    if class_names is None:
+        return f"class {number}"
+    return class_names[number].partition(",")[0]  # "tench, Tinca tinca"
 
 
 def rank_ticks(ax: Any, n: int) -> None:

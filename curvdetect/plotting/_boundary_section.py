@@ -20,7 +20,7 @@ from curvdetect.geometry import (
 )
 from curvdetect.network import TorchModel, nearest_boundaries
 from curvdetect.network.arrays import as_array
-from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new
+from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new, class_label
 
 __all__ = ["BoundarySectionDisplay"]
 
@@ -49,12 +49,15 @@ class BoundarySectionDisplay:
         Coordinates of the image.
     y : (float, float), optional
         Coordinates of another point, such as the attacked image.
+    sides : (str, str), optional
+        What the class where F is positive is called, and the other, for the legend.
 
     Attributes
     ----------
     margin_ : ndarray of shape (m, m)
     extent_, curvature_ : float
     x_, y_ : pair of floats, or None
+    sides_ : pair of str, or None
         As given.
     ax_, figure_ : matplotlib Axes and Figure
         Set by :meth:`plot`.
@@ -81,12 +84,14 @@ class BoundarySectionDisplay:
         curvature: float,
         x: tuple[float, float],
         y: tuple[float, float] | None = None,
+        sides: tuple[str, str] | None = None,
     ) -> None:
         self.margin_ = np.asarray(margin)
         self.extent_ = extent
         self.curvature_ = curvature
         self.x_ = x
         self.y_ = y
+        self.sides_ = sides
 
     @classmethod
     def from_estimator(
@@ -174,6 +179,7 @@ class BoundarySectionDisplay:
             curvature=float(kappa),
             x=coordinates[0],
             y=coordinates[1] if y is not None else None,
+            sides=_names(model, margin),
             ax=ax,
         )
 
@@ -186,6 +192,7 @@ class BoundarySectionDisplay:
         curvature: float,
         x: tuple[float, float],
         y: tuple[float, float] | None = None,
+        sides: tuple[str, str] | None = None,
         ax: Any = None,
     ) -> BoundarySectionDisplay:
         """Draw values that were computed already.
@@ -202,6 +209,8 @@ class BoundarySectionDisplay:
             Coordinates of the image.
         y : (float, float), optional
             Coordinates of another point.
+        sides : (str, str), optional
+            Names of the class where F is positive, and of the other.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
 
@@ -210,7 +219,9 @@ class BoundarySectionDisplay:
         BoundarySectionDisplay
             Drawn.
         """
-        display = cls(margin=margin, extent=extent, curvature=curvature, x=x, y=y)
+        display = cls(
+            margin=margin, extent=extent, curvature=curvature, x=x, y=y, sides=sides
+        )
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> BoundarySectionDisplay:
@@ -256,6 +267,8 @@ class BoundarySectionDisplay:
                 self.ax_.annotate(
                     name, point, xytext=(5, 5), textcoords="offset points"
                 )
+        for name, colour in zip(self.sides_ or (), (CLEAN, ADVERSARIAL), strict=False):
+            self.ax_.fill([], [], color=colour, alpha=0.15, label=name)
         self.ax_.set_aspect("equal")
         self.ax_.set_xlim(-e, e)
         self.ax_.set_ylim(-e, e)
@@ -263,6 +276,17 @@ class BoundarySectionDisplay:
         self.ax_.set_ylabel("along the normal (input units)")
         self.ax_.legend(frameon=False, loc="lower left", fontsize="small")
         return self
+
+
+def _names(model: TorchModel, margin: PairwiseMargin) -> tuple[str, str] | None:
+    """Return what the two classes of a boundary are called, if they are."""
+    if model.class_names is None:
+        return None
+    predicted, other = int(margin.predicted[0]), int(margin.other[0])
+    return (
+        class_label(predicted, model.class_names),
+        class_label(other, model.class_names),
+    )
 
 
 def _row_of(others: Tensor, other: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from curvdetect._base.extras import require
 from curvdetect.geometry import margin_value, path_in_region
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array
-from curvdetect.plotting._axes import axes_or_new
+from curvdetect.plotting._axes import axes_or_new, class_label
 
 __all__ = ["RegionPathDisplay"]
 
@@ -35,11 +36,14 @@ class RegionPathDisplay:
         Coordinates of the vertices.
     found : bool, default=True
         Whether all of the path is in the region; dashed where it is not.
+    class_names : sequence of str, optional
+        Of all classes, for the legend; numbers by default.
 
     Attributes
     ----------
     classes_, path_ : ndarray
     found_ : bool
+    class_names_ : sequence of str or None
     axes_ : pair of ndarray
         As given.
     ax_, figure_ : matplotlib Axes and Figure
@@ -63,11 +67,13 @@ class RegionPathDisplay:
         axes: tuple[npt.ArrayLike, npt.ArrayLike],
         path: npt.ArrayLike,
         found: bool = True,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.classes_ = np.asarray(classes)
         self.axes_ = np.asarray(axes[0]), np.asarray(axes[1])
         self.path_ = np.asarray(path)
         self.found_ = found
+        self.class_names_ = class_names
 
     @classmethod
     def from_estimator(
@@ -144,6 +150,7 @@ class RegionPathDisplay:
             (as_array(s), as_array(t)),
             as_array(places),
             found=bool(path.found),
+            class_names=model.class_names,
             ax=ax,
         )
 
@@ -155,6 +162,7 @@ class RegionPathDisplay:
         path: npt.ArrayLike,
         *,
         found: bool = True,
+        class_names: Sequence[str] | None = None,
         ax: Any = None,
     ) -> RegionPathDisplay:
         """Draw a path and classes that are known already.
@@ -169,6 +177,8 @@ class RegionPathDisplay:
             Coordinates of the vertices.
         found : bool, default=True
             Whether all of the path is in the region.
+        class_names : sequence of str, optional
+            Of all classes, for the legend; numbers by default.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
 
@@ -177,7 +187,10 @@ class RegionPathDisplay:
         RegionPathDisplay
             Drawn.
         """
-        return cls(classes=classes, axes=axes, path=path, found=found).plot(ax=ax)
+        display = cls(
+            classes=classes, axes=axes, path=path, found=found, class_names=class_names
+        )
+        return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> RegionPathDisplay:
         """Draw.
@@ -210,7 +223,7 @@ class RegionPathDisplay:
         for name, place in (("a", self.path_[0]), ("b", self.path_[-1])):
             self.ax_.annotate(name, place, xytext=(4, 5), textcoords="offset points")
         patches = [
-            mpl.patches.Patch(color=colour, label=f"class {k}")
+            mpl.patches.Patch(color=colour, label=class_label(k, self.class_names_))
             for k, colour in zip(present, colours, strict=True)
         ]
         self.ax_.legend(

@@ -16,6 +16,7 @@ from curvdetect._base.extras import require
 from curvdetect.geometry import principal_curvatures, profile_statistics
 from curvdetect.network import Boundaries, TorchModel, nearest_boundaries
 from curvdetect.network.arrays import as_array
+from curvdetect.network.class_names import named
 from curvdetect.plotting import CurvatureProfileDisplay
 from curvdetect.storage.tables import as_json
 
@@ -28,7 +29,12 @@ _N_LEADING = 10
 #: Of these: products of differences are linear to the order of the step only.
 _TOL = 0.01
 #: Of columns that have other titles than names.
-_TITLES = {"label": "class", "other": "other class"}
+_TITLES = {
+    "label": "class",
+    "label_name": "name",
+    "other": "other class",
+    "other_name": "other name",
+}
 
 
 def report_profile(
@@ -63,11 +69,11 @@ def report_profile(
     Returns
     -------
     list of dict
-        A row for each boundary: the image, its class, the other one, the distance, and
-        the principal curvatures there, in 1 / input units (all d - 1 of them up to
-        4,096 values an image, the ten largest in size above that) with their mean and
-        how many are near zero. NaN where there is no boundary; the last two also where
-        it is flat.
+        A row for each boundary: the image, its class, the other one (with their names
+        where the model has any), the distance, and the principal curvatures there, in
+        1 / input units (all d - 1 of them up to 4,096 values an image, the ten largest
+        in size above that) with their mean and how many are near zero. NaN where there
+        is no boundary; the last two also where it is flat.
 
     Raises
     ------
@@ -79,8 +85,7 @@ def report_profile(
     curvatures = _curvatures(model, nearest, step=step, dense=dense)
     columns = {
         "image": np.repeat(names, n_boundaries),
-        "label": nearest.margin.predicted.cpu().numpy(),
-        "other": nearest.margin.other.cpu().numpy(),
+        **_classes(nearest, model.class_names),
         "distance": as_array(nearest.distances.where(nearest.found, torch.nan)),
         **_described(curvatures, dense=dense),
     }
@@ -100,6 +105,19 @@ def report_profile(
     (out / "profile.json").write_text(written + "\n")
     _draw(values.reshape(len(X), n_boundaries, -1), out, dense=dense)
     return rows
+
+
+def _classes(
+    nearest: Boundaries, class_names: Sequence[str] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the classes on both sides of each boundary, and their names if known."""
+    margin, columns = nearest.margin, {}
+    for column, classes in (("label", margin.predicted), ("other", margin.other)):
+        columns[column] = classes.cpu().numpy()
+        names = named(columns[column], class_names)
+        if names is not None:
+            columns[f"{column}_name"] = names
+    return columns
 
 
 def _curvatures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from curvdetect._base.extras import require
 from curvdetect._base.stand_ins import stand_in
 from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import is_network, networks_replaced
-from curvdetect.network import TorchModel
+from curvdetect.network import Preparation, TorchModel
+from curvdetect.network.fingerprint import weights_digest
 from curvdetect.signals import SIGNALS
 
-__all__ = ["load", "save"]
+__all__ = ["SavedEstimator", "load", "read_saved", "save"]
 
-#: Of what is in a file; files of others are refused. 4: two networks.
-FORMAT_VERSION = 4
+#: Of what is in a file; files of others are refused. 5: names and preparation, and
+#: weights that are named by their digest.
+FORMAT_VERSION = 5
 #: Our own types that a file may hold, besides what skops trusts: NumPy's and
 #: scikit-learn's.
 _OURS = (
@@ -50,7 +53,7 @@ class _SavedModel:
         self.settings, self.number = settings, number
 
 
-def save(estimator: BaseEstimator, path: str | Path) -> None:
+def save(estimator: BaseEstimator, path: str | Path, *, weights: bool = True) -> None:
     """Write a fitted estimator, a guard or a pipeline to a file.
 
     The file holds parameters and arrays alone: what was learned, and the weights of the
@@ -66,6 +69,10 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
         either, as in a pipeline, but not with a third.
     path : str or Path
         Where to; by custom its name ends with ".skops".
+    weights : bool, default=True
+        Whether the file holds the weights of the networks. Without them it is small,
+        names them by their digest (see :meth:`~curvdetect.TorchModel.weights_digest`),
+        and :func:`load` takes networks with exactly those.
 
     Raises
     ------
@@ -114,10 +121,11 @@ def save(estimator: BaseEstimator, path: str | Path) -> None:
             f"{len(modules)} different ones"
         )
     content["weights"] = [
-        {name: _array(name, tensor) for name, tensor in module.state_dict().items()}
-        for module in modules
+        _arrays(module) if weights else weights_digest(module) for module in modules
     ]
-    skops.dump(content, path)
+    # Weights hardly become smaller, and all else is text.
+    compression = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
+    skops.dump(content, path, compression=compression)
 
 
 def load(
@@ -140,6 +148,7 @@ def load(
     module : torch.nn.Module, optional
         A network of the same architecture: it is given the weights of the file, eval
         mode, and stays where it is (CPU or GPU). Needed if the estimator has a network.
+        Where the file names weights by their digest: a network that has them.
     companion : torch.nn.Module, optional
         The same for the companion of a guard that has one.
     trusted : sequence of str, optional
@@ -155,9 +164,69 @@ def load(
     ------
     ValueError
         If the file is not of :func:`save`, of a later version, holds types that are not
-        trusted, or weights that `module` does not fit.
+        trusted, or weights that `module` does not fit, or names others than it has.
     ImportError
         If skops is not installed.
+    """
+    return read_saved(path, trusted=trusted).around(module, companion)
+
+
+class SavedEstimator:
+    """What is in a file of :func:`save`, before there are networks for it.
+
+    Attributes
+    ----------
+    holds_weights : tuple of bool
+        For each network that the estimator has, the guarded one and its companion,
+        whether the file holds its weights, or names them by their digest.
+    """
+
+    def __init__(self, path: str | Path, content: dict[str, Any]) -> None:
+        self._path, self._estimator = path, content["estimator"]
+        self._weights = content["weights"]
+        self.holds_weights = tuple(isinstance(each, dict) for each in self._weights)
+
+    def around(
+        self, module: nn.Module | None, companion: nn.Module | None = None
+    ) -> Any:
+        """Return the estimator around networks.
+
+        Parameters
+        ----------
+        module, companion
+            As in :func:`load`.
+
+        Returns
+        -------
+        estimator
+            As :func:`load` returns it.
+        """
+        given = (module, companion)
+        if companion is not None and len(self._weights) < len(given):
+            raise ValueError(f"companion must be left out: {self._path} holds none")
+        modules = [
+            _with_weights(role, network, weights)
+            for role, network, weights in zip(
+                _ROLES, given, self._weights, strict=False
+            )
+        ]
+        loaded = _with_networks(self._estimator, modules)
+        _check_learned(loaded)
+        return loaded
+
+
+def read_saved(path: str | Path, *, trusted: Sequence[str] = ()) -> SavedEstimator:
+    """Read a file of :func:`save`, for which networks are still to be made.
+
+    Parameters
+    ----------
+    path, trusted
+        As in :func:`load`, and with its errors.
+
+    Returns
+    -------
+    SavedEstimator
+        Says whether it needs networks that have their weights.
     """
     skops = require("skops.io", extra="skops")
     if reason := stand_in(path):
@@ -186,41 +255,49 @@ def load(
             f"{path} has format {version}; this curvdetect reads up to "
             f"{FORMAT_VERSION}. Install a newer one"
         )
-    if not {"estimator", "weights"} <= content.keys() or not isinstance(
-        content["weights"], list
+    weights = content.get("weights")
+    if "estimator" not in content or not (
+        isinstance(weights, list) and all(isinstance(w, dict | str) for w in weights)
     ):
         raise ValueError(f"{_NOT_OURS}; {path} lacks some of what it writes")
-    given = (module, companion)
-    if companion is not None and len(content["weights"]) < len(given):
-        raise ValueError(f"companion must be left out: {path} holds none")
-    modules = [
-        _with_weights(role, network, weights)
-        for role, network, weights in zip(
-            _ROLES, given, content["weights"], strict=False
-        )
-    ]
-    loaded = _with_networks(content["estimator"], modules)
-    _check_learned(loaded)
-    return loaded
+    return SavedEstimator(path, content)
 
 
 def _with_weights(
-    role: str, module: nn.Module | None, weights: dict[str, npt.NDArray[Any]]
+    role: str, module: nn.Module | None, weights: dict[str, npt.NDArray[Any]] | str
 ) -> nn.Module:
-    """Give a network the weights of a file, and eval mode."""
+    """Give a network the weights of a file, or see that it has them; and eval mode."""
     if module is None:
         raise ValueError(
             f"{role} must be a network of the architecture that was saved; got None"
         )
+    if isinstance(weights, str):
+        _check_digest(role, module, weights)
+    else:
+        _give(role, module, weights)
+    for part in module.modules():
+        part.training = False  # not eval(), which exported programs refuse
+    return module
+
+
+def _give(role: str, module: nn.Module, weights: dict[str, npt.NDArray[Any]]) -> None:
     try:
         module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{role} must have the architecture that was saved; got {error}"
         ) from error
-    for part in module.modules():
-        part.training = False  # not eval(), which exported programs refuse
-    return module
+
+
+def _check_digest(role: str, module: nn.Module, digest: str) -> None:
+    own = weights_digest(module)
+    if own != digest:
+        raise ValueError(
+            f"{role} must have the very weights that the estimator was saved with: the "
+            "file does not hold them, it names them by their digest, "
+            f"{digest[:12]}...; got {own[:12]}.... Load them into the network before "
+            "(pretrained=True, or its state dict), or save with weights=True"
+        )
 
 
 def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
@@ -239,7 +316,7 @@ def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
             return module
         key = repr((held.number, sorted(held.settings.items())))
         if key not in wrapped:
-            wrapped[key] = TorchModel(module, **held.settings)
+            wrapped[key] = _model(module, held.settings)
         return wrapped[key]
 
     return networks_replaced(estimator, network)
@@ -261,7 +338,21 @@ def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
     if not isinstance(network, TorchModel):
         return None
     names = ("input_shape", "bounds", "mean", "std", "batch_size", "clamp")
-    return {name: getattr(network, name) for name in names}
+    settings = {name: getattr(network, name) for name in (*names, "class_names")}
+    prepare = network.preparation
+    return {**settings, "preparation": None if prepare is None else asdict(prepare)}
+
+
+def _model(module: nn.Module, settings: dict[str, Any]) -> TorchModel:
+    """Wrap a network as it was: its preparation is a dict of numbers and strings."""
+    prepare = settings.get("preparation")
+    if prepare is not None:
+        settings = {**settings, "preparation": Preparation(**prepare)}
+    return TorchModel(module, **settings)
+
+
+def _arrays(module: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    return {name: _array(name, tensor) for name, tensor in module.state_dict().items()}
 
 
 def _array(name: str, tensor: Tensor) -> npt.NDArray[Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from curvdetect._base.extras import require
 from curvdetect._base.stand_ins import stand_in
+from curvdetect.network.preparation import Preparation, check_preparation
 
 __all__ = ["Batch", "read_images", "read_picture"]
 
@@ -69,9 +70,10 @@ class Batch(NamedTuple):
 
 def read_images(
     source: str | Path,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     resize: bool = False,
+    preparation: Preparation | None = None,
     batch_size: int = 256,
 ) -> Iterator[Batch]:
     """Read a folder of pictures, or an array file, a batch at a time.
@@ -89,10 +91,14 @@ def read_images(
         divided by 255. Of several arrays in a .npz the one called "X" or "images" is
         taken.
     input_shape : (int, int, int)
-        Channels, height and width.
+        Channels, height and width; for arrays, whatever the network takes.
     resize : bool, default=False
         Whether pictures of another size are resized (bilinearly, to cover the input,
         and cropped in the middle) instead of refused.
+    preparation : Preparation, optional
+        How pictures of any size become inputs, such as that of a
+        :class:`~curvdetect.TorchModel`; with it, `resize` says nothing. It is for
+        pictures: arrays are inputs.
     batch_size : int, default=256
         Pictures held at a time.
 
@@ -106,7 +112,8 @@ def read_images(
     FileNotFoundError
         If `source` does not exist.
     ValueError
-        If it holds nothing that could be an image, or an array of another shape.
+        If it holds nothing that could be an image, or an array of another shape; or if
+        the network takes no pictures.
     ImportError
         If Pillow is missing.
     """
@@ -116,6 +123,11 @@ def read_images(
     if source.suffix.lower() in (".npy", ".npz"):
         yield from _of_array(_array(source), input_shape, batch_size)
         return
+    if len(input_shape) != 3 or input_shape[0] not in _MODES:
+        raise ValueError(
+            "images must be in a .npy or .npz file for a network that takes no "
+            f"pictures, (1 or 3, height, width), but {input_shape}; got {source}"
+        )
     paths, skipped = _pictures(source)
     root = source if source.is_dir() else source.parent
     for start in range(0, len(paths), batch_size):
@@ -123,7 +135,10 @@ def read_images(
         for path in paths[start : start + batch_size]:
             name = _as_text(path.relative_to(root))
             try:
-                images.append(read_picture(path, input_shape, resize=resize))
+                image = read_picture(
+                    path, input_shape, resize=resize, preparation=preparation
+                )
+                images.append(image)
                 names.append(name)
             except (OSError, ValueError) as error:
                 what = stand_in(path)
@@ -135,9 +150,10 @@ def read_images(
 
 def read_picture(
     file: str | Path | BinaryIO,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     resize: bool = False,
+    preparation: Preparation | None = None,
 ) -> npt.NDArray[np.float32]:
     """Read one picture.
 
@@ -145,7 +161,7 @@ def read_picture(
     ----------
     file : str, Path or binary file
         A picture in one of the formats BMP, GIF, JPEG, PNG, TIFF and WebP.
-    input_shape, resize
+    input_shape, resize, preparation
         As in :func:`read_images`.
 
     Returns
@@ -164,9 +180,11 @@ def read_picture(
     """
     pillow = require("PIL.Image", extra="vision")
     channels, height, width = input_shape
+    check_preparation(preparation, input_shape)
+    strict = preparation is None and not resize
     try:
         with pillow.open(file, formats=_FORMATS) as opened:
-            _check_picture(opened, None if resize else (width, height))
+            _check_picture(opened, (width, height) if strict else None)
             picture = opened.convert("RGBA")
             turn = _TURNS.get(_orientation(opened))
     # What Pillow's decoders make of broken pictures, besides OSError and ValueError.
@@ -174,11 +192,13 @@ def read_picture(
         raise ValueError(str(error)) from error
     if turn:
         picture = picture.transpose(pillow.Transpose[turn])
-    if not resize:
+    if strict:
         _check_size(picture.size, (width, height))
     white = pillow.new("RGBA", picture.size, "white")
     picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
-    if picture.size != (width, height):
+    if preparation is not None:
+        picture = preparation.apply(picture)
+    elif picture.size != (width, height):
         picture = _fitted(pillow, picture, width, height)
     values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
     values /= 255
@@ -316,7 +336,7 @@ def _array(source: Path) -> npt.NDArray[Any]:
 
 
 def _of_array(
-    array: npt.NDArray[Any], input_shape: tuple[int, int, int], batch_size: int
+    array: npt.NDArray[Any], input_shape: tuple[int, ...], batch_size: int
 ) -> Iterator[Batch]:
     if array.shape[1:] != input_shape or not len(array):
         raise ValueError(
@@ -331,7 +351,7 @@ def _of_array(
         X = array[start : start + batch_size].astype(np.float32)
         if array.dtype == np.uint8:
             X /= 255
-        good = ((X >= 0) & (X <= 1)).all(axis=(1, 2, 3))  # NaN is neither
+        good = ((X >= 0) & (X <= 1)).all(axis=tuple(range(1, X.ndim)))  # NaN is neither
         names = [str(start + position) for position in np.flatnonzero(good)]
         refused = {
             str(start + position): "it has values outside [0, 1]"

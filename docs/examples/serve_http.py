@@ -5,7 +5,9 @@
 
     curl --data-binary @shirt.png http://127.0.0.1:8000/classify
 
-answers {"label": ..., "flagged": ..., "score": ..., ...}. Requests are taken in turns;
+answers {"label": ..., "flagged": ..., "score": ..., ...}, with the names of the classes
+where the network has any. A network with a preparation takes pictures of any size, as
+TorchModel.from_timm and its like give it. Requests are taken in turns;
 to answer more at once, start more processes. There is no limit on how often a client
 may ask, and each answer tells an attacker something: put one in front of it.
 """
@@ -23,7 +25,7 @@ from curvdetect.storage import read_picture
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**23  # a photograph
 
 
 class Verdict(BaseModel):
@@ -34,27 +36,43 @@ class Verdict(BaseModel):
     recovered_label: int
     flagged: bool
     score: float
+    label_name: str | None = None
+    model_label_name: str | None = None
+    recovered_label_name: str | None = None
 
 
 def make_app(guard: CurvatureGuard) -> FastAPI:
     """Return an application that answers for a calibrated guard."""
     app = FastAPI(title="curvdetect")
-    input_shape = guard.guard.input_shape_
+    input_shape, model = guard.guard.input_shape_, guard.guard.model_
 
-    @app.post("/classify")
+    def read(body: bytes) -> torch.Tensor:
+        file = io.BytesIO(body)
+        image = read_picture(file, input_shape, preparation=model.preparation)
+        return torch.from_numpy(image)[None]
+
+    @app.post("/classify", response_model_exclude_none=True)
     async def classify(request: Request) -> Verdict:
         """Take one picture as the body of a request."""
         body = await read_body(request)
         # In other threads, so that other requests are heard meanwhile.
         try:
-            image = await run_in_threadpool(read_picture, io.BytesIO(body), input_shape)
+            image = await run_in_threadpool(read, body)
         except (ValueError, OSError) as error:
             raise HTTPException(422, f"the body is no such picture: {error}") from error
-        found = await run_in_threadpool(guard, torch.from_numpy(image)[None])
+        found = await run_in_threadpool(guard, image)
+        labels = {
+            "label": int(found.label),
+            "model_label": int(found.logits.argmax()),
+            "recovered_label": int(found.recovered_label),
+        }
+        names = model.class_names or ()
+        named = {
+            f"{of}_name": names[k] for of, k in labels.items() if 0 <= k < len(names)
+        }
         return Verdict(
-            label=int(found.label),
-            model_label=int(found.logits.argmax()),
-            recovered_label=int(found.recovered_label),
+            **labels,
+            **named,
             flagged=bool(found.flagged),
             score=float(found.score),
         )

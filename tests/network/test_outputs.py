@@ -43,6 +43,8 @@ EXPECTED = features(Returns(logits), X.astype(np.float64))
         lambda f: SimpleNamespace(logits=f, hidden=None),
         lambda f: (f, f * 2),
         lambda f: [f],
+        lambda f: f[:, :, None, None],
+        lambda f: (f[:, None],),
     ],
 )
 def test_logits_are_found_in_what_is_returned(wrap):
@@ -54,7 +56,9 @@ def test_logits_are_found_in_what_is_returned(wrap):
     ("wrap", "message"),
     [
         (lambda f: f[:, :1], "at least two classes, one logit each; got one"),
-        (lambda f: f[:, :, None, None], r"got \(\d, 3, 1, 1\) for \d samples"),
+        (lambda f: f[:, :, None].repeat(1, 1, 2), r"got \(\d, 3, 2\) for \d samples"),
+        (lambda f: f[:, :1, None], r"got \(\d, 1, 1\) for \d samples"),
+        (lambda f: f[None], r"got \(1, \d, 3\) for \d samples"),
         (lambda f: f[:, 0], r"got \(\d,\) for \d samples"),
         (lambda f: f[:3], r"got \(3, 3\) for 8 samples"),
         (lambda f: f.argmax(1, keepdim=True) + torch.arange(3), "floating-point"),

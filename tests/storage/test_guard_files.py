@@ -1,5 +1,6 @@
 """Files that execute nothing: what comes out is what went in, or an error."""
 
+import copy
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from curvdetect import (
     GuardedClassifier,
     TorchModel,
 )
+from curvdetect.network import Preparation
 from curvdetect.storage import guards, load, save
 from curvdetect.study.networks import LeNet
 
@@ -158,7 +160,7 @@ def without_forgetting(changed):
 
 
 @pytest.mark.parametrize(
-    "content", [{"format": 4}, {"format": True}, {"format": "1"}, {}, [1]]
+    "content", [{"format": 5}, {"format": True}, {"format": "1"}, {}, [1]]
 )
 def test_other_contents_are_refused(content, path):
     skops.io.dump(content, path)
@@ -179,10 +181,10 @@ def test_types_of_strangers_are_refused(path):
 
 
 def test_a_later_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(guards, "FORMAT_VERSION", 5)
+    monkeypatch.setattr(guards, "FORMAT_VERSION", 6)
     save(CurvatureRelabeler(), path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 5; this curvdetect reads up to 4"):
+    with pytest.raises(ValueError, match="format 6; this curvdetect reads up to 5"):
         load(path)
 
 
@@ -256,3 +258,68 @@ def test_weights_that_numpy_lacks(images, path):
     featurizer = CurvatureFeaturizer(TorchModel(module, input_shape=(1, 28, 28)))
     with pytest.raises(ValueError, match="number format that NumPy has.*bfloat16"):
         save(featurizer, path)
+
+
+# Names, preparation, and weights that are elsewhere ------------------------------
+
+
+def described(lenet):
+    names = tuple(f"class {number}" for number in range(10))
+    prepare = Preparation(
+        (28, 28), (30, 30), "bicubic", crop="border", fill=(128,), rounding="down"
+    )
+    return TorchModel(
+        lenet, input_shape=(1, 28, 28), class_names=names, preparation=prepare
+    )
+
+
+def test_names_and_preparation_are_kept(lenet, images, path):
+    model = described(lenet)
+    save(CurvatureFeaturizer(model, step=0.4, n_boundaries=1).fit(images[0]), path)
+    loaded = load(path, LeNet()).model
+    assert loaded.class_names == model.class_names
+    assert loaded.preparation == model.preparation
+
+
+def test_a_file_without_weights(lenet, images, path, tmp_path):
+    model = described(lenet)
+    guard = GuardedClassifier(model, detector="threshold", target_fpr=0.1).fit(*images)
+    save(guard, tmp_path / "whole.skops")
+    save(guard, path, weights=False)
+    size_of_weights = sum(4 * each.numel() for each in lenet.parameters())
+    assert (tmp_path / "whole.skops").stat().st_size > 0.8 * size_of_weights
+    assert path.stat().st_size < 0.2 * size_of_weights
+    same = LeNet()
+    same.load_state_dict(lenet.state_dict())
+    found = load(path, same.train()).assess(images[0][:5])
+    assert not same.training
+    np.testing.assert_array_equal(found.score, guard.assess(images[0][:5]).score)
+    with pytest.raises(ValueError, match="module must have the very weights.*pretr"):
+        load(path, LeNet())
+    with pytest.raises(ValueError, match="module must be a network.*got None"):
+        load(path)
+
+
+def test_a_companion_without_weights(with_companion, path):
+    guard, x = with_companion(True)
+    save(guard, path, weights=False)
+    assert guards.read_saved(path).holds_weights == (False, False)
+    networks = guard.model_.module, guard.detector_.companion_.model.module
+    module, companion = (copy.deepcopy(each) for each in networks)
+    loaded = load(path, module, companion=companion)
+    np.testing.assert_array_equal(loaded.assess(x).score, guard.assess(x).score)
+    with pytest.raises(ValueError, match="companion must have the very weights"):
+        load(path, module, companion=LeNet())
+
+
+def test_nothing_of_what_a_file_says_is_trusted(lenet, path, monkeypatch):
+    """Settings of a model are numbers and strings; others are an error."""
+    settings = {**guards._settings(described(lenet)), "class_names": [1, 2]}
+    monkeypatch.setattr(guards, "_settings", lambda network: settings)
+    save(CurvatureFeaturizer(lenet, step=0.4), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="class_names must be a sequence of strings"):
+        load(path, LeNet())
+    skops.io.dump({"format": 5, "estimator": [], "weights": [1]}, path)
+    with pytest.raises(ValueError, match="lacks some of what it writes"):
+        load(path)

@@ -250,6 +250,8 @@ def _twin(model: TorchModel, module: nn.Module) -> TorchModel:
         std=model.std,
         device=model.device,
         clamp=model.clamp,
+        class_names=model.class_names,
+        preparation=model.preparation,
     )
 
 
