@@ -162,7 +162,12 @@ def prepare(source: Path, folder: Path, n_test: int | None) -> dict:
         success[name] = rounded(metrics.share(images.fooled))
     return {
         "accuracy": rounded(metrics.share(right)),
-        "n": {"fit": N_FIT, "calibration": N_CALIBRATION, "test": len(test)},
+        "n": {
+            "images": len(X),
+            "fit": N_FIT,
+            "calibration": N_CALIBRATION,
+            "test": len(test),
+        },
         "success": success,
         "torch": torch.__version__,
     }

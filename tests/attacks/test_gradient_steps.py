@@ -103,14 +103,16 @@ def test_shortest_budgets_of_a_plane(linear):
     assert found["linf"] == pytest.approx(margin / float(W.abs().sum()))
 
 
+@pytest.mark.parametrize(("n_values", "rung"), [(784, 2), (3 * 224 * 224, 8)])
 @pytest.mark.parametrize("low", [1e-9, 0.001, 0.1, 5.0])
-def test_the_ladder_goes_by_factors_of_two_to_the_largest_budget(model, low):
-    lessons = curriculum(model, 784, {"linf": low, "l2": low}, {"mine": lambda x, y: x})
+def test_the_ladder_goes_by_a_factor_to_the_largest_budget(model, low, n_values, rung):
+    given = {"mine": lambda x, y: x}
+    lessons = curriculum(model, n_values, {"linf": low, "l2": low}, given)
     budgets = sorted({v.budget for v in lessons if "linf" in v.name})
     assert budgets[-1] == pytest.approx(64 / 255)
     ratios = np.divide(budgets[1:], budgets[:-1])
     assert len(budgets) >= 2
-    assert ratios.min() > 1.3
-    assert ratios.max() < 2.9
+    assert ratios.min() > rung**0.5 * 0.9
+    assert ratios.max() < rung**1.5 * 1.05
     assert (lessons[-1].name, lessons[-1].kind) == ("mine", "given")
     assert len({lesson.name for lesson in lessons}) == len(lessons)

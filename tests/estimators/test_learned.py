@@ -20,8 +20,10 @@ from curvdetect import (
     TorchModel,
     assess_guard,
 )
+from curvdetect.attacks import effort
 from curvdetect.estimators import _lessons
 from curvdetect.estimators._evidence import Evidence
+from curvdetect.estimators.self_test import minimal_points
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
 
@@ -475,6 +477,24 @@ def test_many_classes_are_told_apart_by_rank(quick):
     detector = LearnedDetector(model, target_fpr=0.1, random_state=0).fit(X)
     assert detector._cascade().evidence.n_columns(0) == (6, 2)
     assert detector.predict(X[:4]).shape == (4,)
+
+
+def test_large_images_are_attacked_less(model, quick, monkeypatch):
+    """With fewer passes and tests, and minimal perturbations nearly as short."""
+    X, y = points(140, seed=5)
+    x, label = torch.from_numpy(X), torch.from_numpy(y)
+    _, shortest = minimal_points(model, x, label)
+    monkeypatch.setattr(effort, "_LARGE_IMAGE", D - 1)
+    with count_passes(model.module) as passes:
+        _, norms = minimal_points(model, x, label)
+        n_searching = passes.forward + 2 * passes.backward
+        detector = LearnedDetector(model, target_fpr=0.1, random_state=0).fit(X, y)
+    n_fitting = passes.forward + 2 * passes.backward - n_searching
+    found = shortest.isfinite()
+    assert (norms[found] <= 1.5 * shortest[found]).all()
+    assert n_searching < 100 * len(X)
+    assert n_fitting < 300 * len(X)  # of a photograph, 10 s on one core
+    assert max(row.n_attacked for row in detector.self_test_) == 30
 
 
 @pytest.mark.filterwarnings("ignore:Persisting input arguments")  # on a busy disk
