@@ -503,7 +503,10 @@ FILES = {
 }
 
 FIT = {
-    "no colon": ({"model": "net"}, "model must be package.module:factory or a .pt2"),
+    "no colon": (
+        {"model": "net"},
+        "model must be package.module:factory, or a .pt2 or .onnx",
+    ),
     "no package": ({"model": "nowhere:make"}, "model: cannot find nowhere:make"),
     "no function": (
         {"model": "curvdetect.study.networks:Nothing"},
@@ -612,7 +615,7 @@ HTTP = {
     "no content": (b"\x89PNG\r\n\x1a\n", "422: the body is no such picture"),
     "cut off": (picture(28, 28)[:50], "422: the body is no such picture"),
     "other size": (picture(30, 28), "422: .*it has 28 x 30 pixels, not 28 x 28"),
-    "too large": (b"GIF89a" + b"\0" * 2**20, "413: .*more than 1048576 bytes"),
+    "too large": (b"GIF89a" + b"\0" * 2**23, "413: .*more than 8388608 bytes"),
     "bomb": (picture(9000, 9000), "422: .*it has 9000 x 9000 pixels, not 28 x 28"),
     "json": (json.dumps({"image": [[0]]}).encode(), "422: .*cannot identify image"),
 }

@@ -402,7 +402,18 @@ class _Digest:
 
 
 #: Packages whose code is known by its name: another version is another environment.
-_KNOWN = {"torch", "torchvision", "numpy", "builtins", "functools", "copyreg", "typing"}
+_KNOWN = {
+    "builtins",
+    "copyreg",
+    "functools",
+    "numpy",
+    "onnx2torch",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+    "typing",
+}
 
 
 def _is_plain(tensor: Tensor) -> bool:

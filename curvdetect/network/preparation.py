@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from curvdetect._base.checks import check_choice
@@ -81,14 +82,17 @@ class Preparation:
         check_choice("crop", self.crop, get_args(Crop))
         check_choice("rounding", self.rounding, get_args(Rounding))
         vars(self)["size"] = _pair("size", self.size)  # frozen: not by assignment
-        if self.resize is not None and not isinstance(self.resize, int):
-            vars(self)["resize"] = _pair("resize", self.resize)
-        elif self.crop != "center":
+        resize: Any = self.resize
+        if isinstance(resize, Integral):
+            vars(self)["resize"] = int(resize)
+        elif resize is not None:
+            vars(self)["resize"] = _pair("resize", resize)
+        if self.crop != "center" and not isinstance(self.resize, tuple):
             raise ValueError(
-                f'crop="{self.crop}" needs resize=(height, width); got {self.resize!r}'
+                f'crop="{self.crop}" needs resize=(height, width); got {resize!r}'
             )
-        elif isinstance(self.resize, int) and self.resize < 1:
-            raise ValueError(f"resize must be positive; got {self.resize!r}")
+        if isinstance(self.resize, int) and self.resize < 1:
+            raise ValueError(f"resize must be positive; got {resize!r}")
         vars(self)["fill"] = _colour(self.fill)
 
     def apply(self, picture: Image) -> Image:
@@ -217,7 +221,7 @@ def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
 
 def _colour(fill: int | Sequence[int]) -> int | tuple[int, ...]:
     try:
-        values = (fill,) if isinstance(fill, int) else tuple(int(v) for v in fill)
+        values = tuple(int(v) for v in ((fill,) if isinstance(fill, int) else fill))
     except (TypeError, ValueError):
         values = ()
     if not values or not all(0 <= value <= 255 for value in values):

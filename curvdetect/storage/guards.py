@@ -346,9 +346,14 @@ def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
 def _model(module: nn.Module, settings: dict[str, Any]) -> TorchModel:
     """Wrap a network as it was: its preparation is a dict of numbers and strings."""
     prepare = settings.get("preparation")
-    if prepare is not None:
-        settings = {**settings, "preparation": Preparation(**prepare)}
-    return TorchModel(module, **settings)
+    try:
+        if prepare is not None:
+            settings = {**settings, "preparation": Preparation(**prepare)}
+        return TorchModel(module, **settings)
+    except TypeError as error:  # settings that there are not
+        raise ValueError(
+            f"{_NOT_OURS}; got one with other settings: {error}"
+        ) from error
 
 
 def _arrays(module: nn.Module) -> dict[str, npt.NDArray[Any]]:

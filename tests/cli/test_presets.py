@@ -200,20 +200,8 @@ def test_weights_in_the_place_of_a_preset_s(tiny, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*self-test", "ignore:mean AUROC")
 @pytest.mark.filterwarnings("ignore:the companion agrees")
-def test_a_preset_as_companion(tiny, quick, folder, tmp_path, monkeypatch):
+def test_a_preset_as_companion(tiny, quick, folder, tmp_path):
     """With its own size, and its classes in another order."""
-    order = [2, 0, 1]
-
-    def other():
-        module = made(0)
-        shuffled = Tiny()
-        for name in ("weight", "bias"):
-            values = getattr(module.linear, name).data[order] * 1.5
-            getattr(shuffled.linear, name).data.copy_(values)
-        torch.manual_seed(3)
-        return shuffled.eval()
-
-    torch.save(other().state_dict(), tmp_path / "c.pt")
     folder_of_companion = _saved_vit(tmp_path / "vit")
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", rng.random((60, 3, 32, 32)).astype(np.float32))

@@ -16,7 +16,9 @@ TIMM = [
     {"input_size": (3, 160, 160), "crop_pct": 0.875},
     {"input_size": (3, 160, 160), "crop_pct": 0.95, "interpolation": "bilinear"},
     {"input_size": (3, 97, 97), "crop_pct": 0.9, "interpolation": "lanczos"},
-    {"input_size": (3, 97, 64), "crop_pct": 0.875, "interpolation": "nearest"},
+    {"input_size": (3, 97, 97), "crop_pct": 0.9, "interpolation": "nearest"},
+    # (timm 1.0.15 forgets the interpolation here, and is bilinear.)
+    {"input_size": (3, 97, 64), "crop_pct": 0.875, "interpolation": "bilinear"},
     {"input_size": (3, 64, 97), "crop_pct": 1.0, "crop_mode": "squash"},
     {"input_size": (3, 97, 97), "crop_pct": 0.8, "crop_mode": "squash"},
     {"input_size": (3, 97, 97), "crop_pct": 1.0, "crop_mode": "border"},

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import joblib
@@ -304,3 +305,11 @@ def test_names_are_counted_once_the_logits_are():
 def test_preparations_that_do_not_fit(preparation, message):
     with pytest.raises(ValueError, match=message):
         named(preparation=preparation)
+
+
+@pytest.mark.parametrize("extra", ["timm", "transformers", "onnx"])
+def test_a_library_that_is_missing(extra, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, extra, None)
+    make = getattr(TorchModel, f"from_{extra}")
+    with pytest.raises(ImportError, match=rf"pip install 'curvdetect\[{extra}\]'"):
+        make(tmp_path)

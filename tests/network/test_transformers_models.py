@@ -1,11 +1,15 @@
 """Classifiers of transformers: as their processors and labels say, or refused."""
 
+import pickle
+
+import joblib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from curvdetect import TorchModel
+from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
+from curvdetect.attacks import GradientStepsAttack
 from mixed_sizes import levels, pictures
 
 transformers = pytest.importorskip("transformers")
@@ -83,6 +87,38 @@ def test_labels_and_logits():
     x = np.asarray(model.preparation.apply(picture)).transpose(2, 0, 1)[None] / 255
     found = model.predict_logits(x.astype(np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_it_can_be_pickled_and_hashed():
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    model = TorchModel.from_transformers(vit(), processor)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.preparation == model.preparation
+    assert joblib.hash(again) == joblib.hash(model)
+    assert joblib.hash(TorchModel.from_transformers(vit(), processor)) == (
+        joblib.hash(model)
+    )
+    other = TorchModel.from_transformers(vit(hidden_act="relu"), processor)
+    assert joblib.hash(other) != joblib.hash(model)
+    x = np.random.default_rng(0).random((2, 3, 32, 32)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict_logits(x), model.predict_logits(x))
+
+
+def test_a_guard_of_it():
+    """Its outputs are objects: through attacks, features and as a module."""
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    model = TorchModel.from_transformers(vit(), processor)
+    x = np.random.default_rng(0).random((12, 3, 32, 32)).astype(np.float32)
+    featurizer = CurvatureFeaturizer(model, n_boundaries=1, step=0.2, random_state=0)
+    guard = GuardedClassifier(model, featurizer=featurizer, target_fpr=0.2).fit(x)
+    found = guard.assess(x)
+    labels = model.predict(x)
+    assert found.model_label_name.tolist() == [model.class_names[k] for k in labels]
+    attack = GradientStepsAttack(model, budget=0.05, steps=2)
+    assert attack(torch.from_numpy(x), torch.from_numpy(labels)).shape == x.shape
+    with torch.no_grad():
+        plain = model.as_module()(torch.from_numpy(x))
+    np.testing.assert_allclose(plain, model.predict_logits(x), atol=1e-5)
 
 
 def test_labels_that_are_made_up_are_no_names():

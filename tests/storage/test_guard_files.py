@@ -320,6 +320,12 @@ def test_nothing_of_what_a_file_says_is_trusted(lenet, path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="class_names must be a sequence of strings"):
         load(path, LeNet())
+    settings |= {"class_names": None, "preparation": {"size": (28, 28), "run": "x"}}
+    monkeypatch.setattr(guards, "_settings", lambda network: settings)
+    save(CurvatureFeaturizer(lenet, step=0.4), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="got one with other settings: .*'run'"):
+        load(path, LeNet())
     skops.io.dump({"format": 5, "estimator": [], "weights": [1]}, path)
     with pytest.raises(ValueError, match="lacks some of what it writes"):
         load(path)
