@@ -43,9 +43,7 @@ def of_torchvision(name: Any, weights: Any) -> tuple[nn.Module, dict[str, Any]]:
         name = _builder(models, described)
     else:
         described = _described(models, name, weights)
-    settings = settings_of_weights(
-        described
-    )  # refuses what is no classifier, before downloading
+    settings = settings_of_weights(described)  # before any download: it may refuse
     return _made(models, name, None if weights is None else described), settings
 
 

@@ -49,10 +49,8 @@ def of_transformers(
     """
     library = require("transformers", extra="transformers")
     if isinstance(name, nn.Module):
-        module, source = (
-            name,
-            getattr(getattr(name, "config", None), "name_or_path", ""),
-        )
+        module, config = name, getattr(name, "config", None)
+        source = getattr(config, "name_or_path", "")
     else:
         module, source = _made(library, str(name), pretrained), str(name)
     if not hasattr(module, "config"):
