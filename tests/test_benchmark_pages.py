@@ -28,6 +28,7 @@ def run(script, argv, monkeypatch):
         ("clamping_report.py", "bounds.md", []),
         ("learned_report.py", "learned.md", ["--picture", "learned_cost.png"]),
         ("companion_report.py", "companion.md", ["--picture", "certified.png"]),
+        ("detection/imagenet_report.py", "imagenet.md", ["--picture", "imagenet.png"]),
     ],
 )
 def test_page(script, page, pictures, tmp_path, monkeypatch):
@@ -45,6 +46,13 @@ def test_the_readmes_table_of_the_learned_guard_is_that_of_its_results():
     script = runpy.run_path(str(ROOT / "benchmarks" / "learned_report.py"))
     known = json.loads((RESULTS / "learned.json").read_text())
     assert script["short_table"](known) in (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_table_of_photographs_is_that_of_its_results():
+    report = ROOT / "benchmarks" / "detection" / "imagenet_report.py"
+    known = json.loads((RESULTS / "imagenet.json").read_text())
+    table = runpy.run_path(str(report))["short_table"](known)
+    assert table in (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_table_of_evasion_is_that_of_its_results():
