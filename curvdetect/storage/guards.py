@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -334,22 +335,31 @@ def _check_learned(held: Any) -> None:
 
 
 def _settings(network: TorchModel | nn.Module) -> dict[str, Any] | None:
-    """Return the parameters of a TorchModel but for where it computes."""
+    """Return the parameters of a TorchModel but for where it computes.
+
+    Names of classes as one string: skops takes 200 bytes for each, in several places.
+    """
     if not isinstance(network, TorchModel):
         return None
     names = ("input_shape", "bounds", "mean", "std", "batch_size", "clamp")
-    settings = {name: getattr(network, name) for name in (*names, "class_names")}
-    prepare = network.preparation
-    return {**settings, "preparation": None if prepare is None else asdict(prepare)}
+    classes, prepare = network.class_names, network.preparation
+    return {
+        **{name: getattr(network, name) for name in names},
+        "class_names": None if classes is None else json.dumps(classes),
+        "preparation": None if prepare is None else asdict(prepare),
+    }
 
 
 def _model(module: nn.Module, settings: dict[str, Any]) -> TorchModel:
-    """Wrap a network as it was: its preparation is a dict of numbers and strings."""
-    prepare = settings.get("preparation")
+    """Wrap a network as it was."""
+    classes, prepare = settings.get("class_names"), settings.get("preparation")
     try:
-        if prepare is not None:
-            settings = {**settings, "preparation": Preparation(**prepare)}
-        return TorchModel(module, **settings)
+        given = {
+            **settings,
+            "class_names": None if classes is None else json.loads(classes),
+            "preparation": None if prepare is None else Preparation(**prepare),
+        }
+        return TorchModel(module, **given)
     except TypeError as error:  # settings that there are not
         raise ValueError(
             f"{_NOT_OURS}; got one with other settings: {error}"

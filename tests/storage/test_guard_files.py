@@ -314,7 +314,7 @@ def test_a_companion_without_weights(with_companion, path):
 
 def test_nothing_of_what_a_file_says_is_trusted(lenet, path, monkeypatch):
     """Settings of a model are numbers and strings; others are an error."""
-    settings = {**guards._settings(described(lenet)), "class_names": [1, 2]}
+    settings = {**guards._settings(described(lenet)), "class_names": "[1, 2]"}
     monkeypatch.setattr(guards, "_settings", lambda network: settings)
     save(CurvatureFeaturizer(lenet, step=0.4), path)
     monkeypatch.undo()
