@@ -8,8 +8,8 @@ First, attacks within L-infinity budgets: the share of images that are misclassi
 and misclassified without being flagged, at 5 % and at 1 % false positives. Then the
 evasion cost in L2: the median norm of the smallest perturbation found that evades, over
 that of the smallest that fools the network alone; for the default detector and others.
-`--weights` takes a LeNet of your own, such as one that cure.py trained. With `--cache`,
-that of detection/run.py, the learned model of that benchmark is attacked too.
+`--weights` takes others, such as of a LeNet that cure.py trained. With `--cache`, that
+of detection/run.py, the learned model of that benchmark is attacked too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import NETWORKS, load_images, smallest_eps
 from torch import Tensor
 
 from curvdetect import CurvatureFeaturizer, TorchModel
@@ -39,16 +40,12 @@ from curvdetect.evasion import (
 from curvdetect.geometry import adversarial_perturbation
 from curvdetect.signals import FirstOrder
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
-EPS = {"mnist": 50 / 255, "fashion-mnist": 16 / 255, "cifar10": 2 / 255}
 BUDGETS = (0.5, 1, 2, 4)
 STEPS = (5, 20, 80)
 #: L2 budgets, in medians of the smallest perturbations.
 L2_BUDGETS = (1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 3, 5)
-#: Radius of the neighbours an attacker makes wrong too, and of the laplacian's scales.
-RADII = {"mnist": 3.0, "fashion-mnist": 3.0, "cifar10": 1.0}
 SCALES = (1.0, 2.0, 4.0)
 #: In log-odds: how far below the threshold of the learned model to aim.
 LEARNED_MARGINS = (0.0, 3.0)
@@ -76,8 +73,8 @@ class Detector:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("network", choices=sorted(EPS))
-    parser.add_argument("--weights", help="of a LeNet; the one shipped by default")
+    parser.add_argument("network", choices=sorted(NETWORKS))
+    parser.add_argument("--weights", help="the shipped ones by default")
     parser.add_argument("--data-dir")
     parser.add_argument("--cache", help="of detection/run.py: the learned model too")
     parser.add_argument("--out", type=Path, required=True)
@@ -92,7 +89,7 @@ def main() -> None:
     of = detectors(model, calibration)
     if args.cache:
         if args.weights or args.network == "cifar10":
-            parser.error("--cache is for the LeNets as shipped")
+            parser.error("--cache is for the shipped networks as they are")
         of["learned"] = lambda: learned(args)
     results = {
         "network": args.network,
@@ -129,7 +126,7 @@ def main() -> None:
 
 def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
     """Return a network, clean images, and images to attack with their labels."""
-    X, y = load_dataset(args.network, data_dir=args.data_dir)
+    X, y = load_images(args.network, args.data_dir)
     model = trained_model(args.network, weights=args.weights, data_dir=args.data_dir)
     right = model.predict(X[:1000]) == y[:1000]
     clean, test = np.flatnonzero(right[:600]), 600 + np.flatnonzero(right[600:])
@@ -232,12 +229,12 @@ def within_budgets(model, args, detector, clean, x, label):
     clean_scores = detector.excess(clean, 0.05)
     rows = []
     for factor in BUDGETS:
-        eps = factor * EPS[args.network]
+        eps = factor * smallest_eps(args.network)
         common = {"eps": eps, "steps": args.steps}
         ways = {
             "PGD": pgd(model, **common),
             "neighbourhood margin": NeighbourhoodMarginAttack(
-                model, radius=RADII[args.network], **common
+                model, radius=NETWORKS[args.network].radius, **common
             ),
             "logit matching": LogitMatchingAttack(model, references=clean, **common),
             "orthogonal PGD": evasion(model, detector, 0.05, **common),
@@ -257,7 +254,8 @@ def by_steps(model, args, detector, x, label):
     """Return whether more steps help the attacker, at the report's budget."""
     rows = []
     for steps in STEPS:
-        attack = evasion(model, detector, 0.05, eps=EPS[args.network], steps=steps)
+        eps = smallest_eps(args.network)
+        attack = evasion(model, detector, 0.05, eps=eps, steps=steps)
         row = outcome(model, detector, attacked(attack, x, label), label)
         del row["scores"]
         rows.append({"steps": steps, **row})
@@ -320,7 +318,7 @@ def evasion_cost(model, args, detector, x, label, smallest):
     ]
     neighbourhood = smallest_by(
         lambda eps: NeighbourhoodMarginAttack(
-            model, eps=eps, radius=RADII[args.network], **common
+            model, eps=eps, radius=NETWORKS[args.network].radius, **common
         )
     )
     norms = {

@@ -11,12 +11,8 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from networks import NETWORKS
 
-TITLES = {
-    "fashion-mnist": "LeNet, Fashion-MNIST",
-    "mnist": "LeNet, MNIST",
-    "cifar10": "ResNet-20, CIFAR-10",
-}
 #: Name, colour and marker of each attack.
 STYLES = {
     "PGD": ("PGD, knows the network alone", "0.45", "o"),
@@ -37,7 +33,7 @@ def main() -> None:
         for path in sorted(args.results.glob("adaptive-*.json"))
     ]
     full = [results for results in found if "budgets" in results]
-    full.sort(key=lambda results: list(TITLES).index(results["network"]))
+    full.sort(key=lambda results: list(NETWORKS).index(results["network"]))
     draw(full, args.picture)
     parts = [INTRODUCTION.replace("PICTURE", args.picture.name), costs(found)]
     args.out.write_text("\n".join(parts + [within(results) for results in full]))
@@ -67,7 +63,7 @@ def draw(full: list[dict], path: Path) -> None:
         ticks = sorted({255 * row["eps"] for row in results["budgets"]})
         ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
         ax.set(
-            title=TITLES[results["network"]],
+            title=NETWORKS[results["network"]].title,
             xlabel="L-infinity budget (1 / 255)",
             ylabel="misclassified and not flagged",
             ylim=(-0.02, 1.05),
@@ -86,7 +82,7 @@ def costs(found: list[dict]) -> str:
         for detector, cost in results["evasion"].items():
             by = cost["evasion_cost_by_attack"]
             rows.append(
-                f"| {TITLES[results['network']]}, {weights} | {detector} | "
+                f"| {NETWORKS[results['network']].title}, {weights} | {detector} | "
                 f"{results['n_images']} | {results['median_norm_to_fool']:.3f} | "
                 f"{cost['median_norm_to_evade']:.3f} | "
                 f"**{cost['evasion_cost']:.2f}** | {cost['median_ratio']:.2f} | "
@@ -120,7 +116,7 @@ def within(results: dict) -> str:
         f"{share(row['evades_at_5%'])} |"
         for row in results["by_steps"]
     ]
-    return f"""## {TITLES[results["network"]]}
+    return f"""## {NETWORKS[results["network"]].title}
 
 {results["n_images"]} images that the network gets right, thresholds from \
 {results["n_calibration"]} others, {results["steps"]} steps, torch {results["torch"]}.

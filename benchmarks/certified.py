@@ -2,14 +2,14 @@
 
     python benchmarks/certified.py fashion-mnist mnist cifar10 --out FILE
 
-A copy of each network is trained with Gaussian noise on its training images, but for
-the last 5,000 of a LeNet's; votes are calibrated at 5 % on 500 images that neither was
-trained on, those of `learned.py`, and certify the first 300 of its test images that the
-network gets right. Beside the share certified at half, one and two medians of the
-smallest norm that fools the network: what of those images is flagged, and what of all
-attacks within the radius passes - the smallest perturbation, and from there as far as
-the radius; and as far as that towards where network and companion agree on another
-class, at the image and at eight noisy copies.
+A copy of each network is trained with Gaussian noise on its training images; votes are
+calibrated at 5 % on 500 images that neither was trained on, those of `learned.py`, and
+certify the first 300 of its test images that the network gets right. Beside the share
+certified at half, one and two medians of the smallest norm that fools the network: what
+of those images is flagged, and what of all attacks within the radius passes - the
+smallest perturbation, and from there as far as the radius; and as far as that towards
+where network and companion agree on another class, at the image and at eight noisy
+copies.
 """
 
 from __future__ import annotations
@@ -23,18 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from learned import loaded, rounded
+from networks import NETWORKS, training_images
 from torch import Tensor
 
 from curvdetect import TorchModel, VotingDetector
 from curvdetect.geometry import adversarial_perturbation, joint_perturbation
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 from curvdetect.study.training import GaussianNoise, train
 
-#: About 0.6 times the median norm that fools each network, of training images.
-SIGMA = {"fashion-mnist": 0.25, "mnist": 0.75, "cifar10": 0.06}
-N_DEVELOPMENT = 5_000
 N_IMAGES, N_ATTACKED, N_COPIES = 300, 60, 8
 FACTORS = (0.5, 1.0, 2.0)
 TARGET_FPR, LEVEL, CONFIDENCE = 0.05, 0.001, 0.999
@@ -65,7 +62,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     detector = VotingDetector(
         model,
         companion,
-        sigma=SIGMA[network],
+        sigma=NETWORKS[network].sigma,
         n_votes=args.n_votes,
         target_fpr=TARGET_FPR,
         level=LEVEL,
@@ -82,7 +79,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     found = detector.certify(x, confidence=CONFIDENCE)
     flagged = detector.predict(x)
     return {
-        "sigma": SIGMA[network],
+        "sigma": NETWORKS[network].sigma,
         "n_votes": args.n_votes,
         "least_votes": detector.least_votes_,
         "limit": round(detector.limit_, 4),
@@ -105,15 +102,11 @@ def measured(network: str, args: argparse.Namespace) -> dict:
 
 def trained_companion(network: str, args: argparse.Namespace) -> TorchModel:
     """Return a copy of the network that was trained with noise."""
-    X, y = load_dataset(network, data_dir=args.data_dir, train=True)
-    if network != "cifar10":
-        X, y = X[:-N_DEVELOPMENT], y[:-N_DEVELOPMENT]
     model = trained_model(network, data_dir=args.data_dir)
     train(
         model.as_module(trainable=True),
-        X,
-        y,
-        loss=GaussianNoise(sigma=SIGMA[network]),
+        *training_images(network, args.data_dir),
+        loss=GaussianNoise(sigma=NETWORKS[network].sigma),
         n_epochs=10,
         max_lr=2e-3,
         verbose=False,

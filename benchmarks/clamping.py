@@ -1,13 +1,12 @@
 """What detection gains or loses by clamping probes to the bounds of an image.
 
-    PYTHONPATH=benchmarks/detection python benchmarks/clamping.py \
-        --out benchmarks/results/clamping.json
-    PYTHONPATH=benchmarks/detection python benchmarks/clamping.py --strangers DIR \
+    python benchmarks/clamping.py --out benchmarks/results/clamping.json
+    python benchmarks/clamping.py --strangers DIR \
         --settings default --out benchmarks/results/clamping-strangers.json
 
 The default setting and the cheap one, with and without ``TorchModel(clamp=True)``. The
 attacks do not leave the bounds, so both are shown the same images: development images
-of the LeNets, training images of the ResNet-20; with --strangers, test images of five
+of ours, training images of the ResNet-20; with --strangers, test images of five
 networks that nobody here trained (``strangers.py``). Boundaries of the clamped network
 are farther away, and ``step="auto"`` is longer: so also without a clamp at that step.
 Directions are drawn anew for each of --draws; --networks, --settings and --n-images
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from cost import FEW
-from protocol import development_images
+from networks import NETWORKS, SMALL, development_images
 from strangers import STRANGERS, images_of, load_stranger
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
@@ -42,8 +41,7 @@ from curvdetect.study.networks import trained_model
 
 #: PGD's budget, times 255; lengths of minimal perturbations; images of each purpose.
 ATTACKS = {
-    "fashion-mnist": (16, (1.02, 2), 200),
-    "mnist": (50, (1.02, 2), 200),
+    **{name: (NETWORKS[name].budgets[0], (1.02, 2), 200) for name in SMALL},
     "cifar10": (2, (1.02,), 100),
     **{
         name: (16 if data == "mnist" else 2, (1.02, 2), 150)

@@ -2,8 +2,8 @@
 
     python benchmarks/companions.py fashion-mnist mnist cifar10 --folder DIR --out FILE
 
-A copy of each network, trained on its training images, but for the last 5,000 of a
-LeNet, which other benchmarks are developed on: with CURE of two strengths, or, where
+A copy of each network, trained on its training images, without the last 5,000 of a data
+set, which other benchmarks are developed on: with CURE of two strengths, or, where
 there are but 5,085 images and CURE made a network that was right on 0.74 of others,
 noise of two. A tenth is held back, chooses, and says what was reached. Weights go to
 the folder; those of most images are NETWORK.pt, for `learned.py` and
@@ -18,13 +18,12 @@ import time
 from pathlib import Path
 
 import torch
+from networks import training_images
 
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 from curvdetect.study.training import CURE, GaussianNoise, train_companion
 
 N_IMAGES = (500, 5_000, 50_000)
-N_DEVELOPMENT = 5_000
 FLAT = [CURE(strength=0.03), CURE(strength=0.1)]
 NOISE = [GaussianNoise(sigma=0.03), GaussianNoise(sigma=0.06)]
 #: The fewer images, the more often each is seen.
@@ -43,9 +42,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     known = json.loads(args.out.read_text()) if args.out.exists() else {}
     for network in args.networks:
-        X, y = load_dataset(network, data_dir=args.data_dir, train=True)
-        if network != "cifar10":
-            X, y = X[:-N_DEVELOPMENT], y[:-N_DEVELOPMENT]
+        X, y = training_images(network, args.data_dir)
         sizes = sorted({min(n, len(X)) for n in args.n_images})
         for n in sizes:
             start = time.perf_counter()

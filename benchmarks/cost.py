@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import load_images, smallest_eps
 from torch.utils.flop_counter import FlopCounterMode
 
 from curvdetect import CurvatureFeaturizer, TorchModel
@@ -33,11 +34,16 @@ from curvdetect.attacks import make_adversarial_set, pgd
 from curvdetect.network import nearest_boundaries
 from curvdetect.report.goldman import goldman_features
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
-EPS = {"LeNet": 16 / 255, "ResNet-20": 2 / 255}
-NETWORKS = (*EPS, "EfficientNet-Lite0")
+#: Names here, and in `networks.py`.
+OURS = {
+    "LeNet": "fashion-mnist",
+    "ViT": "fashion-mnist-vit",
+    "ConvNet": "fashion-mnist-convnet",
+    "ResNet-20": "cifar10",
+}
+NETWORKS = (*OURS, "EfficientNet-Lite0")
 #: As many as ours has by default.
 N_DIRECTIONS = CurvatureFeaturizer(None).n_directions
 #: Boundaries that are measured with 1,000 classes.
@@ -89,9 +95,7 @@ def load(network: str, data_dir: str | None) -> TorchModel:
             mean=(0.498,) * 3,
             std=(0.502,) * 3,
         )
-    if network == "ResNet-20":
-        return trained_model("cifar10", data_dir=data_dir)
-    return trained_model("fashion-mnist")
+    return trained_model(OURS[network], data_dir=data_dir)
 
 
 def prepare(network: str, data_dir: str | None) -> dict[str, np.ndarray]:
@@ -101,10 +105,9 @@ def prepare(network: str, data_dir: str | None) -> dict[str, np.ndarray]:
         X = photographs()
         nearest = nearest_boundaries(model, X)
         return {"clean": X, "step": np.float64(nearest.distances.median())}
-    dataset = "cifar10" if network == "ResNet-20" else "fashion-mnist"
-    X, y = load_dataset(dataset, data_dir=data_dir)
-    n_images = 150 if network == "ResNet-20" else 400
-    attack = pgd(model, eps=EPS[network])
+    X, y = load_images(OURS[network], data_dir)
+    n_images = 400 if network == "LeNet" else 150
+    attack = pgd(model, eps=smallest_eps(OURS[network]))
     images = make_adversarial_set(model, attack, X[:n_images], y[:n_images])
     nearest = nearest_boundaries(model, X[-200:])
     return {
@@ -149,7 +152,7 @@ def ways(network: str) -> dict[str, tuple[Callable, int]]:
         "double backward": (double_backward, everything if small else 60),
         "curvlinops": (curvlinops_trace, 4 if small else 2),
     }
-    if small:  # at 3,072 pixels it would take tens of GiB
+    if small:  # with others it would take tens of GiB
         found["torch.func.hessian"] = (dense_hessian, 4)
     return found
 

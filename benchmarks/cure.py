@@ -19,7 +19,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from main_job import EPS, N_CALIBRATION, N_TEST, TARGET_FPR, evaluate
+from main_job import N_CALIBRATION, N_TEST, TARGET_FPR, evaluate
+from networks import SMALL, load_images, smallest_eps, training_images
 from robustness import rounded
 
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
@@ -32,7 +33,6 @@ from curvdetect.geometry import (
 )
 from curvdetect.network import nearest_boundaries
 from curvdetect.plotting import ProfileComparisonDisplay
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 from curvdetect.study.training import (
     CURE,
@@ -43,7 +43,6 @@ from curvdetect.study.training import (
 )
 
 N_EPOCHS = 5
-N_DEVELOPMENT = 5_000
 N_PROFILE, N_NORMS = 40, 300
 STEP = 0.1
 BATCH_SIZE = 512
@@ -51,7 +50,7 @@ BATCH_SIZE = 512
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=["fashion-mnist", "mnist"])
+    parser.add_argument("dataset", choices=SMALL)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data-dir")
     parser.add_argument("--work-dir", type=Path, required=True)
@@ -60,17 +59,17 @@ def main() -> None:
     args = parser.parse_args()
 
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    X, y = load_dataset(args.dataset, data_dir=args.data_dir, train=True)
-    X, y = X[:-N_DEVELOPMENT], y[:-N_DEVELOPMENT]
+    X, y = training_images(args.dataset, args.data_dir)
+    eps = smallest_eps(args.dataset)
     losses = {
         "plain": CrossEntropy(),
         "CURE": CURE(),
-        "PGD training": AdversarialTraining(eps=EPS[args.dataset]),
+        "PGD training": AdversarialTraining(eps=eps),
     }
-    test = load_dataset(args.dataset, data_dir=args.data_dir)
+    test = load_images(args.dataset, args.data_dir)
     results = {
         "dataset": args.dataset,
-        "eps": EPS[args.dataset],
+        "eps": eps,
         "n_epochs": N_EPOCHS,
         "torch": torch.__version__,
     }
@@ -81,7 +80,7 @@ def main() -> None:
         train(model.module, X, y, loss=loss, n_epochs=N_EPOCHS, checkpoint=checkpoint)
         weights = checkpoint.with_name(f"{checkpoint.stem}-weights.pt")
         torch.save(model.module.state_dict(), weights)  # for adaptive.py --weights
-        figures, profiles[name] = measure(model, *test, EPS[args.dataset])
+        figures, profiles[name] = measure(model, *test, eps)
         results[name] = {"loss": repr(loss), **figures}
         print(name, json.dumps(rounded(results[name]), indent=1), flush=True)
     Path(args.out).write_text(json.dumps(rounded(results), indent=2) + "\n")

@@ -6,9 +6,9 @@
 Root mean squared errors over 20 draws, at boundary points of the shipped LeNets: with
 softplus and average pooling (exact products, against all principal curvatures), and as
 they are (differences of gradients at the median distance to the boundary, against
-20,000 random tangents). Cost is the number of Hessian-vector products. "orthogonal"
-takes the tangents from a random orthonormal frame, "hutch++" is that of Meyer, Musco,
-Musco and Woodruff (2021); the package has the other two.
+20,000 random tangents); `--networks` takes others. Cost is the number of Hessian-vector
+products. "orthogonal" takes the tangents from a random orthonormal frame, "hutch++" is
+that of Meyer, Musco, Musco and Woodruff (2021); the package has the other two.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from pathlib import Path
 
 import torch
 from curvature_profile import smoothed
+from networks import SMALL, load_images
 
 from curvdetect import TorchModel
 from curvdetect.geometry import mean_curvature, principal_curvatures
 from curvdetect.geometry._differences import Differences
 from curvdetect.geometry._operators import Operator
 from curvdetect.network import nearest_boundaries
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
+LENETS = ("fashion-mnist", "mnist")
 N_IMAGES, N_DRAWS = 8, 20
 N_PRODUCTS = (8, 16, 32, 64, 128)
 BATCH_SIZE = 512
@@ -35,12 +36,13 @@ BATCH_SIZE = 512
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=SMALL, default=LENETS)
     parser.add_argument("--data-dir")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     results = []
-    for dataset in ("fashion-mnist", "mnist"):
-        images = load_dataset(dataset, data_dir=args.data_dir)[0][:N_IMAGES]
+    for dataset in args.networks:
+        images = load_images(dataset, args.data_dir)[0][:N_IMAGES]
         relu = trained_model(dataset)
         smooth = TorchModel(smoothed(relu.module), input_shape=(1, 28, 28))
         for name, model in (("relu", relu), ("softplus", smooth)):

@@ -1,7 +1,7 @@
 """What is lost with three boundaries and three directions.
 
-    python benchmarks/make_assets.py --seed 1 --out-dir lenets/1
-    python benchmarks/make_assets.py --seed 2 --out-dir lenets/2
+    python benchmarks/make_assets.py --only fashion-mnist mnist \
+        --seed 1 --out-dir lenets/1   # and 2
     python benchmarks/few_boundaries.py --lenets lenets/1 lenets/2 \
         --out benchmarks/results/few_boundaries.json
 
@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from cost import FEW
+from make_assets import MADE
+from networks import SMALL, load_images, smallest_eps
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, pgd
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
-EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
+LENETS = ("fashion-mnist", "mnist")
 IMAGES = slice(2000, 2150)
 SETTINGS = {
     "256 directions": {"n_directions": 256, "tol": 1e-4, "random_state": 0},
@@ -38,19 +39,22 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lenets", nargs="*", type=Path, default=[])
+    parser.add_argument("--networks", nargs="+", choices=SMALL, default=LENETS)
+    parser.add_argument(
+        "--lenets", nargs="*", type=Path, default=[], help="folders of others"
+    )
     parser.add_argument("--data-dir")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = []
-    for dataset in EPS:
-        file = f"lenet_{dataset.replace('-', '_')}.pt"
-        X, y = load_dataset(dataset, data_dir=args.data_dir)
+    for dataset in args.networks:
+        file, _ = MADE[dataset]
+        X, y = load_images(dataset, args.data_dir)
         for weights in (None, *(folder / file for folder in args.lenets)):
             model = trained_model(dataset, weights=weights)
             torch.manual_seed(0)  # PGD starts at random
-            attack = pgd(model, eps=EPS[dataset])
+            attack = pgd(model, eps=smallest_eps(dataset))
             images = make_adversarial_set(model, attack, X[IMAGES], y[IMAGES])
             scale = CurvatureFeaturizer(model, random_state=0).fit(X[:200]).step_
             for setting, parameters in SETTINGS.items():

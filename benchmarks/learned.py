@@ -1,6 +1,6 @@
 """What the learned detector does on a network, on images that it never learned from.
 
-    python benchmarks/learned.py fashion-mnist mnist cifar10 --out FILE
+    python benchmarks/learned.py fashion-mnist fashion-mnist-vit ... --out FILE
     python benchmarks/learned.py Convnet_maxpool ... --strangers FOLDER --out FILE
 
 It learns by itself, from clean images alone (`fit`), and is judged by attacks of other
@@ -30,7 +30,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "detection"))
 
 from kinds import KINDS
-from protocol import attacks, development_images
+from networks import development_images, load_images
+from protocol import attacks
 from strangers import STRANGERS, load_stranger
 
 from curvdetect import LearnedDetector, TorchModel, assess_guard
@@ -44,7 +45,6 @@ from curvdetect.attacks import (
 )
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
 RATES = (0.01, 0.05)
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="+")
     parser.add_argument("--strangers", help="folder of the strangers' networks")
-    parser.add_argument("--weights", help="of a LeNet; the shipped ones by default")
+    parser.add_argument("--weights", help="the shipped ones by default")
     parser.add_argument("--data-dir")
     parser.add_argument("--companions", type=Path, help="folder of `companions.py`")
     parser.add_argument("--quick", action="store_true", help="without whole kinds")
@@ -76,13 +76,13 @@ def main() -> None:
 
 
 def loaded(network: str, args: argparse.Namespace):
-    """Return a network, its data set, images to fit on and others to test."""
+    """Return a network, its like of ours, images to fit on and others to test."""
     if network in STRANGERS:
         model, data = load_stranger(network, args.strangers), STRANGERS[network][0]
     else:
         data = network
         model = trained_model(network, weights=args.weights, data_dir=args.data_dir)
-    X, y = load_dataset(data, data_dir=args.data_dir)
+    X, y = load_images(data, args.data_dir)
     if data == "cifar10":
         fit, test = slice(0, 600), slice(600, 900)
         return model, data, (X[fit], y[fit]), (X[test], y[test]), (X[900:], y[900:])

@@ -18,14 +18,16 @@ from matplotlib.figure import Figure
 INTRODUCTION = """# What the learned guard reaches
 
 {class}`~curvdetect.LearnedDetector`, the default of
-{class}`~curvdetect.GuardedClassifier`, on networks of ours and on networks that nobody
-here trained (VNN-COMP 2021). It is given clean images and labels and nothing else: it
-attacks them itself, sets its threshold on others, and is judged here by attacks of
-other hands on further images, right before and wrong after: FGSM, PGD, APGD, CW,
-DeepFool and Square of torchattacks, at the budgets of {doc}`detection`, and minimal
-perturbations; attacks that fool the network fewer than 50 times are left out. One fit,
-one draw; brackets hold 95 % intervals for the images at hand; no attack knew of the
-detector: those that do are below. Made by `benchmarks/learned.py`.
+{class}`~curvdetect.GuardedClassifier`, on networks of ours - LeNets, and for
+Fashion-MNIST also a small vision transformer and a ConvNet with GELU -, on the public
+ResNet-20 and on others that nobody here trained (VNN-COMP 2021). It is given clean
+images and labels and nothing else: it attacks them itself, sets its threshold on
+others, and is judged here by attacks of other hands on further images, right before and
+wrong after: FGSM, PGD, APGD, CW, DeepFool and Square of torchattacks, at the budgets of
+{doc}`detection`, and minimal perturbations; attacks that fool the network fewer than 50
+times are left out. One fit, one draw; brackets hold 95 % intervals for the images at
+hand; no attack knew of the detector: those that do are below. Made by
+`benchmarks/learned.py`.
 """
 SUMMARY = (
     "| network | accuracy; guarded at 1 %, 5 % | learned from | FE, clean | AUROC, "

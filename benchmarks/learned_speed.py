@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -20,7 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-N_IMAGES = {"fashion-mnist": 1000, "mnist": 1000, "cifar10": 200}
+N_IMAGES = {
+    "fashion-mnist": 1000,
+    "fashion-mnist-vit": 400,
+    "fashion-mnist-convnet": 400,
+    "mnist": 1000,
+    "cifar10": 200,
+}
+#: What 0.1 has not: the file of the network, its class, and its weights.
+NEWER = {
+    "fashion-mnist-vit": ("vit.py", "SmallViT", "vit_fashion_mnist.pt"),
+    "fashion-mnist-convnet": ("convnet.py", "ConvNet", "convnet_fashion_mnist.pt"),
+}
 ROUNDS = 3
 
 
@@ -116,29 +128,44 @@ def serve(which: str, network: str, data_dir: str | None) -> None:
 
 
 def now(network: str, data_dir: str | None):
+    from networks import load_images
+
     from curvdetect import LearnedDetector
-    from curvdetect.study.datasets import load_dataset
     from curvdetect.study.networks import trained_model
 
     model = trained_model(network, data_dir=data_dir)
-    X, y = load_dataset(network, data_dir=data_dir)
+    X, y = load_images(network, data_dir)
     detector = LearnedDetector(model, target_fpr=0.01, self_test=False, random_state=0)
     return detector.fit(X[:500], y[:500]).predict, clean(model, X[500:], y[500:])
 
 
 def then(network: str, data_dir: str | None):
-    from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
+    from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector, TorchModel
     from curvdetect.datasets import load_dataset
     from curvdetect.networks import trained_model
 
-    model = trained_model(network, data_dir=data_dir)
-    X, y = load_dataset(network, data_dir=data_dir)
+    if network in NEWER:
+        model = TorchModel(newer(*NEWER[network]), input_shape=(1, 28, 28))
+        X, y = load_dataset("fashion-mnist", data_dir=data_dir)
+    else:
+        model = trained_model(network, data_dir=data_dir)
+        X, y = load_dataset(network, data_dir=data_dir)
     featurizer = CurvatureFeaturizer(model, random_state=0).fit(X[:256])
     detector = CurvatureThresholdDetector(target_fpr=0.05)
     detector.fit(featurizer.transform(X[:40]))
     return lambda images: detector.predict(featurizer.transform(images)), clean(
         model, X[500:], y[500:]
     )
+
+
+def newer(file: str, name: str, weights: str):
+    """Return a network of this checkout where `curvdetect` is that of 0.1."""
+    import torch
+
+    ours = Path(__file__).parents[1] / "curvdetect"
+    module = runpy.run_path(str(ours / "study" / "networks" / file))[name]()
+    module.load_state_dict(torch.load(ours / "assets" / weights, weights_only=True))
+    return module.eval()
 
 
 def clean(model, X, y):

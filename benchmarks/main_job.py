@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import SMALL, load_images, smallest_eps
 
 from curvdetect import (
     CurvatureFeaturizer,
@@ -32,24 +33,22 @@ from curvdetect.attacks import (
     same_norm_noise,
 )
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
-EPS = {"fashion-mnist": 16 / 255, "mnist": 50 / 255}
 TARGET_FPR = 0.05
 N_CALIBRATION, N_TEST = 400, 600
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=sorted(EPS))
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("dataset", choices=SMALL)
+    parser.add_argument("--weights", help="the shipped ones by default")
     parser.add_argument("--data-dir")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
 
     model = trained_model(args.dataset, weights=args.weights)
-    X, y = load_dataset(args.dataset, data_dir=args.data_dir)
+    X, y = load_images(args.dataset, args.data_dir)
     accuracy = float(np.mean(model.predict(X) == y))
 
     calibration = X[:N_CALIBRATION][
@@ -70,7 +69,7 @@ def main() -> None:
         "machine": platform.processor() or platform.machine(),
     }
     attacks = {
-        "pgd": pgd(model, eps=EPS[args.dataset]),
+        "pgd": pgd(model, eps=smallest_eps(args.dataset)),
         "minimal_norm_1.02": MinimalNormAttack(model),
     }
     for name, attack in attacks.items():

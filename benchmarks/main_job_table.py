@@ -9,8 +9,9 @@ import json
 import sys
 from pathlib import Path
 
+from networks import NETWORKS
+
 ATTACKS = {"pgd": "PGD {eps}/255", "minimal_norm_1.02": "minimal norm x 1.02"}
-EPS = {"fashion-mnist": 16, "mnist": 50}
 COLUMNS = {
     "AUROC": "auroc",
     "relabelled right": "relabel",
@@ -28,7 +29,7 @@ def table(paths: list[Path]) -> str:
         result = json.loads(path.read_text())
         for key, name in ATTACKS.items():
             figures = result[key]
-            attack = name.format(eps=EPS[result["dataset"]])
+            attack = name.format(eps=NETWORKS[result["dataset"]].budgets[0])
             cells = [
                 f"{result['dataset']}, seed {path.stem[-1]} "
                 f"({result['network_accuracy']:.3f})",

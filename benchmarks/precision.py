@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import torch
+from networks import NETWORKS, load_images
 
 from curvdetect import TorchModel
 from curvdetect.geometry import (
@@ -24,24 +25,26 @@ from curvdetect.geometry import (
     random_directions,
 )
 from curvdetect.network import nearest_boundaries
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-DATASETS = ("fashion-mnist", "mnist", "cifar10")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--networks", nargs="+", choices=sorted(NETWORKS), default=list(NETWORKS)
+    )
     parser.add_argument("--data-dir")
     parser.add_argument("--n-images", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = []
-    for dataset in DATASETS:
+    known = json.loads(args.out.read_text()) if args.out.exists() else []
+    results = [cell for cell in known if cell["dataset"] not in args.networks]
+    for dataset in args.networks:
         model = trained_model(dataset, data_dir=args.data_dir)
-        X, _ = load_dataset(dataset, data_dir=args.data_dir)
+        X, _ = load_images(dataset, args.data_dir)
         nearest = nearest_boundaries(model, X[: args.n_images], n_boundaries=3)
         logits = in_every_format(model)
         for step in STEPS:

@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torchattacks
+from networks import NETWORKS, load_images
 
 from curvdetect.geometry import (
     adversarial_perturbation,
@@ -39,7 +40,6 @@ from curvdetect.plotting import (
     RobustnessDisplay,
 )
 from curvdetect.study import metrics
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
 TARGET_RATE = 0.9
@@ -49,19 +49,19 @@ SIZES = {"lenet": (200, 1000, 500, 300), "resnet": (30, 300, 150, 40)}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=["fashion-mnist", "mnist", "cifar10"])
-    parser.add_argument("--weights", help="of a LeNet; the one shipped by default")
+    parser.add_argument("dataset", choices=sorted(NETWORKS))
+    parser.add_argument("--weights", help="the shipped ones by default")
     parser.add_argument("--data-dir")
     parser.add_argument("--out", required=True)
     parser.add_argument("--pictures", required=True)
     args = parser.parse_args()
 
-    X, y = load_dataset(args.dataset, data_dir=args.data_dir)
+    X, y = load_images(args.dataset, args.data_dir)
     model = trained_model(args.dataset, weights=args.weights, data_dir=args.data_dir)
     n_images, n_learn, n_judge, n_steps = SIZES[
         "resnet" if args.dataset == "cifar10" else "lenet"
     ]
-    train = load_dataset(args.dataset, data_dir=args.data_dir, train=True)[0]
+    train = load_images(args.dataset, args.data_dir, train=True)[0]
     # Of MNIST and Fashion-MNIST, early images served to choose the projections.
     first = 0 if args.dataset == "cifar10" else 1000
     images = slice(first, first + 1000)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from detectors import LAPLACIAN_STEPS, Features, Learned
 from protocol import (
-    BUDGETS,
     Protocol,
     development_images,
     load_protocol,
+    smallest_eps,
     thresholds,
 )
 from sets import learned_from, memory_of
@@ -147,7 +147,7 @@ def learned_model(
 
 def attackers_sets(protocol: Protocol, data_dir: str | None) -> list[np.ndarray]:
     """Return the attacker's images: as they are, attacked in some ways, and noisy."""
-    model, eps = protocol.model, min(BUDGETS[protocol.network]) / 255
+    model, eps = protocol.model, smallest_eps(protocol.network)
     X, y = development_images(protocol.network, data_dir)
     X, y = X[OWN], y[OWN]
     x, label = torch.from_numpy(X), torch.from_numpy(y)

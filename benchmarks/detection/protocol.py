@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torchattacks
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from networks import NETWORKS, development_images, load_images, smallest_eps
+
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
 from curvdetect.attacks import MinimalNormAttack, pgd
 from curvdetect.evasion import EvasionAttack, NeighbourhoodMarginAttack, SignalScore
-from curvdetect.study.datasets import load_dataset
 from curvdetect.study.networks import trained_model
 
-#: L-infinity budgets, times 255: the report's, and two for CIFAR-10.
-BUDGETS = {"mnist": (50,), "fashion-mnist": (16,), "cifar10": (2, 8)}
-#: The last 5,000 training images of the LeNets were not trained on.
-N_DEVELOPMENT = 5000
 N_REFERENCE = 5000
 #: Attacks that know the default detector.
 ADAPTIVE = ("adaptive: neighbourhood margin", "adaptive: orthogonal PGD")
@@ -51,8 +52,8 @@ class Protocol:
 
 def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Protocol:
     """Load a network and its images; `scale` shrinks the sets, to try things out."""
-    X, y = load_dataset(network, data_dir=data_dir)
-    known = load_dataset(network, data_dir=data_dir, train=True)
+    X, y = load_images(network, data_dir)
+    known = load_images(network, data_dir, train=True)
     model = trained_model(network, data_dir=data_dir)
     reference = Split(*(values[:N_REFERENCE] for values in known))
     if network == "cifar10":
@@ -69,19 +70,12 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
     return Protocol(network, model, reference, *splits)
 
 
-def development_images(
-    network: str, data_dir: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images that a LeNet was not trained on, and their labels."""
-    X, y = load_dataset(network, data_dir=data_dir, train=True)
-    return X[-N_DEVELOPMENT:], y[-N_DEVELOPMENT:]
-
-
 def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
     """Return every attack, by its name with its budget."""
     module = model.as_module()
     found: dict[str, Callable] = {}
-    for budget in BUDGETS[network]:
+    budgets = NETWORKS[network].budgets
+    for budget in budgets:
         eps = budget / 255
         found[f"FGSM {budget}/255"] = torchattacks.FGSM(module, eps=eps)
         found[f"PGD {budget}/255"] = pgd(model, eps=eps)
@@ -90,7 +84,7 @@ def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
     found["DeepFool"] = torchattacks.DeepFool(module)
     for factor in (1.02, 1.5, 2):
         found[f"minimal norm x {factor}"] = MinimalNormAttack(model, factor=factor)
-    square = max(BUDGETS[network]) if network != "cifar10" else min(BUDGETS[network])
+    square = min(budgets)
     found[f"Square {square}/255"] = torchattacks.Square(
         module, eps=square / 255, n_queries=1000
     )
@@ -100,7 +94,7 @@ def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
 def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     """Return ADAPTIVE, against the network and a guard with defaults."""
     network, model = protocol.network, protocol.model
-    eps = min(BUDGETS[network]) / 255
+    eps = smallest_eps(network)
     right = model.predict(protocol.fit.X) == protocol.fit.y
     learned = CurvatureFeaturizer(model, random_state=0).fit(protocol.fit.X[right])
     featurizer = CurvatureFeaturizer(model, step=learned.step_, random_state=0)

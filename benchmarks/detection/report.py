@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from kinds import KINDS, WITHOUT
 
-NETWORKS = {
-    "fashion-mnist": "LeNet, Fashion-MNIST",
-    "mnist": "LeNet, MNIST",
-    "cifar10": "ResNet-20, CIFAR-10",
-}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from networks import NETWORKS
+
 #: Options with which the committed results were made.
 OPTIONS = {"cifar10": " --limit 100"}
 #: The row made of the detectors that never saw the kind of the attack.
@@ -32,14 +32,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     args = parser.parse_args()
     pages = [INTRODUCTION]
-    for network, title in NETWORKS.items():
+    for network, of in NETWORKS.items():
         path = args.results / f"detection-{network}.jsonl"
         table = read(path) if path.exists() else {}
         if "cost" not in table.get("curvature", {}):  # not yet
             continue
         picture = args.pictures / f"detection-{network}.png"
-        draw(table, title, picture)
-        pages.append(page(table, network, title, picture.name))
+        draw(table, of.title, picture)
+        pages.append(page(table, network, of.title, picture.name))
     args.out.write_text("\n".join(pages))
     print(f"{args.out} is written")
 

@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectors import Training, detectors
-from protocol import ADAPTIVE, Protocol, Split, attacks, load_protocol, thresholds
+from protocol import (
+    ADAPTIVE,
+    NETWORKS,
+    Protocol,
+    Split,
+    attacks,
+    load_protocol,
+    thresholds,
+)
 from sets import judged_by, learned_from, memory_of, noisy
 
 from curvdetect.study import metrics
@@ -32,7 +40,7 @@ N_TIMED = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("network", choices=["cifar10", "fashion-mnist", "mnist"])
+    parser.add_argument("network", choices=sorted(NETWORKS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="of sets, features")
     parser.add_argument("--data-dir")

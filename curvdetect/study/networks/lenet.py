@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
-import torch
 from torch import Tensor, nn
 
-__all__ = ["LeNet", "load_lenet"]
+__all__ = ["LeNet"]
 
 
 class LeNet(nn.Module):
@@ -64,37 +61,3 @@ class LeNet(nn.Module):
         """
         logits: Tensor = self.classifier(self.features(x))
         return logits
-
-
-def load_lenet(dataset: str) -> LeNet:
-    """Load a LeNet that was trained with ``benchmarks/make_assets.py``.
-
-    Parameters
-    ----------
-    dataset : {"fashion-mnist", "mnist"}
-        What it was trained on: all training images but the last 5,000.
-
-    Returns
-    -------
-    LeNet
-        In eval mode, on the CPU; it takes images in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If there is no network for `dataset`.
-
-    Examples
-    --------
-    >>> from curvdetect.study.networks import load_lenet
-    >>> load_lenet("fashion-mnist").training
-    False
-    """
-    if dataset not in ("fashion-mnist", "mnist"):
-        raise ValueError(f'dataset must be "fashion-mnist" or "mnist"; got {dataset!r}')
-    name = f"lenet_{dataset.replace('-', '_')}.pt"
-    with (resources.files("curvdetect") / "assets" / name).open("rb") as file:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    module = LeNet()
-    module.load_state_dict(weights)  # half precision in the file, single in memory
-    return module.eval()

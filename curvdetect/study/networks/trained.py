@@ -1,36 +1,57 @@
-"""The trained network of a data set, wrapped."""
+"""Trained networks by name, wrapped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from curvdetect.network import TorchModel
-from curvdetect.study.networks.lenet import load_lenet
 from curvdetect.study.networks.resnet20 import load_resnet20
+from curvdetect.study.networks.shipped import load_convnet, load_lenet, load_vit
 
-__all__ = ["trained_model"]
+__all__ = ["NETWORKS", "trained_model"]
 
+#: Names that :func:`trained_model` knows, and the data set of each.
+NETWORKS = {
+    "fashion-mnist": "fashion-mnist",
+    "fashion-mnist-vit": "fashion-mnist",
+    "fashion-mnist-convnet": "fashion-mnist",
+    "mnist": "mnist",
+    "cifar10": "cifar10",
+}
+_SHIPPED: dict[str, Callable[[], nn.Module]] = {
+    "fashion-mnist": partial(load_lenet, "fashion-mnist"),
+    "fashion-mnist-vit": load_vit,
+    "fashion-mnist-convnet": load_convnet,
+    "mnist": partial(load_lenet, "mnist"),
+}
 #: What the ResNet-20 was trained on is normalised by: ImageNet's, of each channel.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def trained_model(
-    dataset: str,
+    name: str,
     *,
     weights: str | Path | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
 ) -> TorchModel:
-    """Return the trained network of a data set, ready to be measured.
+    """Return a trained network, ready to be measured.
 
     Parameters
     ----------
-    dataset : {"fashion-mnist", "mnist", "cifar10"}
-        A LeNet, or for CIFAR-10 the ResNet-20.
+    name : {"fashion-mnist", "fashion-mnist-vit", "fashion-mnist-convnet", "mnist", \
+            "cifar10"}
+        The data set that it is for: a LeNet, or for CIFAR-10 the ResNet-20; with
+        ``-vit`` or ``-convnet`` a :class:`SmallViT` or :class:`ConvNet`.
+        :data:`NETWORKS` has the data set of each name.
     weights : str or Path, optional
-        State dict of a LeNet of your own; the one that is shipped by default.
+        State dict of a network of your own of the same kind; the one that is shipped
+        by default.
     data_dir : str or Path, optional
         Where :func:`load_resnet20` looks.
     device : str, optional
@@ -44,7 +65,7 @@ def trained_model(
     Raises
     ------
     ValueError
-        If there is no network for `dataset`, or `weights` are given for CIFAR-10.
+        If there is no network called `name`, or `weights` are given for CIFAR-10.
     FileNotFoundError
         If the file of the ResNet-20 is missing.
 
@@ -56,7 +77,9 @@ def trained_model(
     >>> bool((trained_model("fashion-mnist").predict(X) == y).mean() > 0.88)
     True
     """
-    if dataset == "cifar10":
+    if name not in NETWORKS:
+        raise ValueError(f"name must be one of {sorted(NETWORKS)}; got {name!r}")
+    if name == "cifar10":
         if weights is not None:
             raise ValueError(f"weights must be None for cifar10; got {weights!r}")
         return TorchModel(
@@ -66,7 +89,7 @@ def trained_model(
             std=_STD,
             device=device,
         )
-    module = load_lenet(dataset)
+    module = _SHIPPED[name]()
     if weights is not None:
         known = torch.load(weights, map_location="cpu", weights_only=True)
         module.load_state_dict(known)

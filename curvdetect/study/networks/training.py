@@ -1,15 +1,23 @@
-"""LeNets trained anew."""
+"""The small networks trained anew."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from curvdetect.study.networks.convnet import ConvNet
 from curvdetect.study.networks.lenet import LeNet
+from curvdetect.study.networks.vit import SmallViT
 from curvdetect.study.training import train
 
-__all__ = ["train_lenet", "train_on_digits"]
+__all__ = ["train_convnet", "train_lenet", "train_on_digits", "train_vit"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def train_lenet(
@@ -55,8 +63,127 @@ def train_lenet(
     >>> train_lenet(X[:32], y[:32], seed=0, verbose=False).training
     False
     """
-    module = _new_lenet(28, seed).to(device)
+    module = _new(LeNet, seed).to(device)
     train(module, X, y, n_epochs=15, max_lr=4e-3, random_state=seed, verbose=verbose)
+    return module
+
+
+def train_vit(
+    X: npt.ArrayLike | Tensor,
+    y: npt.ArrayLike | Tensor,
+    *,
+    seed: int,
+    device: str | None = None,
+    verbose: bool = True,
+) -> SmallViT:
+    """Train a small vision transformer on 28 x 28 grey images, as the shipped one is.
+
+    Half of the images, drawn anew in every epoch, are mirrored.
+
+    Parameters
+    ----------
+    X : array or Tensor of shape (n_samples, 1, 28, 28)
+        Images in [0, 1].
+    y : array or Tensor of shape (n_samples,)
+        Labels, 0 to 9.
+    seed : int
+        Of the weights that it starts from and of the order of the images; the global
+        random numbers are left as they were.
+    device : str, optional
+        torch device; the CPU by default.
+    verbose : bool, default=True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    SmallViT
+        In eval mode, on the device. Cost: 10 epochs; some seven minutes on one core for
+        the 55,000 images that the shipped one has seen.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or not as many labels.
+
+    Examples
+    --------
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import train_vit
+    >>> X, y = load_fashion_mnist_sample()
+    >>> train_vit(X[:32], y[:32], seed=0, verbose=False).training
+    False
+    """
+    module = _new(SmallViT, seed).to(device)
+    train(
+        module,
+        X,
+        y,
+        loss=_mirrored,
+        n_epochs=10,
+        max_lr=2e-3,
+        weight_decay=0.05,
+        random_state=seed,
+        verbose=verbose,
+    )
+    return module
+
+
+def train_convnet(
+    X: npt.ArrayLike | Tensor,
+    y: npt.ArrayLike | Tensor,
+    *,
+    seed: int,
+    device: str | None = None,
+    verbose: bool = True,
+) -> ConvNet:
+    """Train a ConvNet with GELU on 28 x 28 grey images, as the shipped one is.
+
+    Half of the images, drawn anew in every epoch, are mirrored.
+
+    Parameters
+    ----------
+    X : array or Tensor of shape (n_samples, 1, 28, 28)
+        Images in [0, 1].
+    y : array or Tensor of shape (n_samples,)
+        Labels, 0 to 9.
+    seed : int
+        Of the weights that it starts from and of the order of the images; the global
+        random numbers are left as they were.
+    device : str, optional
+        torch device; the CPU by default.
+    verbose : bool, default=True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    ConvNet
+        In eval mode, on the device. Cost: 9 epochs; some seven minutes on one core for
+        the 55,000 images that the shipped one has seen.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or not as many labels.
+
+    Examples
+    --------
+    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
+    >>> from curvdetect.study.networks import train_convnet
+    >>> X, y = load_fashion_mnist_sample()
+    >>> train_convnet(X[:32], y[:32], seed=0, verbose=False).training
+    False
+    """
+    module = _new(ConvNet, seed).to(device)
+    train(
+        module,
+        X,
+        y,
+        loss=_mirrored,
+        n_epochs=9,
+        max_lr=4e-3,
+        random_state=seed,
+        verbose=verbose,
+    )
     return module
 
 
@@ -97,7 +224,7 @@ def train_on_digits(
     >>> module(torch.from_numpy(X[:5])).argmax(dim=1)
     tensor([0, 1, 2, 3, 4])
     """
-    module = _new_lenet(8, seed)
+    module = _new(lambda: LeNet(image_size=8), seed)
     train(
         module,
         X,
@@ -111,8 +238,15 @@ def train_on_digits(
     return module
 
 
-def _new_lenet(image_size: int, seed: int) -> LeNet:
-    """Return a LeNet whose weights come from the seed alone."""
+def _mirrored(module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+    """Return the mean cross-entropy of a batch, half of which is mirrored."""
+    swapped = (torch.rand(len(x)) < 0.5).to(x.device)
+    x = torch.where(swapped[:, None, None, None], x.flip(-1), x)
+    return functional.cross_entropy(module(x), y)
+
+
+def _new(make: Callable[[], Network], seed: int) -> Network:
+    """Return a network whose weights come from the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LeNet(image_size=image_size)
+        return make()
