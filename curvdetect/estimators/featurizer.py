@@ -486,6 +486,13 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             return self.model
         return TorchModel(module_of(self.model), input_shape=shape)
 
+    def _tried_on(self, images: npt.NDArray[Any]) -> TorchModel:
+        """Return the network, checked, for whoever asks it before `fit` measures."""
+        self._check_parameters()
+        model = self._wrapped(images.shape[1:])
+        model.check(images[:_N_CHECK_IMAGES])
+        return model
+
     # Fitting ---------------------------------------------------------------
 
     def _draw_directions(

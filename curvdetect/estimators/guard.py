@@ -244,14 +244,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         labels: npt.NDArray[Any] | None,
     ) -> None:
         """Fit a featurizer, and a detector on the features of clean images."""
-        featurizer, detector = parts["featurizer_"].fit(images), parts["detector_"]
-        self._check_features(featurizer)
-        left_out = ""
-        if labels is not None:
-            predicted = featurizer.model_.predict(images)
-            right, left_out = right_ones(featurizer.model_, predicted, labels)
-            images = np.asarray(images[right])
-        _check_enough(detector, len(images), left_out)
+        featurizer, detector = parts["featurizer_"], parts["detector_"]
+        right, left_out = slice(None), ""
+        if labels is not None:  # before anything is measured: they may be too few
+            model = featurizer._tried_on(images)
+            right, left_out = right_ones(model, model.predict(images), labels)
+        _check_enough(detector, len(images[right]), left_out)
+        self._check_features(featurizer.fit(images))
+        images = np.asarray(images[right])
         detector.fit(featurizer.transform(images))
         check_detects(detector, "be fitted on clean features alone, and ")
 
@@ -592,8 +592,15 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         -------
         float
             Share of right labels.
+
+        Raises
+        ------
+        ValueError
+            If there is not a label for each image.
         """
-        return float(accuracy_score(y, self.predict(X)))
+        flat, _ = as_flat_array(X)
+        labels = labels_of(y, len(flat))  # before anything is measured
+        return float(accuracy_score(labels, self.predict(X)))
 
 
 def _curvature_blocks(featurizer: CurvatureFeaturizer) -> list[int]:

@@ -204,7 +204,8 @@ def test_labels_that_cannot_be_right(model, data):
 def test_how_many_images_are_left_is_said_with_a_hint(
     model, data, monkeypatch, relabelled, hint
 ):
-    monkeypatch.setattr(CurvatureFeaturizer, "transform", None)  # nothing is measured
+    for method in ("fit", "transform"):  # nothing is measured
+        monkeypatch.setattr(CurvatureFeaturizer, method, None)
     X, y = data[0][:150], relabelled(data[1][:150])
     n_right = (model.predict(X) == np.asarray(y)).sum()
     assert 0 < n_right < 50
@@ -244,6 +245,13 @@ def test_no_images_are_missed_where_all_are_right(model, data):
         GuardedClassifier(model, detector="threshold").fit(X, model.predict(X))
     with pytest.raises(ValueError, match="got 30$"):
         GuardedClassifier(model, detector="threshold").fit(X)
+
+
+def test_labels_that_are_too_few_are_missed_before_images_are_measured(guard, data):
+    X, y = data
+    guard.featurizer_.transform = guard.featurizer_._measured = None
+    with pytest.raises(ValueError, match=r"y must hold one number for each of the 20"):
+        guard.score(X[:20], y[:19])
 
 
 def test_labels_in_another_container_are_counted_alike(model, data):
