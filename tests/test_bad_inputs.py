@@ -5,12 +5,13 @@ import json
 import pickle
 import re
 from functools import cached_property
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.ensemble import IsolationForest
+from sklearn.impute import SimpleImputer
 from torch import nn
 
 from curvdetect import (
@@ -161,6 +162,10 @@ NETWORK = {
     "no module": (
         lambda w: TorchModel(lambda x: x, input_shape=(4,)),
         "module must be a torch.nn.Module; got function",
+    ),
+    "a wrapper, such as skorch's": (
+        lambda w: TorchModel(SimpleNamespace(module_=w.lenet), input_shape=(4,)),
+        r"got SimpleNamespace\. Give its module_",
     ),
     "shape, empty": (
         lambda w: TorchModel(w.lenet, input_shape=()),
@@ -425,8 +430,8 @@ GUARD = {
         }.items()
     },
     "detector": (
-        lambda w: GuardedClassifier(w.model, detector=IsolationForest()).fit(w.X[:4]),
-        "IsolationForest has no classes_",
+        lambda w: GuardedClassifier(w.model, detector=SimpleImputer()).fit(w.X[:4]),
+        "an outlier detector with decision_function; SimpleImputer has no",
     ),
     "on_flag": (
         lambda w: GuardedClassifier(w.model, on_flag="ignore").fit(w.X),

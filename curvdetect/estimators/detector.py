@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, is_outlier_detector
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -449,11 +449,14 @@ def _best_threshold(
 
 def check_detects(detector: Any, also: str = "") -> None:
     """Refuse a fitted detector of which :func:`verdict` cannot ask."""
-    for name in ("classes_", "decision_function"):
+    needed = ["decision_function"]
+    if not (_is_of_pyod(detector) or is_outlier_detector(detector)):
+        needed.insert(0, "classes_")
+    for name in needed:
         if not hasattr(detector, name):
             raise ValueError(
-                f"detector must {also}be a classifier with decision_function; "
-                f"{type(detector).__name__} has no {name}"
+                f"detector must {also}be a classifier or an outlier detector with "
+                f"decision_function; {type(detector).__name__} has no {name}"
             )
 
 
@@ -463,11 +466,21 @@ def verdict(
     """Return which images a detector flags, and scores that are larger for them.
 
     Any classifier of two labels with ``decision_function``; without a ``pos_label_``
-    the second means adversarial, as scikit-learn has it.
+    the second means adversarial, as scikit-learn has it. Of an outlier detector,
+    scikit-learn's or PyOD's, outliers are. The scores are positive where it flags.
     """
+    score = np.asarray(detector.decision_function(features), dtype=np.float64)
+    label = np.asarray(detector.predict(features))
+    if _is_of_pyod(detector):
+        return label == 1, score - detector.threshold_
+    if is_outlier_detector(detector):
+        return label == -1, -score
     classes = detector.classes_
     adversarial = getattr(detector, "pos_label_", classes[1])
-    score = np.asarray(detector.decision_function(features), dtype=np.float64)
     # scikit-learn's sign: positive for the second of the two labels.
-    score = score if adversarial == classes[1] else -score
-    return np.asarray(detector.predict(features) == adversarial), score
+    return label == adversarial, score if adversarial == classes[1] else -score
+
+
+def _is_of_pyod(detector: Any) -> bool:
+    """Say whether a fitted detector is one of PyOD's, by what all of them learn."""
+    return hasattr(detector, "decision_scores_") and hasattr(detector, "threshold_")

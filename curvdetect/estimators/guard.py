@@ -113,8 +113,9 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
           measures by itself, and relabels;
         - "threshold": a :class:`CurvatureThresholdDetector` with `target_fpr`, for
           which the features must be curvatures at one step;
-        - a classifier with ``decision_function``, fitted on the features of clean
-          images alone.
+        - a classifier with ``decision_function``, or an outlier detector of
+          scikit-learn or PyOD, fitted on the features of clean images alone (without
+          NaN with the featurizer's ``layout="nearest"``).
 
         By default "learned"; with a `featurizer`, "threshold".
     on_flag : {"relabel", "reject", "label"}, default="relabel"

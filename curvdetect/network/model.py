@@ -153,8 +153,10 @@ class TorchModel:
     ) -> None:
         module = as_exported_module(module)
         if not isinstance(module, nn.Module):
+            held = isinstance(getattr(module, "module_", None), nn.Module)  # skorch's
             raise TypeError(
                 f"module must be a torch.nn.Module; got {type(module).__name__}"
+                + (". Give its module_" * held)
             )
         module = uncompiled(module)
         self.input_shape = check_input_shape(input_shape)

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import OneClassSVM
 
 from curvdetect import (
     CurvatureFeaturizer,
@@ -375,6 +377,36 @@ def test_a_detector_whose_adversarial_label_comes_first(data, model, labels):
     found = guard.assess(data[0][:20])
     assert found.flagged.sum() == 10
     np.testing.assert_array_equal(found.score > 0, found.flagged)
+
+
+def outlier_detectors():
+    yield IsolationForest(contamination=0.2, random_state=0)
+    yield OneClassSVM(nu=0.2)
+    try:
+        from pyod.models.knn import KNN
+    except ImportError:
+        return
+    yield KNN(contamination=0.2)
+
+
+@pytest.mark.parametrize(
+    "outliers", list(outlier_detectors()), ids=lambda d: str(d)[:12]
+)
+def test_an_outlier_detector_flags_outliers(data, model, outliers):
+    """As many clean images as it says, and more of attacked ones."""
+    features = CurvatureFeaturizer(
+        n_boundaries=3, n_directions=2, step=0.4, layout="nearest", random_state=0
+    )
+    X, y = data[0][:80], data[1][:80]
+    guard = GuardedClassifier(
+        model, featurizer=features, detector=outliers, on_flag="reject"
+    ).fit(X, y)
+    attacked = make_adversarial_set(model, MinimalNormAttack(model), X, y)
+    clean, found = (guard.assess(x) for x in (attacked.clean, attacked.adversarial))
+    assert 0.05 < clean.flagged.mean() < 0.35
+    assert found.flagged.mean() > clean.flagged.mean() + 0.3
+    for each in (clean, found):
+        np.testing.assert_array_equal(each.score > 0, each.flagged)
 
 
 @pytest.mark.parametrize(
