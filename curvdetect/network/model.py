@@ -329,8 +329,9 @@ class TorchModel:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it cannot be read, takes anything but one batch of images, or does not
-            take batches of any size, or does not say the shape of its input.
+            If it cannot be read, takes anything but one batch of images in
+            floating-point numbers, or does not take batches of any size, or does not
+            say the shape of its input.
         ImportError
             If onnx2torch is not installed (extra "onnx").
         """
