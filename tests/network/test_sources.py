@@ -14,7 +14,7 @@ from torch import nn
 
 from curvdetect import TorchModel
 from curvdetect.network import Preparation, load_module
-from mixed_sizes import pictures
+from mixed_sizes import levels, pictures
 
 #: Beside the data sets: networks of VNN-COMP.
 SHARED = Path(os.environ.get("CURVDETECT_DATA", ".")).absolute().parent / "networks"
@@ -49,12 +49,26 @@ def test_a_network_of_timm(name):
 
 
 def test_another_size_of_a_network_of_timm():
-    pytest.importorskip("timm")
+    data = pytest.importorskip("timm.data")
     model = TorchModel.from_timm(
         "test_efficientnet", pretrained=False, input_shape=(3, 96, 96)
     )
-    assert model.preparation == Preparation((96, 96), 100, "bicubic")
+    assert model.preparation == Preparation((96, 96), 101, "bicubic")
     assert model.n_classes == 1000
+    config = data.resolve_data_config({"input_size": (3, 96, 96)}, model=model.module)
+    transform = data.create_transform(**config, is_training=False)
+    picture = next(pictures())
+    expected = levels(transform(picture), model.mean, model.std)
+    found = np.asarray(model.preparation.apply(picture))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_features_are_no_logits():
+    """As networks of timm have whose cfg says num_classes=0: a seventh of its weights."""
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    with pytest.raises(ValueError, match=r"gives features, no logits .num_classes=0"):
+        TorchModel.from_timm(module)
 
 
 def test_names_are_those_of_the_classes_that_there_are():
@@ -153,6 +167,12 @@ def test_what_torchvision_lacks():
         make("resnet5O", weights=None)
     with pytest.raises(ValueError, match=r"one of \['IMAGENET1K_V1'\], 'DEFAULT' or"):
         make("squeezenet1_1", weights="V7")
+    for others in (
+        models.ResNet50_Weights.IMAGENET1K_V1,
+        "ResNet50_Weights.IMAGENET1K_V1",
+    ):
+        with pytest.raises(ValueError, match="for squeezenet1_1; got .*ResNet50_We"):
+            make("squeezenet1_1", weights=others)
     with pytest.raises(ValueError, match="image classifier; the transforms.*Detection"):
         make("fasterrcnn_resnet50_fpn", weights=None)
     with pytest.raises(ValueError, match="weights must say which the module has"):
