@@ -315,6 +315,12 @@ def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
         module = modules[held.number]
         if held.settings is None:
             return module
+        if not isinstance(held.settings, dict) or not all(
+            isinstance(name, str) for name in held.settings
+        ):
+            raise ValueError(
+                f"{_NOT_OURS}; got one with other settings: {held.settings!r}"
+            )
         key = repr((held.number, sorted(held.settings.items())))
         if key not in wrapped:
             wrapped[key] = _model(module, held.settings)
@@ -360,7 +366,7 @@ def _model(module: nn.Module, settings: dict[str, Any]) -> TorchModel:
             "preparation": None if prepare is None else Preparation(**prepare),
         }
         return TorchModel(module, **given)
-    except TypeError as error:  # settings that there are not
+    except (TypeError, RecursionError, json.JSONDecodeError) as error:  # none of ours
         raise ValueError(
             f"{_NOT_OURS}; got one with other settings: {error}"
         ) from error

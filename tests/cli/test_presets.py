@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel, cli
 from curvdetect.cli._network import loaded_companion, loaded_model
+from curvdetect.cli._pictures import read_all
 from curvdetect.network import Preparation
 from curvdetect.signals import Companion
 from curvdetect.storage import load, save
@@ -173,6 +175,21 @@ def test_weights_that_a_guard_holds_itself(tiny, folder, tmp_path, capsys):
     argv += ["--guard", str(tmp_path / "guard.skops"), "--weights", "w.pt"]
     assert cli.main(argv) == 1
     assert "weights must be left out: the guard in" in capsys.readouterr().err
+
+
+def test_all_pictures_are_held_once(tmp_path):
+    shape = (3, 32, 32)
+    X = np.random.default_rng(0).random((1500, *shape)).astype(np.float32)
+    np.save(tmp_path / "x.npy", X)
+    model = TorchModel(Tiny().eval(), input_shape=shape)
+    tracemalloc.start()
+    try:
+        found = read_all(tmp_path / "x.npy", model, resize=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, X)
+    assert peak < 1.7 * X.nbytes  # it grows by halves
 
 
 def test_profile_with_other_settings(tiny, folder, tmp_path):
