@@ -298,6 +298,19 @@ def test_a_file_without_weights(lenet, images, path, tmp_path):
         load(path, LeNet())
     with pytest.raises(ValueError, match="module must be a network.*got None"):
         load(path)
+    with pytest.raises(ValueError, match=r"torch.nn.Module; got a TorchModel; .*\.mod"):
+        load(path, model)
+    with pytest.raises(ValueError, match=r"module must be a torch.nn.Module; got a i"):
+        load(path, 3)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_compiled_network_is_the_one_inside(weights, lenet, images, path):
+    model = TorchModel(lenet, input_shape=(1, 28, 28))
+    save(CurvatureFeaturizer(model, step=0.4), path, weights=weights)
+    assert load(path, torch.compile(lenet)).model.module is lenet
+    save(CurvatureFeaturizer(torch.compile(lenet), step=0.4), path, weights=weights)
+    assert load(path, lenet).model is lenet
 
 
 def test_a_companion_without_weights(with_companion, path):
