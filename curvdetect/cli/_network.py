@@ -304,7 +304,6 @@ def _shape(text: str) -> tuple[int, ...]:
         shape = ()
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
         raise argparse.ArgumentTypeError(
-            "must be channels (1 or 3), height and width as in 3,224,224; got "
-            f"{text!r}"
+            f"must be channels (1 or 3), height and width as in 3,224,224; got {text!r}"
         )
     return shape

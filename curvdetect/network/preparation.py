@@ -238,7 +238,7 @@ def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
 
 def _colour(fill: int | Sequence[int]) -> int | tuple[int, ...]:
     try:
-        each = (fill,) if isinstance(fill, Integral) else fill
+        each: Any = (fill,) if isinstance(fill, Integral) else fill
         values = tuple(int(value) for value in each)
     except (TypeError, ValueError, OverflowError):
         values = ()

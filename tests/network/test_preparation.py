@@ -141,7 +141,10 @@ def test_equal_ones_are_one():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 224}, "size must be .height, width., two positive integers, .*; got 224"),
+        (
+            {"size": 224},
+            "size must be .height, width., two positive integers, .*; got 224",
+        ),
         ({"size": (1, 0)}, "size must be"),
         ({"size": (np.inf, 1)}, "size must be .height, width., two positive integers"),
         ({"size": (10**400, 1)}, "size must be .*each at most 67108864"),

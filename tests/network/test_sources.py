@@ -64,7 +64,7 @@ def test_another_size_of_a_network_of_timm():
 
 
 def test_features_are_no_logits():
-    """As networks of timm have whose cfg says num_classes=0: a seventh of its weights."""
+    """As a seventh of the sets of weights of timm give, those with num_classes=0."""
     timm = pytest.importorskip("timm")
     module = timm.create_model("test_vit", pretrained=False, num_classes=0)
     with pytest.raises(ValueError, match=r"gives features, no logits .num_classes=0"):

@@ -44,10 +44,10 @@ def of_timm(
     if getattr(module, "num_classes", None) == 0:
         raise ValueError(
             "name must be that of a classifier; this network of timm gives features, "
-            f"no logits (num_classes=0): {name if isinstance(name, str) else 'a module'}"
+            f"no logits (num_classes=0); got {str(name):.60}"
         )
-    pictures = input_shape is not None and len(input_shape) == 3
-    wanted = {"input_size": tuple(input_shape)} if pictures else {}
+    size = tuple(input_shape or ())
+    wanted = {"input_size": size} if len(size) == 3 else {}
     data = require("timm.data", extra="timm")
     config = data.resolve_data_config(wanted, model=module)
     return module.eval(), {
