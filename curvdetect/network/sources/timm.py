@@ -44,7 +44,7 @@ def of_timm(
     if getattr(module, "num_classes", None) == 0:
         raise ValueError(
             "name must be that of a classifier; this network of timm gives features, "
-            f"no logits (num_classes=0); got {str(name):.60}"
+            f"no logits (num_classes=0); got {name!s:.60}"
         )
     size = tuple(input_shape or ())
     wanted = {"input_size": size} if len(size) == 3 else {}
