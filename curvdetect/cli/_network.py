@@ -265,7 +265,7 @@ def _matched(second: TorchModel, model: TorchModel) -> TorchModel | Companion:
     try:
         return Companion(second, classes=matched_classes(names, own))
     except ValueError as error:
-        if len(names) != len(own):
+        if len(names) != len(own) or _in_another_order(names, own):
             raise ValueError(
                 "companion must have the network's classes; by their names it lacks "
                 f"some ({error})"
@@ -278,12 +278,32 @@ def _matched(second: TorchModel, model: TorchModel) -> TorchModel | Companion:
         return second
 
 
+def _in_another_order(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Say whether most names that both have are in other places.
+
+    Not any: of ImageNet's two kinds of crane, libraries call another one "crane" alone.
+    """
+    known = set(names) & set(others)
+    n_elsewhere = sum(names.index(name) != others.index(name) for name in known)
+    return n_elsewhere > len(known) / 2
+
+
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number, or one for each channel as in 0.5,0.5,0.5; got {text!r}"
+        ) from None
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    shape = tuple(int(part) for part in text.split(","))
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(
+            f"must be channels (1 or 3), height and width as in 3,224,224; got {text!r}"
+        )
     return shape

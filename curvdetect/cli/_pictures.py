@@ -76,8 +76,12 @@ def read_all(
     """Return all pictures that can be used; say on stderr which were not."""
     import numpy as np
 
-    batches = list(read(images, model, resize=resize))
-    X = np.concatenate([batch.X for batch in batches])
+    shape = tuple(model.input_shape or ())
+    batches = read(images, model, resize=resize, batch_size=32)
+    # Into one array, which grows: a list of them and their sum would be twice as much.
+    X = np.fromiter(
+        (image for batch in batches for image in batch.X), np.dtype((np.float32, shape))
+    )
     check_any(len(X), images)
     return X
 

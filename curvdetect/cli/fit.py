@@ -64,8 +64,10 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_companion_weights(parser)
     parser.add_argument(
         "--n-boundaries",
-        type=int,
-        help="of the threshold: only the nearest so many (default: all)",
+        type=_number_or_all,
+        metavar="N",
+        help='of the threshold: only the nearest so many, or "all" (default: all of up '
+        "to 100 classes, 5 of more)",
     )
     parser.add_argument(
         "--without-weights",
@@ -76,6 +78,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_seed(parser)
     parser.add_argument("--out", type=Path, required=True, help="file of the guard")
     return parser
+
+
+def _number_or_all(text: str) -> int | str:
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'must be a number or "all"; got {text!r}')
+    return text if text == "all" else int(text)
 
 
 def run_fit(
@@ -93,7 +101,7 @@ def run_fit(
     detector: Literal["learned", "threshold"] = "learned",
     companion: str | None = None,
     companion_weights: str | Path | None = None,
-    n_boundaries: int | None = None,
+    n_boundaries: int | Literal["all"] | None = None,
     without_weights: bool = False,
     resize: bool = False,
     device: str | None = None,
@@ -126,9 +134,8 @@ def run_fit(
         The same as `factory` and `weights`, for a second classifier that takes the same
         images with the same normalisation; or a preset, with its own size and
         normalisation, whose classes are matched by their names where both have any.
-    n_boundaries : int, optional
-        Of the threshold, as in :class:`~curvdetect.CurvatureFeaturizer`; all by
-        default.
+    n_boundaries : int or "all", optional
+        Of the threshold, as in :class:`~curvdetect.CurvatureFeaturizer`.
     without_weights : bool, default=False
         Whether the file names weights by their digest instead of holding them.
     resize : bool, default=False

@@ -43,7 +43,7 @@ def check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
         return None
     try:
         result = tuple(int(n) for n in shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = ()
     if not result or min(result) < 1:
         raise ValueError(

@@ -218,11 +218,14 @@ class TorchModel:
         Raises
         ------
         ValueError
-            If timm has no network of this name, or no weights for it.
+            If timm has no network of this name, or no weights for it, or it gives
+            features and no logits.
         ImportError
             If timm is not installed (extra "timm").
         """
-        return cls._from(of_timm(name, pretrained=pretrained), settings)
+        shape = check_input_shape(settings.get("input_shape"))
+        found = of_timm(name, pretrained=pretrained, input_shape=shape)
+        return cls._from(found, settings)
 
     @classmethod
     def from_torchvision(
@@ -251,7 +254,8 @@ class TorchModel:
         Raises
         ------
         ValueError
-            If torchvision has no classifier of this name, or no such weights.
+            If torchvision has no classifier of this name, or no such weights, or they
+            are another network's.
         ImportError
             If torchvision is not installed (extra "vision").
         """
@@ -277,8 +281,8 @@ class TorchModel:
             Of transformers, or where it is; where the network is by default. Needed for
             a module that does not say where it came from.
         pretrained : bool, default=True
-            Whether the weights are loaded; random ones of its configuration otherwise.
-            Without effect for a module.
+            Whether the weights are loaded, in single precision; random ones of its
+            configuration otherwise. Without effect for a module.
         **settings
             As of :meth:`from_timm`.
 
@@ -291,8 +295,10 @@ class TorchModel:
         Raises
         ------
         ValueError
-            If there is no such network, or the processor does what a
-            :class:`~curvdetect.network.Preparation` and a normalisation cannot say.
+            If there is no such network, its weights lack its last layer, it is no
+            classifier into one class each (its ``config.problem_type``), or the
+            processor does what a :class:`~curvdetect.network.Preparation` and a
+            normalisation cannot say.
         ImportError
             If transformers is not installed (extra "transformers").
         """
@@ -331,8 +337,9 @@ class TorchModel:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it cannot be read, takes anything but one batch of images, or does not
-            take batches of any size, or does not say the shape of its input.
+            If it cannot be read, takes anything but one batch of images in
+            floating-point numbers, or does not take batches of any size, or does not
+            say the shape of its input.
         ImportError
             If onnx2torch is not installed (extra "onnx").
         """

@@ -9,6 +9,8 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from joblib.hashing import Hasher
 from torch import Tensor, nn
@@ -42,7 +44,7 @@ class PortableModule:
     def __reduce__(self) -> tuple[Any, ...]:
         if _is_hashed():
             return str, (fingerprint(self.module, without=self.left_behind),)
-        return _thaw, (_freeze(self.module),)
+        return _whole, (_freeze(self.module),)
 
 
 def _is_hashed() -> bool:
@@ -71,7 +73,10 @@ def portable(module: nn.Module) -> PortableModule:
 
 
 class _FrozenTensor:
-    """The values of a tensor as a NumPy array."""
+    """The values of a tensor as a NumPy array; out of a pickle comes the tensor.
+
+    At once: what torch.fx unpickles it traces again, and knows tensors alone.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         values = tensor.detach().cpu()
@@ -83,12 +88,22 @@ class _FrozenTensor:
         # NumPy lacks bfloat16 and the 8-bit floats: their bytes will do.
         self.data = values.contiguous().reshape(-1).view(torch.uint8).numpy()
 
-    def thaw(self) -> Tensor:
-        values = torch.from_numpy(self.data.copy()).view(getattr(torch, self.dtype))
-        values = values.reshape(self.shape)
-        if self.is_parameter:
-            return nn.Parameter(values, requires_grad=self.requires_grad)
-        return values.requires_grad_(self.requires_grad)
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = self.is_parameter, self.requires_grad
+        return _thawed, (self.data, self.dtype, self.shape, *kind)
+
+
+def _thawed(
+    data: npt.NDArray[np.uint8],
+    dtype: str,
+    shape: tuple[int, ...],
+    is_parameter: bool,
+    requires_grad: bool,
+) -> Tensor:
+    values = torch.from_numpy(data.copy()).view(getattr(torch, dtype)).reshape(shape)
+    if is_parameter:
+        return nn.Parameter(values, requires_grad=requires_grad)
+    return values.requires_grad_(requires_grad)
 
 
 def _tensors(module: nn.Module) -> dict[int, Tensor]:
@@ -121,22 +136,22 @@ def _freeze(module: nn.Module) -> nn.Module:
             "attributes, or save the guard by curvdetect.storage.save, which keeps "
             "weights alone"
         ) from error
-    for part in skeleton.modules():
-        part.training = False
+    parts = dict(skeleton.named_modules())
+    for name, original in module.named_modules():
+        if (part := parts.get(name)) is not None:  # a graph leaves out what it lacks
+            part.training = False
+            _put_back(original, part, memo)
     return skeleton
 
 
-def _thaw(skeleton: nn.Module) -> nn.Module:
-    """Put tensors back in place of the frozen ones, in a skeleton of our own."""
-    thawed: dict[int, Tensor] = {}
+def _put_back(original: nn.Module, part: nn.Module, frozen: dict[int, Any]) -> None:
+    """Call parameters and buffers so: a graph's copy takes them for attributes."""
+    for held in ("_parameters", "_buffers"):
+        for name, tensor in vars(original)[held].items():
+            if tensor is not None:
+                vars(part).pop(name, None)
+                vars(part)[held][name] = frozen[id(tensor)]
 
-    def restore(values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, _FrozenTensor):
-                values[name] = thawed.setdefault(id(value), value.thaw())
 
-    for part in skeleton.modules():
-        restore(vars(part)["_parameters"])
-        restore(vars(part)["_buffers"])
-        restore(vars(part))
-    return skeleton
+def _whole(skeleton: nn.Module) -> nn.Module:
+    return skeleton  # with tensors in the place of the frozen ones

@@ -24,6 +24,8 @@ Rounding: TypeAlias = Literal["even", "down"]
 
 #: As Pillow calls them, in lower case.
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+#: Of a picture that was resized: a file of 300 bytes can hold 60,000 pixels in a row.
+_MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,10 @@ class Preparation:
             raise ValueError(
                 f'crop="{self.crop}" needs resize=(height, width); got {resize!r}'
             )
-        if isinstance(self.resize, int) and self.resize < 1:
-            raise ValueError(f"resize must be positive; got {resize!r}")
+        if isinstance(self.resize, int) and not 1 <= self.resize <= _MOST_PIXELS:
+            raise ValueError(
+                f"resize must be positive, and at most {_MOST_PIXELS}; got {resize!r}"
+            )
         vars(self)["fill"] = _colour(self.fill)
 
     def apply(self, picture: Image) -> Image:
@@ -107,10 +111,22 @@ class Preparation:
         -------
         PIL.Image.Image
             Of `size`, in the same mode.
+
+        Raises
+        ------
+        ValueError
+            If it is so long and thin that it would have to be resized to over 67
+            million pixels.
         """
         pillow = require("PIL.Image", extra="vision")
         height, width = self._resized(picture.height, picture.width)
         if (width, height) != picture.size:
+            if width * height > _MOST_PIXELS:
+                raise ValueError(
+                    f"it has {picture.width} x {picture.height} pixels, and would have "
+                    f"{width} x {height} before its middle is cut out: too long for "
+                    "its width"
+                )
             how = pillow.Resampling[self.interpolation.upper()]
             picture = picture.resize((width, height), how)
         return self._middle(pillow, picture)
@@ -210,19 +226,21 @@ def check_preparation(
 def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (int(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         height = width = 0
-    if min(height, width) < 1:
+    if not 1 <= min(height, width) <= max(height, width) <= _MOST_PIXELS:
         raise ValueError(
-            f"{name} must be (height, width), two positive integers; got {values!r}"
+            f"{name} must be (height, width), two positive integers, each at most "
+            f"{_MOST_PIXELS}; got {values!r}"
         )
     return height, width
 
 
 def _colour(fill: int | Sequence[int]) -> int | tuple[int, ...]:
     try:
-        values = tuple(int(v) for v in ((fill,) if isinstance(fill, int) else fill))
-    except (TypeError, ValueError):
+        each: Any = (fill,) if isinstance(fill, Integral) else fill
+        values = tuple(int(value) for value in each)
+    except (TypeError, ValueError, OverflowError):
         values = ()
     if not values or not all(0 <= value <= 255 for value in values):
         raise ValueError(

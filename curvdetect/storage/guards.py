@@ -21,6 +21,7 @@ from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import is_network, networks_replaced
 from curvdetect.network import Preparation, TorchModel
 from curvdetect.network.fingerprint import weights_digest
+from curvdetect.network.modules import uncompiled
 from curvdetect.signals import SIGNALS
 
 __all__ = ["SavedEstimator", "load", "read_saved", "save"]
@@ -106,7 +107,7 @@ def save(estimator: BaseEstimator, path: str | Path, *, weights: bool = True) ->
     def without_network(held: Any) -> Any:
         if not is_network(held):
             return held
-        module = held.module if isinstance(held, TorchModel) else held
+        module = held.module if isinstance(held, TorchModel) else uncompiled(held)
         if not any(module is each for each in modules):
             modules.append(module)
         number = next(n for n, each in enumerate(modules) if each is module)
@@ -272,6 +273,12 @@ def _with_weights(
         raise ValueError(
             f"{role} must be a network of the architecture that was saved; got None"
         )
+    if not isinstance(module, nn.Module):
+        hint = "; give its .module" if isinstance(module, TorchModel) else ""
+        raise ValueError(
+            f"{role} must be a torch.nn.Module; got a {type(module).__name__}{hint}"
+        )
+    module = uncompiled(module)
     if isinstance(weights, str):
         _check_digest(role, module, weights)
     else:
@@ -315,6 +322,12 @@ def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
         module = modules[held.number]
         if held.settings is None:
             return module
+        if not isinstance(held.settings, dict) or not all(
+            isinstance(name, str) for name in held.settings
+        ):
+            raise ValueError(
+                f"{_NOT_OURS}; got one with other settings: {held.settings!r}"
+            )
         key = repr((held.number, sorted(held.settings.items())))
         if key not in wrapped:
             wrapped[key] = _model(module, held.settings)
@@ -360,7 +373,7 @@ def _model(module: nn.Module, settings: dict[str, Any]) -> TorchModel:
             "preparation": None if prepare is None else Preparation(**prepare),
         }
         return TorchModel(module, **given)
-    except TypeError as error:  # settings that there are not
+    except (TypeError, RecursionError, json.JSONDecodeError) as error:  # none of ours
         raise ValueError(
             f"{_NOT_OURS}; got one with other settings: {error}"
         ) from error

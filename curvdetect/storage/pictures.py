@@ -33,6 +33,8 @@ _SUFFIXES = (
 #: What a picture may be, whatever its name: not EPS, for which Pillow starts a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
+#: Modes without transparency, unless the file names a colour for it.
+_OPAQUE = ("1", "L", "RGB", "CMYK")
 #: Tags of TIFF and EXIF, and what Pillow calls the turns that undo an orientation.
 _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 _TURNS = {
@@ -123,11 +125,7 @@ def read_images(
     if source.suffix.lower() in (".npy", ".npz"):
         yield from _of_array(_array(source), input_shape, batch_size)
         return
-    if len(input_shape) != 3 or input_shape[0] not in _MODES:
-        raise ValueError(
-            "images must be in a .npy or .npz file for a network that takes no "
-            f"pictures, (1 or 3, height, width), but {input_shape}; got {source}"
-        )
+    _check_takes_pictures(input_shape, source)
     paths, skipped = _pictures(source)
     root = source if source.is_dir() else source.parent
     for start in range(0, len(paths), batch_size):
@@ -172,20 +170,22 @@ def read_picture(
     Raises
     ------
     ValueError
-        If it has another size, too many pixels, more than 8 bits, or several frames.
+        If it has another size, too many pixels, more than 8 bits, or several frames;
+        or if the network takes no pictures.
     OSError
         If it is broken, or no picture.
     ImportError
         If Pillow is missing.
     """
     pillow = require("PIL.Image", extra="vision")
-    channels, height, width = input_shape
+    _check_takes_pictures(input_shape, file)
     check_preparation(preparation, input_shape)
+    channels, height, width = input_shape
     strict = preparation is None and not resize
     try:
         with pillow.open(file, formats=_FORMATS) as opened:
             _check_picture(opened, (width, height) if strict else None)
-            picture = opened.convert("RGBA")
+            picture = _on_white(pillow, opened).convert(_MODES[channels])
             turn = _TURNS.get(_orientation(opened))
     # What Pillow's decoders make of broken pictures, besides OSError and ValueError.
     except (SyntaxError, NotImplementedError, pillow.DecompressionBombError) as error:
@@ -194,15 +194,30 @@ def read_picture(
         picture = picture.transpose(pillow.Transpose[turn])
     if strict:
         _check_size(picture.size, (width, height))
-    white = pillow.new("RGBA", picture.size, "white")
-    picture = pillow.alpha_composite(white, picture).convert(_MODES[channels])
-    if preparation is not None:
-        picture = preparation.apply(picture)
-    elif picture.size != (width, height):
-        picture = _fitted(pillow, picture, width, height)
+    if preparation is None:
+        covers = (height, width)
+        preparation = Preparation(size=covers, resize=covers, rounding="down")
+    picture = preparation.apply(picture)
     values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
     values /= 255
     return values.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _check_takes_pictures(input_shape: tuple[int, ...], source: object) -> None:
+    if len(input_shape) != 3 or input_shape[0] not in _MODES:
+        raise ValueError(
+            "images must be in a .npy or .npz file for a network that takes no "
+            f"pictures, (1 or 3, height, width), but {input_shape}; got {source}"
+        )
+
+
+def _on_white(pillow: Any, opened: Any) -> Any:
+    """Lay a picture on white where it is transparent: photographs need no copies."""
+    if opened.mode in _OPAQUE and "transparency" not in opened.info:
+        return opened
+    picture = opened.convert("RGBA")
+    white = pillow.new("RGBA", picture.size, "white")
+    return pillow.alpha_composite(white, picture)
 
 
 def _as_text(path: Path) -> str:
@@ -305,15 +320,6 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, s
             yield path, "it is a folder that may not be read"
         else:
             yield from _files(path, above)
-
-
-def _fitted(pillow: Any, picture: Any, width: int, height: int) -> Any:
-    """Shrink or enlarge a picture to cover the input, and cut out its middle."""
-    factor = max(width / picture.size[0], height / picture.size[1])
-    size = [max(round(factor * side), 1) for side in picture.size]
-    picture = picture.resize(size, pillow.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return picture.crop((left, top, left + width, top + height))
 
 
 def _array(source: Path) -> npt.NDArray[Any]:

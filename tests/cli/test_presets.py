@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ from PIL import Image
 from torch import nn
 
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel, cli
-from curvdetect.cli._network import loaded_companion, loaded_model
+from curvdetect.cli._network import (
+    _in_another_order,
+    loaded_companion,
+    loaded_model,
+)
+from curvdetect.cli._pictures import read_all
 from curvdetect.network import Preparation
 from curvdetect.signals import Companion
 from curvdetect.storage import load, save
@@ -175,6 +182,21 @@ def test_weights_that_a_guard_holds_itself(tiny, folder, tmp_path, capsys):
     assert "weights must be left out: the guard in" in capsys.readouterr().err
 
 
+def test_all_pictures_are_held_once(tmp_path):
+    shape = (3, 32, 32)
+    X = np.random.default_rng(0).random((1500, *shape)).astype(np.float32)
+    np.save(tmp_path / "x.npy", X)
+    model = TorchModel(Tiny().eval(), input_shape=shape)
+    tracemalloc.start()
+    try:
+        found = read_all(tmp_path / "x.npy", model, resize=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, X)
+    assert peak < 1.7 * X.nbytes  # it grows by halves
+
+
 def test_profile_with_other_settings(tiny, folder, tmp_path):
     argv = ["--images", folder, "--n-images", 1, "--n-boundaries", 1, "--std", "0.5"]
     argv += ["--input-shape", "3,16,16", "--out", tmp_path / "profile"]
@@ -259,6 +281,13 @@ def test_companions_are_matched_by_names(tiny, tmp_path, capsys):
     four = TorchModel(Tiny().eval(), input_shape=(3, 32, 32), class_names=list("abcd"))
     with pytest.raises(ValueError, match="the network's classes; by their names it"):
         loaded_companion("timm:test_vit", None, model=four, device=None)
+    timm_data = pytest.importorskip("timm.data")
+    ours = timm_data.ImageNetInfo("imagenet-1k").label_descriptions()
+    theirs = pytest.importorskip("torchvision.models").ResNet50_Weights.DEFAULT.meta
+    assert not _in_another_order(tuple(ours), tuple(theirs["categories"]))
+    partly = TorchModel.from_timm(made(0), class_names=["dog", "cat", "kiwi"])
+    with pytest.raises(ValueError, match=r"it lacks some .*not so for \['kiwi'\]"):
+        loaded_companion("timm:test_vit", None, model=partly, device=None)
     plain = loaded_companion("test_presets:Tiny", None, model=model, device=None)
     assert plain.mean == model.mean
     assert plain.input_shape == model.input_shape
@@ -313,6 +342,28 @@ def test_what_cannot_be_a_network(options, said, tmp_path, capsys):
     argv = ["profile", *options, "--images", "x.npy", "--out", str(tmp_path / "out")]
     assert cli.main(argv) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--input-shape", "3,8", "must be channels .1 or 3., height and width.*'3,8'"),
+        ("--input-shape", "3,8,x", "must be channels .*got '3,8,x'"),
+        ("--mean", "0.5;0.5", "must be a number, or one for each.*got '0.5;0.5'"),
+        ("--n-boundaries", "-1", "must be a number or \"all\"; got '-1'"),
+    ],
+)
+def test_values_that_cannot_be_read(option, value, said, capsys):
+    argv = ["fit", "--model", "a:b", "--images", "x", "--out", "y"]
+    with pytest.raises(SystemExit):
+        cli.main([*argv, f"{option}={value}"])
+    assert re.search(f"argument {option}: {said}", capsys.readouterr().err)
+
+
+def test_boundaries_to_all_classes(tiny, folder, tmp_path):
+    fit(folder, tmp_path / "guard.skops", "--n-boundaries", "all")
+    found = load(tmp_path / "guard.skops", Tiny())
+    assert found.featurizer_.n_boundaries == "all"
 
 
 @pytest.mark.parametrize("command", ["fit", "score", "profile", "companion"])

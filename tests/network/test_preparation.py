@@ -106,6 +106,22 @@ def test_an_odd_rest_is_rounded_as_asked():
     assert starts == [2, 1]
 
 
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+@pytest.mark.parametrize("resize", [256, (256, 256)])
+def test_what_is_too_long_for_its_width_is_refused(size, resize):
+    """A file of 300 bytes would take 12 GB."""
+    prepare = Preparation((224, 224), resize)
+    with pytest.raises(ValueError, match=r"would have (15360000 x 256|256 x 15360000)"):
+        prepare.apply(Image.new("L", size))
+    squash = Preparation((224, 224), (224, 224), crop="squash")
+    assert squash.apply(Image.new("L", size)).size == (224, 224)
+
+
+def test_numbers_of_numpy():
+    given = Preparation(np.array([4, 4]), np.int64(5), fill=np.uint8(3))
+    assert given == Preparation((4, 4), 5, fill=3)
+
+
 def test_for_another_size():
     of_224 = Preparation(size=(224, 224), resize=256)
     assert of_224.for_size(224, 224) == of_224
@@ -125,9 +141,15 @@ def test_equal_ones_are_one():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 224}, "size must be .height, width., two positive integers; got 224"),
+        (
+            {"size": 224},
+            "size must be .height, width., two positive integers, .*; got 224",
+        ),
         ({"size": (1, 0)}, "size must be"),
-        ({"resize": 0}, "resize must be positive; got 0"),
+        ({"size": (np.inf, 1)}, "size must be .height, width., two positive integers"),
+        ({"size": (10**400, 1)}, "size must be .*each at most 67108864"),
+        ({"resize": 0}, "resize must be positive, and at most 67108864; got 0"),
+        ({"resize": 10**400}, "resize must be positive, and at most"),
         ({"resize": (1, 2, 3)}, "resize must be .height, width."),
         ({"resize": 9, "crop": "squash"}, 'crop="squash" needs resize=.height'),
         ({"crop": "border"}, 'crop="border" needs'),
@@ -136,6 +158,7 @@ def test_equal_ones_are_one():
         ({"rounding": "up"}, "rounding must be one of"),
         ({"fill": 300}, "fill must be a number in 0..255.*got 300"),
         ({"fill": "black"}, "fill must be"),
+        ({"fill": [np.inf]}, "fill must be"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -14,7 +14,7 @@ from torch import nn
 
 from curvdetect import TorchModel
 from curvdetect.network import Preparation, load_module
-from mixed_sizes import pictures
+from mixed_sizes import levels, pictures
 
 #: Beside the data sets: networks of VNN-COMP.
 SHARED = Path(os.environ.get("CURVDETECT_DATA", ".")).absolute().parent / "networks"
@@ -49,12 +49,26 @@ def test_a_network_of_timm(name):
 
 
 def test_another_size_of_a_network_of_timm():
-    pytest.importorskip("timm")
+    data = pytest.importorskip("timm.data")
     model = TorchModel.from_timm(
         "test_efficientnet", pretrained=False, input_shape=(3, 96, 96)
     )
-    assert model.preparation == Preparation((96, 96), 100, "bicubic")
+    assert model.preparation == Preparation((96, 96), 101, "bicubic")
     assert model.n_classes == 1000
+    config = data.resolve_data_config({"input_size": (3, 96, 96)}, model=model.module)
+    transform = data.create_transform(**config, is_training=False)
+    picture = next(pictures())
+    expected = levels(transform(picture), model.mean, model.std)
+    found = np.asarray(model.preparation.apply(picture))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_features_are_no_logits():
+    """As a seventh of the sets of weights of timm give, those with num_classes=0."""
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    with pytest.raises(ValueError, match=r"gives features, no logits .num_classes=0"):
+        TorchModel.from_timm(module)
 
 
 def test_names_are_those_of_the_classes_that_there_are():
@@ -153,6 +167,12 @@ def test_what_torchvision_lacks():
         make("resnet5O", weights=None)
     with pytest.raises(ValueError, match=r"one of \['IMAGENET1K_V1'\], 'DEFAULT' or"):
         make("squeezenet1_1", weights="V7")
+    for others in (
+        models.ResNet50_Weights.IMAGENET1K_V1,
+        "ResNet50_Weights.IMAGENET1K_V1",
+    ):
+        with pytest.raises(ValueError, match="for squeezenet1_1; got .*ResNet50_We"):
+            make("squeezenet1_1", weights=others)
     with pytest.raises(ValueError, match="image classifier; the transforms.*Detection"):
         make("fasterrcnn_resnet50_fpn", weights=None)
     with pytest.raises(ValueError, match="weights must say which the module has"):
@@ -165,12 +185,13 @@ def test_what_torchvision_lacks():
 # ONNX --------------------------------------------------------------------------
 
 
-def graph(tmp_path, shape, *, batch="n", reshape=None):
+def graph(tmp_path, shape, *, batch="n", reshape=None, kind=np.float32, takes=None):
     """Write a linear network to a file."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnx2torch")
     d = int(np.prod([each if isinstance(each, int) else 4 for each in shape]))
-    weight = np.random.default_rng(0).normal(size=(d, 3)).astype(np.float32)
+    weight = np.random.default_rng(0).normal(size=(d, 3)).astype(kind)
+    number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     parts = [
         onnx.numpy_helper.from_array(weight, "w"),
         onnx.numpy_helper.from_array(np.array(reshape or [-1, d]), "s"),
@@ -181,8 +202,8 @@ def graph(tmp_path, shape, *, batch="n", reshape=None):
             onnx.helper.make_node("MatMul", ["flat", "w"], ["y"]),
         ],
         "linear",
-        [onnx.helper.make_tensor_value_info("x", 1, [batch, *shape])],
-        [onnx.helper.make_tensor_value_info("y", 1, None)],
+        [onnx.helper.make_tensor_value_info("x", takes or number, [batch, *shape])],
+        [onnx.helper.make_tensor_value_info("y", number, None)],
         parts,
     )
     opsets = [onnx.helper.make_opsetid("", 13)]
@@ -203,6 +224,60 @@ def test_an_onnx_file(batch, shape, tmp_path):
     with torch.no_grad():
         direct = load_module(str(path))(torch.from_numpy(x))
     np.testing.assert_allclose(direct, expected, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*half precision")
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_an_onnx_file_in_other_numbers(kind, tmp_path):
+    path, weight = graph(tmp_path, (3, 2, 2), kind=kind)
+    model = TorchModel.from_onnx(path)
+    x = np.random.default_rng(1).random((5, 3, 2, 2)).astype(np.float32)
+    expected = x.reshape(5, -1) @ weight.astype(float)
+    np.testing.assert_allclose(model.predict_logits(x), expected, rtol=0.01, atol=0.01)
+
+
+def test_an_onnx_file_for_bytes(tmp_path):
+    """Pictures in [0, 1] would be black to it."""
+    path, _ = graph(tmp_path, (3, 2, 2), takes=2)
+    with pytest.raises(ValueError, match="must take floating-point.*it takes UINT8"):
+        TorchModel.from_onnx(path)
+
+
+def test_an_onnx_file_for_inputs_of_another_shape(tmp_path):
+    path, _ = graph(tmp_path, (3, 2, 2))
+    with pytest.raises(ValueError, match=r"inputs of shape \(3, 4, 5\); on one it rai"):
+        TorchModel.from_onnx(path, input_shape=(3, 4, 5))
+
+
+def test_an_onnx_file_in_another_process(tmp_path):
+    path, _ = graph(tmp_path, (3, 2, 2))
+    model = TorchModel.from_onnx(path)
+    again = pickle.loads(pickle.dumps(model))
+    assert list(again.module.state_dict()) == list(model.module.state_dict())
+    assert joblib.hash(again) == joblib.hash(model)
+    x = np.random.default_rng(1).random((5, 3, 2, 2)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict_logits(x), model.predict_logits(x))
+
+
+class Loose(nn.Module):
+    """Weights of its own, not of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(12, 3))
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight + self.shift
+
+
+def test_a_traced_network_in_another_process():
+    module = torch.fx.symbolic_trace(Loose()).eval()
+    model = TorchModel(module, input_shape=(3, 2, 2))
+    again = pickle.loads(pickle.dumps(model))
+    assert [name for name, _ in again.module.named_parameters()] == ["weight"]
+    assert [name for name, _ in again.module.named_buffers()] == ["shift"]
+    assert joblib.hash(again) == joblib.hash(model)
 
 
 def test_a_shape_that_the_file_leaves_open(tmp_path):

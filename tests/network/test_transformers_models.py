@@ -127,6 +127,57 @@ def test_labels_that_are_made_up_are_no_names():
     assert TorchModel.from_transformers(module, processor).class_names is None
 
 
+def test_labels_with_gaps_are_no_names():
+    """By position, each would be another's."""
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    module = vit(id2label={1: "cat", 2: "dog"})
+    assert TorchModel.from_transformers(module, processor).class_names is None
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_what_has_several_answers_is_refused(problem):
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    with pytest.raises(ValueError, match=f"one class each.*problem_type='{problem}'"):
+        TorchModel.from_transformers(vit(problem_type=problem), processor)
+
+
+def test_weights_without_a_last_layer_are_refused(tmp_path):
+    """transformers makes a random one in its place."""
+    transformers.ViTModel(vit().config).save_pretrained(tmp_path)
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    with pytest.raises(ValueError, match=r"lacks classifier\.bias, classifier\.weight"):
+        TorchModel.from_transformers(tmp_path, processor)
+    random = TorchModel.from_transformers(tmp_path, processor, pretrained=False)
+    assert random.n_classes == 3
+
+
+def test_half_precision_is_read_as_single(tmp_path):
+    module = vit().bfloat16()
+    module.save_pretrained(tmp_path)
+    (processor, *_) = processors("ViTImageProcessor", size=SQUARE)
+    for pretrained in (True, False):
+        found = TorchModel.from_transformers(
+            tmp_path, processor, pretrained=pretrained
+        ).module
+        assert {each.dtype for each in found.parameters()} == {torch.float32}
+    same = TorchModel.from_transformers(tmp_path, processor).module.classifier.weight
+    assert torch.equal(same, module.classifier.weight.float())
+
+
+def test_a_middle_that_is_rounded_as_torchvision_does():
+    """As the quick processors of transformers 4."""
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+
+    class Quick(transformers.BitImageProcessor):
+        def center_crop(self, image, size, **_):
+            return functional.center_crop(image, [size["height"], size["width"]])
+
+    square = {"height": 224, "width": 224}
+    processor = Quick(size={"shortest_edge": 256}, crop_size=square)
+    model = TorchModel.from_transformers(vit(), processor)
+    assert model.preparation.rounding == "even"
+
+
 def test_a_folder(tmp_path):
     vit().save_pretrained(tmp_path)
     processors("ViTImageProcessor", size=SQUARE)[0].save_pretrained(tmp_path)
@@ -183,5 +234,8 @@ def test_what_is_no_classifier(tmp_path):
         TorchModel.from_transformers(tmp_path)
     with pytest.raises(ValueError, match="processor must be an image processor; got"):
         TorchModel.from_transformers(vit(), 3)
+    of_colours = transformers.ViTImageProcessor(size=SQUARE)
+    with pytest.raises(ValueError, match="must take pictures of 1 channels.*ViTImage"):
+        TorchModel.from_transformers(vit(num_channels=1), of_colours)
     with pytest.raises(ValueError, match="classifier of transformers.*got a Linear"):
         TorchModel.from_transformers(torch.nn.Linear(2, 2), "x")

@@ -298,6 +298,19 @@ def test_a_file_without_weights(lenet, images, path, tmp_path):
         load(path, LeNet())
     with pytest.raises(ValueError, match="module must be a network.*got None"):
         load(path)
+    with pytest.raises(ValueError, match=r"torch.nn.Module; got a TorchModel; .*\.mod"):
+        load(path, model)
+    with pytest.raises(ValueError, match=r"module must be a torch.nn.Module; got a i"):
+        load(path, 3)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_compiled_network_is_the_one_inside(weights, lenet, images, path):
+    model = TorchModel(lenet, input_shape=(1, 28, 28))
+    save(CurvatureFeaturizer(model, step=0.4), path, weights=weights)
+    assert load(path, torch.compile(lenet)).model.module is lenet
+    save(CurvatureFeaturizer(torch.compile(lenet), step=0.4), path, weights=weights)
+    assert load(path, lenet).model is lenet
 
 
 def test_a_companion_without_weights(with_companion, path):
@@ -312,20 +325,34 @@ def test_a_companion_without_weights(with_companion, path):
         load(path, module, companion=LeNet())
 
 
-def test_nothing_of_what_a_file_says_is_trusted(lenet, path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"class_names": "[1, 2]"}, "class_names must be a sequence of strings"),
+        ({"class_names": "["}, "got one with other settings: Expecting value"),
+        ({"class_names": "[" * 100_000}, "got one with other settings: maximum recurs"),
+        ({"preparation": {"size": (28, 28), "run": "x"}}, "other settings: .*'run'"),
+        ({"preparation": {"size": (float("inf"), 28)}}, "size must be .height, width"),
+        ({"input_shape": (float("inf"), 28, 28)}, "input_shape must be a tuple"),
+        ("input_shape", "got one with other settings: 'input_shape'"),
+        ({1: 2}, "got one with other settings: {1: 2"),
+    ],
+)
+def test_nothing_of_what_a_file_says_is_trusted(
+    changed, message, lenet, path, monkeypatch
+):
     """Settings of a model are numbers and strings; others are an error."""
-    settings = {**guards._settings(described(lenet)), "class_names": "[1, 2]"}
+    settings = changed
+    if isinstance(changed, dict):
+        settings = {**changed, **guards._settings(described(lenet)), **changed}
     monkeypatch.setattr(guards, "_settings", lambda network: settings)
     save(CurvatureFeaturizer(lenet, step=0.4), path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="class_names must be a sequence of strings"):
+    with pytest.raises(ValueError, match=message):
         load(path, LeNet())
-    settings |= {"class_names": None, "preparation": {"size": (28, 28), "run": "x"}}
-    monkeypatch.setattr(guards, "_settings", lambda network: settings)
-    save(CurvatureFeaturizer(lenet, step=0.4), path)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="got one with other settings: .*'run'"):
-        load(path, LeNet())
+
+
+def test_weights_are_arrays_or_digests(path):
     skops.io.dump({"format": 5, "estimator": [], "weights": [1]}, path)
     with pytest.raises(ValueError, match="lacks some of what it writes"):
         load(path)

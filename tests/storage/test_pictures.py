@@ -144,6 +144,11 @@ def test_values_are_those_of_the_file(kind):
     np.testing.assert_allclose(read(content), expected, rtol=0, atol=tolerance)
 
 
+def test_a_network_that_takes_no_pictures():
+    with pytest.raises(ValueError, match=r"takes no pictures.*but \(4, 4, 3\)"):
+        read_picture(io.BytesIO(READ["CMYK"][0]), (4, 4, 3))
+
+
 #: What the first row and the first column of the stored picture are when it is shown.
 SHOWN = {
     1: lambda a: a,

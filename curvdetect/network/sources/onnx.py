@@ -14,8 +14,12 @@ from curvdetect._base.messages import one_line
 from curvdetect._base.stand_ins import stand_in
 from curvdetect.network._outputs import as_logits
 from curvdetect.network.checks import check_input_shape
+from curvdetect.network.modules import dtype_of
 
 __all__ = ["load_onnx", "of_onnx"]
+
+#: What inputs may be, as ONNX calls it.
+_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 
 
 def load_onnx(path: str | Path) -> nn.Module:
@@ -60,7 +64,8 @@ def of_onnx(
         In eval mode; the settings of a ``TorchModel``: its `input_shape`.
     """
     read = _read(path)
-    shape = check_input_shape(input_shape) or _shape(read, path)
+    kind = _input(read, path)
+    shape = check_input_shape(input_shape) or _shape(kind, path)
     module = _converted(read, path)
     _check_batches(module, shape, path)
     return module, {"input_shape": shape}
@@ -89,8 +94,8 @@ def _converted(read: Any, path: str | Path) -> nn.Module:
     return module.eval()
 
 
-def _shape(read: Any, path: str | Path) -> tuple[int, ...]:
-    """Return the shape of one input, without the axis of the batch."""
+def _input(read: Any, path: str | Path) -> Any:
+    """Return what the file says of its input."""
     weights = {each.name for each in read.graph.initializer}
     inputs = [each for each in read.graph.input if each.name not in weights]
     if len(inputs) != 1:
@@ -98,7 +103,19 @@ def _shape(read: Any, path: str | Path) -> tuple[int, ...]:
             f"model: {path} must take one tensor, a batch of images; it takes "
             f"{[each.name for each in inputs]}"
         )
-    axes = inputs[0].type.tensor_type.shape.dim
+    types = require("onnx", extra="onnx").TensorProto.DataType
+    kind = inputs[0].type.tensor_type
+    if (name := types.Name(kind.elem_type)) not in _FLOATS:  # bytes would be 0 to 255
+        raise ValueError(
+            f"model: {path} must take floating-point numbers ({', '.join(_FLOATS)}); "
+            f"it takes {name}"
+        )
+    return kind
+
+
+def _shape(kind: Any, path: str | Path) -> tuple[int, ...]:
+    """Return the shape of one input, without the axis of the batch."""
+    axes = kind.shape.dim
     known = [axis.dim_value for axis in axes][1:]
     if not known or min(known) < 1:
         names = [axis.dim_value or axis.dim_param or "?" for axis in axes]
@@ -110,12 +127,19 @@ def _shape(read: Any, path: str | Path) -> tuple[int, ...]:
 
 
 def _check_batches(module: nn.Module, shape: tuple[int, ...], path: str | Path) -> None:
-    """Refuse a network that was written for a batch of one size."""
+    """Refuse a network that was written for a batch of one size, or other inputs."""
+    grey = torch.full((3, *shape), 0.5)
+    grey = grey.to(dtype_of(module, grey))
     for n in (1, 2, 3):
         try:
             with torch.no_grad():
-                as_logits(module(torch.full((n, *shape), 0.5)), n)
+                as_logits(module(grey[:n]), n)
         except Exception as error:  # whatever the operations make of it
+            if n == 1:
+                raise ValueError(
+                    f"model: {path} must give logits for inputs of shape {shape}; on "
+                    f"one it raises {one_line(error)}"
+                ) from error
             raise ValueError(
                 f"model: {path} must take batches of any size, of inputs of shape "
                 f"{shape}; on {n} it raises {one_line(error)}. Export it with a free "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -17,13 +17,16 @@ __all__ = ["of_timm", "settings_of_config"]
 
 
 def of_timm(
-    name: str | nn.Module, *, pretrained: bool = True
+    name: str | nn.Module,
+    *,
+    pretrained: bool = True,
+    input_shape: Sequence[int] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network of timm, and its settings.
 
     Parameters
     ----------
-    name, pretrained
+    name, pretrained, input_shape
         As in :meth:`curvdetect.TorchModel.from_timm`.
 
     Returns
@@ -38,7 +41,15 @@ def of_timm(
             "name must be a network of timm, by its name or as timm.create_model "
             f"returned it; got a {type(module).__name__}"
         )
-    config = require("timm.data", extra="timm").resolve_data_config({}, model=module)
+    if getattr(module, "num_classes", None) == 0:
+        raise ValueError(
+            "name must be that of a classifier; this network of timm gives features, "
+            f"no logits (num_classes=0); got {name!s:.60}"
+        )
+    size = tuple(input_shape or ())
+    wanted = {"input_size": size} if len(size) == 3 else {}
+    data = require("timm.data", extra="timm")
+    config = data.resolve_data_config(wanted, model=module)
     return module.eval(), {
         **settings_of_config(config),
         "class_names": _class_names(module),

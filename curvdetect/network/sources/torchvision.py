@@ -61,8 +61,10 @@ def _described(models: Any, name: str, weights: Any) -> Any:
         ) from error
     if isinstance(weights, known):
         return weights
-    wanted = "DEFAULT" if weights is None else str(weights).rpartition(".")[2]
+    of, _, wanted = ("DEFAULT" if weights is None else str(weights)).rpartition(".")
     try:
+        if of and of != known.__name__:
+            raise KeyError(of)
         return known[wanted]
     except KeyError as error:
         raise ValueError(

@@ -26,6 +26,8 @@ _KNOWN_STEPS = {
     "do_convert_rgb",
     "do_reduce_labels",
 }
+#: What transformers calls what is guarded here; None is understood as this.
+_PROBLEM = "single_label_classification"
 #: ConvNeXt's processor squashes pictures from this size on, and crops smaller ones.
 _SQUASHED_FROM = 384
 #: In levels of 255: torch and Pillow round resized bytes each in their own way.
@@ -65,6 +67,7 @@ def of_transformers(
         )
     if processor is None or isinstance(processor, str | Path):
         processor = _processor(library, str(processor or source))
+    _check_problem(module.config)
     settings = _settings(processor, getattr(module.config, "num_channels", 3) or 3)
     return module.eval(), {**settings, "class_names": _class_names(module.config)}
 
@@ -73,16 +76,35 @@ def _made(library: Any, name: str, pretrained: bool) -> nn.Module:
     auto = library.AutoModelForImageClassification
     try:
         if pretrained:
-            module: nn.Module = auto.from_pretrained(name, trust_remote_code=False)
-            return module
-        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        made: nn.Module = auto.from_config(config, trust_remote_code=False)
-        return made
+            module, report = auto.from_pretrained(
+                name, trust_remote_code=False, output_loading_info=True
+            )
+        else:
+            config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            module, report = auto.from_config(config, trust_remote_code=False), {}
+        # From version 5 in what they were saved, where differences drown in rounding.
+        made: nn.Module = module.float()
     except Exception as error:  # no such folder, no way to the hub, no classifier
         raise ValueError(
             "name must be a folder of save_pretrained, or a name on the hub, of an "
             f"image classifier; {name!r} cannot be loaded: {one_line(error)}"
         ) from error
+    if lacking := sorted(report.get("missing_keys", ())):  # random ones by now
+        raise ValueError(
+            f"name must be that of a network with all of its weights; {name!r} lacks "
+            f"{', '.join(lacking)}. Is it one to be fine-tuned, without a last layer?"
+        )
+    return made
+
+
+def _check_problem(config: Any) -> None:
+    """Refuse a network whose largest logit is not its answer."""
+    problem = getattr(config, "problem_type", None)
+    if problem not in (None, _PROBLEM):
+        raise ValueError(
+            "name must be that of a classifier into one class each "
+            f"(problem_type={_PROBLEM!r}); got one with problem_type={problem!r}"
+        )
 
 
 def _processor(library: Any, name: str) -> Any:
@@ -96,11 +118,12 @@ def _processor(library: Any, name: str) -> Any:
 
 
 def _class_names(config: Any) -> tuple[str, ...] | None:
-    """Return the labels in order; None where they are those that are made up."""
+    """Return the labels in order; None where they are made up, or some are missing."""
     labels = {int(key): str(label) for key, label in config.id2label.items()}
-    names = tuple(labels[key] for key in sorted(labels))
-    made_up = tuple(f"LABEL_{number}" for number in range(len(names)))
-    return None if names == made_up else names
+    made_up = {number: f"LABEL_{number}" for number in range(len(labels))}
+    if labels == made_up or labels.keys() != made_up.keys():
+        return None
+    return tuple(labels[number] for number in made_up)
 
 
 # What a processor does ---------------------------------------------------
@@ -221,8 +244,14 @@ def _difference(
 ) -> float | None:
     """Compare with the processor on some pictures; None where they do the same."""
     shape = (-1, 1, 1)
-    for picture in _pictures(preparation.size, n_channels):
-        made = processor(images=[picture], return_tensors="np")["pixel_values"][0]
+    for picture in _pictures(preparation, n_channels):
+        try:
+            made = processor(images=[picture], return_tensors="np")["pixel_values"][0]
+        except Exception as error:  # three means for a network of grey pictures
+            raise ValueError(
+                f"processor must take pictures of {n_channels} channels, as the "
+                f"network does; {type(processor).__name__} raises {one_line(error)}"
+            ) from error
         own = np.asarray(preparation.apply(picture), dtype=np.float64)
         own = own.reshape(*own.shape[:2], n_channels).transpose(2, 0, 1)
         theirs = np.asarray(made) * np.reshape(std, shape) + np.reshape(mean, shape)
@@ -234,19 +263,25 @@ def _difference(
     return None
 
 
-def _pictures(size: tuple[int, int], n_channels: int) -> Iterator[Any]:
-    """Make some: landscape, portrait, smaller than the input.
+def _pictures(preparation: Preparation, n_channels: int) -> Iterator[Any]:
+    """Make some: landscape, portrait, smaller than the input, with odd rests.
+
+    The two ways of rounding differ where 3 pixels are to be cut off, and not by 1 or 2.
 
     Of noise around grey: where black and white are cut off, torch and Pillow do so at
     different stages of a resizing, which makes up to 20 levels.
     """
     pillow = require("PIL.Image", extra="vision")
     rng = np.random.default_rng(0)
-    height, width = size
+    height, width = preparation.size
+    side = preparation.resize
+    whole = side if isinstance(side, int) else max(height, width)  # is not resized
     for rows, columns in (
         (int(1.3 * height) + 1, int(2.1 * width)),
         (int(1.9 * height), int(1.2 * width) + 1),
         (height // 2 + 1, width // 3 + 1),
+        (whole, width + 3 + 4 * whole),
+        (height + 3 + 4 * whole, whole),
     ):
         noise: npt.NDArray[np.uint8]
         noise = rng.integers(88, 168, (rows, columns, n_channels), np.uint8)
