@@ -73,6 +73,12 @@ class CurvatureDetector(GradientDetector):
     A ``GradientDetector``: it takes gradients to its input, so pytorch-ood's benchmarks
     and searches do not call it under ``torch.no_grad``.
 
+    It is made to detect attacks, not other data sets: on the LeNet of Fashion-MNIST its
+    AUROC is 0.993 (0.990-0.995) for what PGD makes of 1,648 test images at 16/255, 0.502
+    (0.484-0.521) by pytorch-ood's energy score, and 0.847 (0.835-0.859) for 2,000
+    images of MNIST, 0.872 (0.861-0.882) by the energy; always against 2,000 test images
+    (``benchmarks/other_data.py``).
+
     Parameters
     ----------
     model : TorchModel, torch.nn.Module or bound method of one
@@ -211,7 +217,7 @@ class CurvatureDetector(GradientDetector):
             If there are no images, none in distribution, not a label for each, or
             images of different shapes.
         """
-        self._check_model()
+        network = self._given()
         seed = check_random_state(self.estimator.random_state).randint(2**31 - 1)
         sample, n_given = Sample(self._n_kept, int(seed)), [0, 0]
 
@@ -231,18 +237,21 @@ class CurvatureDetector(GradientDetector):
                 f"0; got {n_given[1]} images, none of them"
             )
         images = as_array(sample.images())
-        network = self._with_bounds(sample)
+        model = _with_bounds(network, sample)
         with warnings.catch_warnings():
             # Scores alone are asked for: nothing is done at that rate.
             warnings.filterwarnings("ignore", message="the rate of false positives is")
-            self.estimator.set_params(model=network).fit(images)
+            self.estimator.set_params(model=model).fit(images)
         if isinstance(self.estimator, CurvatureFeaturizer):
             self._usual = self._usual_range(images[:_N_USUAL])
         return self
 
-    def _check_model(self) -> None:
-        if self.model is None:
+    def _given(self) -> TorchModel | nn.Module:
+        """Return the network, or raise where there is none."""
+        network = _network(self.model)
+        if network is None:
             raise ModelNotSetException("model must be a network; got None")
+        return network
 
     def _n_kept(self, n_values: int) -> int:
         """Return how many images of so many values can make a difference."""
@@ -251,17 +260,6 @@ class CurvatureDetector(GradientDetector):
         n_learned = effort_for(n_values).n_learned
         for_threshold = math.ceil(2 / (target_fpr or 0.01))
         return max(3 * n_learned, n_learned + for_threshold)
-
-    def _with_bounds(self, sample: Sample) -> TorchModel:
-        """Return the network, with bounds: its own, or what was seen."""
-        network = _network(self.model)
-        if isinstance(network, TorchModel):
-            return network
-        low, high = sample.low, sample.high
-        if not low < high or (low >= 0 and high <= 1):  # or NaN, which fit refuses
-            low, high = 0.0, 1.0
-        shape = tuple(sample.images().shape[1:])
-        return TorchModel(network, input_shape=shape, bounds=(low, high))
 
     def _usual_range(self, images: npt.NDArray[Any]) -> tuple[float, float]:
         """Return the largest curvature around clean images, and how they spread."""
@@ -307,14 +305,14 @@ class CurvatureDetector(GradientDetector):
         UserWarning
             If values are far outside of those that a bare network was fitted with.
         """
-        self._check_model()
+        network = self._given()
         if not self.estimator.__sklearn_is_fitted__():
             raise RequiresFittingException()
         device = self.device or x.device
         if not len(x):
             return torch.empty(0, device=device)
         images = as_array(x.detach())
-        if not isinstance(self.model, TorchModel):
+        if not isinstance(network, TorchModel):
             images = _within(images, self.estimator.model_.bounds)
         if isinstance(self.estimator, LearnedDetector):
             score = self.estimator.score_samples(images)
@@ -395,6 +393,17 @@ def _network(model: Any) -> TorchModel | nn.Module | None:
         "model must be a TorchModel, a torch.nn.Module or a bound method of one; got "
         f"{type(model).__name__}"
     )
+
+
+def _with_bounds(network: TorchModel | nn.Module, sample: Sample) -> TorchModel:
+    """Return a network with bounds: its own, or what was seen."""
+    if isinstance(network, TorchModel):
+        return network
+    low, high = sample.low, sample.high
+    if not low < high or (low >= 0 and high <= 1):  # or NaN, which fit refuses
+        low, high = 0.0, 1.0
+    shape = tuple(sample.images().shape[1:])
+    return TorchModel(network, input_shape=shape, bounds=(low, high))
 
 
 def _check_features(estimator: Any) -> None:
