@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_feature_names_in,
     check_is_fitted,
@@ -19,13 +22,23 @@ from torch import Tensor, nn
 
 from curvdetect._base.checks import check_choice, check_count
 from curvdetect._base.extras import require
+from curvdetect._base.warn import warn
+from curvdetect.attacks import KINDS
+from curvdetect.attacks.effort import effort_for
 from curvdetect.estimators._shared_network import SharedNetworkMixin
+from curvdetect.estimators.detector import check_target_fpr
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.state import module_of
+from curvdetect.integrations._batches import (
+    Sample,
+    images_and_labels,
+    in_distribution,
+)
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
 from curvdetect.network.checks import check_input_shape, check_shape
+from curvdetect.signals import Companion
 
 __all__ = ["CurvatureDetector", "DetectorScores"]
 
@@ -34,15 +47,24 @@ from pytorch_ood.api import (  # noqa: E402
     Detector,
     DetectorInfo,
     GradientDetector,
+    ModelNotSetException,
     RequiresFittingException,
     Task,
 )
 
-#: Score of an image without any boundary: large, but fit for their metrics.
-_NO_BOUNDARY = 1e6
-#: What batches that are dictionaries call images and labels.
-_IMAGES = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "data")
-_LABELS = ("label", "labels", "y", "target", "targets")
+#: What pytorch-ood's searches try by default; other parameters may be searched too.
+_SPACES: dict[str, dict[str, list[Any]]] = {
+    "learned": {
+        "budget": [3.0, 6.0],
+        "kinds": [KINDS, *((kind,) for kind in KINDS)],
+    },
+    "threshold": {"at": ["boundary", "input"], "n_boundaries": [None, 1]},
+}
+#: Clean images whose curvatures say what a usual one is.
+_N_USUAL = 100
+#: Where values are further outside the range of the images of fit, in parts of it,
+#: there is a warning.
+_FAR = 0.25
 
 
 class CurvatureDetector(GradientDetector):
@@ -51,22 +73,38 @@ class CurvatureDetector(GradientDetector):
     A ``GradientDetector``: it takes gradients to its input, so pytorch-ood's benchmarks
     and searches do not call it under ``torch.no_grad``.
 
+    It is made to detect attacks, not other data sets: on the LeNet of Fashion-MNIST its
+    AUROC is 0.993 (0.990-0.995) for what PGD makes of 1,648 test images at 16/255,
+    where pytorch-ood's energy score has 0.502 (0.484-0.521); and 0.847 (0.835-0.859)
+    for 2,000 images of MNIST, where the energy has 0.872 (0.861-0.882); all against
+    2,000 test images (``benchmarks/other_data.py``).
+
     Parameters
     ----------
-    model : TorchModel or torch.nn.Module
-        The network.
+    model : TorchModel, torch.nn.Module or bound method of one
+        The network, which gives logits. A TorchModel says which values images have.
+        Otherwise those that it is fitted on say it, normalised or not: from 0 to 1 if
+        they are, or from their smallest value to their largest. Images beyond are moved
+        onto that range, with a warning where it is far.
     detector : {"learned", "threshold"}, default="learned"
         A :class:`~curvdetect.LearnedDetector`; or, as 0.1 had it, the largest average
         curvature of the boundaries around an image.
     **parameters
-        Of the learned detector, ``random_state=0`` and ``self_test=False`` by default;
-        or of the :class:`~curvdetect.CurvatureFeaturizer`, of which the features are
-        curvatures, one for each class.
+        Of the learned detector, such as ``companion``; ``random_state=0`` and
+        ``self_test=False`` by default. Or of the
+        :class:`~curvdetect.CurvatureFeaturizer`, of which the features are curvatures,
+        one for each class.
 
     Attributes
     ----------
     estimator : LearnedDetector or CurvatureFeaturizer
         What looks at images.
+    device : torch.device or None
+        Where the network is; None if nothing tells.
+    hyperparameter_space : dict of str to list
+        What ``pytorch_ood.utils.GridSearch`` tries by default: ``budget`` and ``kinds``
+        of the learned detector, ``at`` and ``n_boundaries`` of curvatures. Searches may
+        be given others of their parameters.
 
     Examples
     --------
@@ -74,11 +112,15 @@ class CurvatureDetector(GradientDetector):
     """
 
     requires_fit = True
-    info: ClassVar[DetectorInfo | None] = DetectorInfo(tasks={Task.CLASSIFICATION})
+    hyperparameter_space = _SPACES["learned"]
+    # Written with an assistant, which is what that field asks.
+    info: ClassVar[DetectorInfo | None] = DetectorInfo(
+        tasks={Task.CLASSIFICATION}, ai_coded=True
+    )
 
     def __init__(
         self,
-        model: TorchModel | torch.nn.Module,
+        model: TorchModel | nn.Module | Callable[[Tensor], Tensor] | None,
         *,
         detector: Literal["learned", "threshold"] = "learned",
         **parameters: Any,
@@ -95,13 +137,58 @@ class CurvatureDetector(GradientDetector):
         usual = {"random_state": 0}
         if detector == "learned":
             usual["self_test"] = False
-        self.estimator = kind(model, **{**usual, **parameters})
-        features = getattr(self.estimator, "features", ("curvature",))
-        if isinstance(features, str) or tuple(features) != ("curvature",):
+        self.estimator = kind(_network(model), **{**usual, **parameters})
+        _check_features(self.estimator)
+        self.hyperparameter_space = dict(_SPACES[detector])
+
+    # Hyperparameters --------------------------------------------------------
+
+    def get_hyperparameters(self) -> dict[str, Any]:
+        """Return what :meth:`set_hyperparameters` sets, as it is now.
+
+        Returns
+        -------
+        dict of str to object
+            For each name in ``hyperparameter_space``.
+        """
+        parameters = self.estimator.get_params(deep=False)
+        return {name: parameters[name] for name in self.hyperparameter_space}
+
+    def set_hyperparameters(self, **hyperparameters: Any) -> CurvatureDetector:
+        """Set parameters of the next fit; what was fitted with others is forgotten.
+
+        Parameters
+        ----------
+        **hyperparameters
+            By the names in ``hyperparameter_space``. Values are checked by :meth:`fit`.
+
+        Returns
+        -------
+        CurvatureDetector
+            Itself, to be fitted.
+
+        Raises
+        ------
+        ValueError
+            If one is not in that space, or no parameter of the estimator.
+        """
+        parameters = self.estimator.get_params(deep=False)
+        wrong = hyperparameters.keys() - (
+            self.hyperparameter_space.keys() & (parameters.keys() - {"model"})
+        )
+        if wrong:
             raise ValueError(
-                "features must be curvature alone, which is the score; got "
-                f"{features!r}"
+                "hyperparameters must be parameters of "
+                f"{type(self.estimator).__name__} in hyperparameter_space, which has "
+                f"{list(self.hyperparameter_space)}; got {sorted(wrong)}"
             )
+        # Not a clone, which would copy a user's attacks, and the networks in them.
+        estimator = type(self.estimator)(**{**parameters, **hyperparameters})
+        _check_features(estimator)
+        self.estimator = estimator
+        return self
+
+    # Fitting ----------------------------------------------------------------
 
     def fit(self, data_loader: Any) -> CurvatureDetector:
         """Learn from clean images.
@@ -112,6 +199,8 @@ class CurvatureDetector(GradientDetector):
             Batches (x, y), x, or dictionaries that hold them under usual names
             ("image", "pixel_values", "x"; "label", "y", "target"). Those with y < 0,
             which are out of distribution, are left out; nothing else is taken from y.
+            It is gone through once, and a random sample is kept, three times as many as
+            are learned from: 3,000 images, of photographs 600.
 
         Returns
         -------
@@ -120,25 +209,69 @@ class CurvatureDetector(GradientDetector):
 
         Raises
         ------
+        ModelNotSetException
+            If there is no model.
         TypeError
             If a batch is something else.
         ValueError
-            If there are no images, none in distribution, or not a label for each.
+            If there are no images, none in distribution, not a label for each, or
+            images of different shapes.
         """
-        parts = [_images_and_labels(batch) for batch in data_loader]
-        if not parts:
+        network = self._given()
+        seed = check_random_state(self.estimator.random_state).randint(2**31 - 1)
+        sample, n_given = Sample(self._n_kept, int(seed)), [0, 0]
+
+        def known() -> Iterator[Tensor]:
+            for batch in data_loader:
+                images, labels = images_and_labels(batch)
+                n_given[0] += 1
+                n_given[1] += len(images)
+                yield in_distribution(images, labels)
+
+        sample.extend(known())
+        if not n_given[0]:
             raise ValueError("data_loader must hold at least one batch; got none")
-        known = [_known(images, labels) for images, labels in parts]
-        if not sum(map(len, known)):
+        if not sample.n_seen:
             raise ValueError(
                 "data_loader must hold images in distribution, with labels of at least "
-                f"0; got {sum(len(images) for images, _ in parts)} images, none of them"
+                f"0; got {n_given[1]} images, none of them"
             )
+        images = as_array(sample.images())
+        model = _with_bounds(network, sample)
         with warnings.catch_warnings():
             # Scores alone are asked for: nothing is done at that rate.
             warnings.filterwarnings("ignore", message="the rate of false positives is")
-            self.estimator.fit(as_array(torch.cat(known)))
+            self.estimator.set_params(model=model).fit(images)
+        if isinstance(self.estimator, CurvatureFeaturizer):
+            self._usual = self._usual_range(images[:_N_USUAL])
         return self
+
+    def _given(self) -> TorchModel | nn.Module:
+        """Return the network, or raise where there is none."""
+        network = _network(self.model)
+        if network is None:
+            raise ModelNotSetException("model must be a network; got None")
+        return network
+
+    def _n_kept(self, n_values: int) -> int:
+        """Return how many images of so many values can make a difference."""
+        target_fpr = getattr(self.estimator, "target_fpr", None)
+        check_target_fpr(target_fpr)
+        n_learned = effort_for(n_values).n_learned
+        for_threshold = math.ceil(2 / (target_fpr or 0.01))
+        return max(3 * n_learned, n_learned + for_threshold)
+
+    def _usual_range(self, images: npt.NDArray[Any]) -> tuple[float, float]:
+        """Return the largest curvature around clean images, and how they spread."""
+        with warnings.catch_warnings():  # it comes again with the images scored
+            warnings.filterwarnings("ignore", message="no boundary was found")
+            found = _largest(self.estimator.transform(images))
+        found = found[np.isfinite(found)]
+        if not found.size:
+            return 0.0, 1.0
+        return float(found.max()), float(np.ptp(found)) or 1.0
+
+    # Scoring ----------------------------------------------------------------
 
     def predict(self, x: Tensor) -> Tensor:
         """Score images.
@@ -146,34 +279,61 @@ class CurvatureDetector(GradientDetector):
         Parameters
         ----------
         x : Tensor of shape (n, *input_shape)
-            Images.
+            Images, on any device; also none.
 
         Returns
         -------
         Tensor of shape (n,)
-            Larger means more anomalous: log-odds of an attack; or the largest average
-            curvature, in 1 / input units, where an image without any boundary gets a
-            score above all others.
+            Where the network is. Larger means more anomalous: log-odds of an attack. Or
+            the largest average curvature c, in 1 / input units: as it is up to the
+            largest one t of clean images, which spread over r; above it t + r s /
+            (1 + s) with s = (c - t) / r, and t + r where there is no boundary at all,
+            so that such an image has the largest score, and not one that is larger than
+            others by orders of magnitude.
 
         Raises
         ------
+        ModelNotSetException
+            If there is no model.
         RequiresFittingException
-            If :meth:`fit` was not called.
+            If :meth:`fit` was not called, or hyperparameters were set since.
+        ValueError
+            If the images are not what they must be.
+
+        Warns
+        -----
+        UserWarning
+            If values are far outside of those that a bare network was fitted with.
         """
+        network = self._given()
         if not self.estimator.__sklearn_is_fitted__():
             raise RequiresFittingException()
+        device = self.device or x.device
+        if not len(x):
+            return torch.empty(0, device=device)
         images = as_array(x.detach())
+        if not isinstance(network, TorchModel):
+            images = _within(images, self.estimator.model_.bounds)
         if isinstance(self.estimator, LearnedDetector):
             score = self.estimator.score_samples(images)
         else:
-            curvature = self.estimator.transform(images)
-            nothing = np.isnan(curvature).all(axis=1)
-            score = np.where(np.isnan(curvature), -np.inf, curvature).max(axis=1)
-            score[nothing] = _NO_BOUNDARY
-        return torch.from_numpy(score).to(dtype=torch.float32, device=x.device)
+            score = _drawn_in(_largest(self.estimator.transform(images)), *self._usual)
+        return torch.from_numpy(score).to(dtype=torch.float32, device=device)
+
+    # Devices ----------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network is."""
+        for network in self._networks():
+            module = module_of(network)
+            for tensor in chain(module.parameters(), module.buffers()):
+                return tensor.device
+        held: torch.device | None = getattr(self, "_device", None)
+        return held
 
     def to(self, device: str | torch.device) -> CurvatureDetector:
-        """Move the network.
+        """Move the network, and a companion.
 
         Parameters
         ----------
@@ -185,60 +345,108 @@ class CurvatureDetector(GradientDetector):
         CurvatureDetector
             Itself.
         """
-        module_of(self.model).to(device)
-        if isinstance(self.model, TorchModel) and self.model.device is not None:
-            self.model.device = device
         self._device = torch.device(device)
+        for network in self._networks():
+            module_of(network).to(self._device)
+            if isinstance(network, TorchModel) and network.device is not None:
+                network.device = self._device
         return self
 
-
-def _images_and_labels(batch: Any) -> tuple[Tensor, Any]:
-    """Return the two parts of a batch; None for labels that it has not."""
-    labels = None
-    if isinstance(batch, Mapping):
-        images, labels = _named(batch, _IMAGES), _named(batch, _LABELS)
-        others = [key for key in map(str, batch) if labels is None and "label" in key]
-        if others:
-            raise TypeError(
-                "data_loader must call labels one of "
-                f"{', '.join(_LABELS)}; got {others}"
-            )
-    elif isinstance(batch, list | tuple) and batch:
-        images = batch[0]
-        labels = batch[1] if len(batch) > 1 else None
-    else:
-        images = batch
-    if not isinstance(images, Tensor):
-        got = type(batch).__name__
-        if isinstance(batch, Mapping):
-            got += f" with the keys {list(batch)}"
-        raise TypeError(
-            "data_loader must give batches (x, y), x, or dictionaries with one of "
-            f"{', '.join(_IMAGES)}, in which x is a tensor; got {got}"
-        )
-    return images.detach().cpu(), labels
+    def _networks(self) -> Iterator[TorchModel | nn.Module]:
+        """Yield all networks, the guarded one first; some of them more than once."""
+        held = vars(self.estimator)
+        names = ("model_", "companion", "companion_")
+        for value in (_network(self.model), *map(held.get, names)):
+            network = value.model if isinstance(value, Companion) else value
+            if network is not None:
+                yield network
 
 
-def _named(batch: Mapping[Any, Any], names: Sequence[str]) -> Any:
-    return next((batch[name] for name in names if name in batch), None)
+class _Method(nn.Module):
+    """A method of a module, as a module."""
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        super().__init__()
+        self.owner, self.name = owner, name
+        self.training = owner.training
+
+    def forward(self, x: Tensor) -> Any:
+        """Call it."""
+        return getattr(self.owner, self.name)(x)
 
 
-def _known(images: Tensor, labels: Any) -> Tensor:
-    """Return the images in distribution: those whose labels are not negative."""
-    if labels is None:
-        return images
-    try:
-        y = torch.as_tensor(labels).cpu()
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"data_loader must give labels that are numbers; got {labels!r}"
-        ) from error
-    if y.shape not in ((len(images),), (len(images), 1)):
+def _network(model: Any) -> TorchModel | nn.Module | None:
+    """Return a model as a network; None where there is none.
+
+    Raises
+    ------
+    TypeError
+        If it is something else than a network, or a bound method of one.
+    """
+    owner = getattr(model, "__self__", None)
+    if isinstance(owner, nn.Module):
+        name = model.__name__
+        return owner if name == "forward" else _Method(owner, name)
+    if model is None or isinstance(model, TorchModel | nn.Module):
+        return model
+    raise TypeError(
+        "model must be a TorchModel, a torch.nn.Module or a bound method of one; got "
+        f"{type(model).__name__}"
+    )
+
+
+def _with_bounds(network: TorchModel | nn.Module, sample: Sample) -> TorchModel:
+    """Return a network with bounds: its own, or what was seen."""
+    if isinstance(network, TorchModel):
+        return network
+    low, high = sample.low, sample.high
+    if not low < high or (low >= 0 and high <= 1):  # or NaN, which fit refuses
+        low, high = 0.0, 1.0
+    shape = tuple(sample.images().shape[1:])
+    return TorchModel(network, input_shape=shape, bounds=(low, high))
+
+
+def _check_features(estimator: Any) -> None:
+    """Refuse a featurizer of other features than curvatures."""
+    features = getattr(estimator, "features", ("curvature",))
+    if isinstance(features, str) or tuple(features) != ("curvature",):
         raise ValueError(
-            "data_loader must give one label for each image; got labels of shape "
-            f"{tuple(y.shape)} for {len(images)} images"
+            f"features must be curvature alone, which is the score; got {features!r}"
         )
-    return images[y.reshape(-1) >= 0]
+
+
+def _within(
+    images: npt.NDArray[Any], bounds: tuple[float, float] | None
+) -> npt.NDArray[Any]:
+    """Move values onto the bounds; what is not finite is left to be refused."""
+    if bounds is None or not np.isfinite(images).all():
+        return images
+    low, high = bounds
+    way = max(low - images.min(), images.max() - high)
+    if way > _FAR * (high - low):
+        warn(
+            f"x has values from {images.min():.3g} to {images.max():.3g}, far outside "
+            f"of those that the detector was fitted on, {low:.3g} to {high:.3g}; they "
+            "are moved onto that range. Give a TorchModel with bounds if they are meant"
+        )
+    return images.clip(low, high)
+
+
+def _largest(curvature: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the largest curvature around each image; infinity without a boundary."""
+    there = ~np.isnan(curvature)
+    largest = np.where(there, curvature, -np.inf).max(axis=1)
+    return np.where(there.any(axis=1), largest, np.inf).astype(np.float64)
+
+
+def _drawn_in(
+    score: npt.NDArray[np.float64], top: float, room: float
+) -> npt.NDArray[np.float64]:
+    """Map what is above `top` between it and `top + room`, in its order."""
+    above = np.maximum(score - top, 0) / room
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isinf(above), 1.0, above / (1 + above))
+    return np.minimum(score, top) + room * share
 
 
 class DetectorScores(SharedNetworkMixin, TransformerMixin, BaseEstimator):

@@ -3,6 +3,12 @@
     pip install 'curvdetect[attacks,ood]'
     python docs/examples/pytorch_ood_detector.py
 
+It is three lines, with the network and the loaders that pytorch-ood's detectors take:
+
+    detector = CurvatureDetector(network)
+    detector.fit(loader)
+    scores = detector(images)
+
 Adversarial images take the place of out-of-distribution ones; pytorch-ood's own metrics
 judge its energy score and ours, learned from attacks and the largest curvature.
 """
@@ -19,14 +25,15 @@ from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
-model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
+network = load_lenet("fashion-mnist").eval()
+model = TorchModel(network, input_shape=(1, 28, 28))  # for the attack
 calibration = TensorDataset(torch.from_numpy(X[:200]), torch.from_numpy(y[:200]))
 attacked = make_adversarial_set(model, pgd(model, eps=16 / 255), X[200:300], y[200:300])
 
 detectors = {
-    "energy": EnergyBased(model.as_module()),
-    "learned": CurvatureDetector(model),
-    "curvature": CurvatureDetector(model, detector="threshold"),
+    "energy": EnergyBased(network),
+    "learned": CurvatureDetector(network),
+    "curvature": CurvatureDetector(network, detector="threshold"),
 }
 for name, detector in detectors.items():
     detector.fit(DataLoader(calibration, batch_size=64))

@@ -26,9 +26,14 @@ from pytorch_ood.api import (
 )
 from pytorch_ood.detector import EnergyBased
 from pytorch_ood.metrics import OODMetrics
+from pytorch_ood.metrics.functional import autc
 
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
-from curvdetect.integrations.pytorch_ood import CurvatureDetector, DetectorScores
+from curvdetect.integrations.pytorch_ood import (
+    CurvatureDetector,
+    DetectorScores,
+    _drawn_in,
+)
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 from modules import AnyWidth, Returns
@@ -127,14 +132,56 @@ def test_outliers_among_the_calibration_images_are_left_out(setting):
         CurvatureDetector(model).fit([])
 
 
-def test_an_image_without_boundaries_has_the_largest_score():
+def disc_in_a_plain(x):
+    """Logits of a disc of radius 1; beyond a radius of 2 they do not change at all."""
+    height = x.square().sum(dim=1).clamp(max=4) - 1
+    return torch.stack([height, 0 * height], dim=1)
+
+
+@pytest.fixture
+def on_a_plain():
+    """A detector, images around whose disc there is a boundary, and far ones."""
+    model = TorchModel(Returns(disc_in_a_plain), input_shape=(2,), bounds=None)
+    generator = torch.Generator().manual_seed(0)
+    near = 0.5 + torch.rand(30, 2, generator=generator) / 3
+    detector = CurvatureDetector(model, detector="threshold", step=0.1).fit([near])
+    return detector, near, 3 + torch.rand(5, 2, generator=generator)
+
+
+@pytest.mark.filterwarnings("ignore:no boundary was found")
+def test_an_image_without_boundaries_has_the_largest_score(on_a_plain):
+    """Larger than all others, and not so large that nothing else counts."""
+    detector, near, far = on_a_plain
+    usual, largest = detector(near), detector(far)
+    assert usual.max() < largest.min()
+    assert largest.min() == largest.max()
+    # The disc is convex, what is around it is not: curvatures of 1 and -1.
+    labels = -(usual > 0).long()
+    assert 5 < -labels.sum() < 25
+    assert autc(usual, labels) < 0.01
+    scores, labels = (
+        torch.cat([usual, largest[:1]]),
+        torch.cat([labels, labels.min()[None]]),
+    )
+    assert autc(scores, labels) < 0.26  # it was 0.475 where that image had a million
+
+
+def test_scores_above_the_usual_ones_keep_their_order():
+    curvature = np.array([-3.0, 0.0, 2.0, 2.5, 40.0, 4e6, np.inf])
+    scores = _drawn_in(curvature, top=2.0, room=5.0)
+    assert scores[:3].tolist() == [-3.0, 0.0, 2.0]
+    assert (np.diff(scores) > 0).all()
+    assert scores[-1] == 7.0
+    assert scores[3] == pytest.approx(2.5, abs=0.06)
+
+
+@pytest.mark.filterwarnings("ignore:no boundary was found")
+def test_a_network_without_boundaries():
     module = Returns(lambda x: torch.stack([0 * x[:, 0] + 7, 0 * x[:, 0]], dim=1))
     model = TorchModel(module, input_shape=(3,), bounds=None)
     X = torch.rand(20, 3)
     detector = CurvatureDetector(model, detector="threshold", step=0.1).fit([X])
-    with pytest.warns(UserWarning, match="bound"):
-        scores = detector(X)
-    assert bool((scores == 1e6).all())
+    assert detector(X).tolist() == [1.0] * 20
 
 
 def test_their_scores_beside_our_features(setting):
