@@ -74,7 +74,9 @@ class Asked:
             return "learned"
         if self.detector is None:
             return "learned" if self.featurizer is None else "threshold"
-        return self.detector if isinstance(self.detector, str) else "given"
+        if not isinstance(self.detector, str):
+            return "given"
+        return "threshold" if self.detector == "threshold" else "learned"
 
     def check(self, model: Any) -> None:
         """Refuse what is not allowed, or does not go together.
