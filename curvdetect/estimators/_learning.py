@@ -16,8 +16,10 @@ from curvdetect.attacks.effort import effort_for
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._companions import companion_for
 from curvdetect.estimators._evidence import N_STAGES, Evidence
+from curvdetect.estimators._given import Given
 from curvdetect.estimators._lessons import (
     CLEAN,
+    UNKNOWN,
     Material,
     doubt,
     grown,
@@ -56,10 +58,17 @@ class Learning:
         labels: Tensor,
         learn: npt.NDArray[np.int64],
         rest: npt.NDArray[np.int64],
+        given: Given | None = None,
     ) -> dict[str, Any]:
-        """Return the fitted attributes."""
+        """Return the fitted attributes.
+
+        Of adversarial images that are `given`, those near to what is learned are
+        learned from; those near to the others try the detector out.
+        """
         detector, n_classes = self.detector, self.model.n_classes
         effort = effort_for(images[0].numel())
+        place = np.argsort(np.concatenate([learn, rest]))
+        taught = given and given.of(learn)
         learn = learn[: effort.n_learned]
         x, y = images[learn], labels[learn]
         companion, passes = companion_for(detector.companion, self.model, x, y)
@@ -80,6 +89,10 @@ class Learning:
         )
         lessons = detector._lessons(self.model, shortest)
         material = self.material(evidence, lessons, x, y, points)
+        if taught and len(taught.images):
+            number = len(lessons)  # that of the lesson of those that are tried
+            of_given = given_material(evidence, taught, place[taught.near], number)
+            material = Material.joined([material, of_given])
         cascade = self.learn(evidence, material)
         clean = decided(cascade, images[rest], 0)
         scores = np.sort(clean.score.numpy())
@@ -103,6 +116,8 @@ class Learning:
         }
         if detector.self_test:
             tested = rest[: effort.n_tested]
+            if given:
+                lessons = [*lessons, given.of(tested).lesson(images)]
             rows = tried(
                 cascade,
                 lessons,
@@ -151,7 +166,7 @@ class Learning:
 
     def learn(self, evidence: Evidence, material: Material) -> Cascade:
         """Return the cascade that the material teaches."""
-        if not (material.before != CLEAN).any():
+        if not (material.before >= 0).any():
             raise ValueError(
                 "no attack fools the network on these images: there is nothing to "
                 "learn from"
@@ -176,10 +191,20 @@ class Learning:
         for kind in dict.fromkeys(kinds):
             clean = material.lesson == CLEAN
             others = clean | (kinds[material.lesson] != kind)
-            if not (material.before[others] != CLEAN).any():
+            if not (material.before[others] >= 0).any():
                 continue
             nodes = [
                 grown(material, stage, others, self.seed) for stage in range(N_STAGES)
             ]
             found[str(kind)] = Cascade(evidence, nodes, cascade.doubt, cascade.veto)
         return found
+
+
+def given_material(
+    evidence: Evidence, given: Given, source: npt.NDArray[np.int64], number: int
+) -> Material:
+    """Measure adversarial images that were given: nobody says what they were before."""
+    n = len(given.images)
+    return measured_material(
+        evidence, given.images, np.full(n, UNKNOWN), np.full(n, number), source
+    )

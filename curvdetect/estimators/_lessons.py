@@ -22,6 +22,7 @@ from curvdetect.network import TorchModel
 __all__ = [
     "CLEAN",
     "N_VETO",
+    "UNKNOWN",
     "Material",
     "attacked",
     "doubt",
@@ -35,10 +36,15 @@ __all__ = [
 
 #: Label before the attack, of images that nobody attacked; and their lesson.
 CLEAN = -1
+#: Label before the attack, of adversarial images that were given.
+UNKNOWN = -2
 #: Share of the attacked images that may leave a stage as clean.
 _LOST = 0.01
 #: Attacked images count twice as much as clean ones, and noise as much as these.
 _ATTACKED, _NOISE = 2.0, 1.0
+#: Adversarial images that were given count as much as all other attacks together: they
+#: are what the user expects.
+_GIVEN = 2.0
 #: Of clean images: where a companion's doubt is compared with scores. Below the median
 #: it says nothing.
 _VETO_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)
@@ -57,7 +63,8 @@ class Material:
     columns : list of Columns
         By stage.
     before : ndarray of shape (n,), int64
-        Label before the attack; CLEAN for clean images and noise.
+        Label before the attack; CLEAN for clean images and noise, UNKNOWN for
+        adversarial images that were given.
     lesson : ndarray of shape (n,), int64
         Which attack made it, or gave its noise the norm; CLEAN for clean images.
     source : ndarray of shape (n,), int64
@@ -93,11 +100,13 @@ class Material:
     def weights(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Return how much each of some rows counts: every attack as much as another."""
         before, lesson = self.before[rows], self.lesson[rows]
-        attacked, clean = before != CLEAN, lesson == CLEAN
+        given, clean = before == UNKNOWN, lesson == CLEAN
+        attacked = (before != CLEAN) & ~given
         weight = np.ones(len(before))
         for part, total in (
             (attacked, _ATTACKED),
-            (~attacked & ~clean, _NOISE),
+            (given, _GIVEN),
+            (~attacked & ~given & ~clean, _NOISE),
         ):
             names, n_each = np.unique(lesson[part], return_counts=True)
             each = total * max(clean.sum(), 1) / (len(names) * n_each)
@@ -111,14 +120,15 @@ def grown(
 ) -> Nodes:
     """Grow the two forests of a stage: of the image, and of its candidates."""
     columns, before, weight = material.at(stage, rows)
-    n, k, width = columns.candidate.shape
+    _, k, width = columns.candidate.shape
     was = columns.classes.numpy() == before[:, None]
+    told = before != UNKNOWN
     return (
         grow_forest(columns.image.numpy(), before != CLEAN, weight, seed),
         grow_forest(
-            columns.candidate.reshape(n * k, width).numpy(),
-            was.ravel(),
-            np.repeat(weight, k),
+            columns.candidate.numpy()[told].reshape(-1, width),
+            was[told].ravel(),
+            np.repeat(weight[told], k),
             seed,
         ),
     )

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from curvdetect._base.checks import check_choice
-from curvdetect.estimators._image_detector import ImageDetector
+from curvdetect.estimators._parts import Asked
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import (
@@ -25,10 +25,8 @@ from curvdetect.estimators.detector import (
     verdict,
 )
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
-from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.relabeler import most_curved
 from curvdetect.estimators.self_test import SelfTest
-from curvdetect.estimators.state import module_of
 from curvdetect.estimators.voting import Certified, VotingDetector
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array, as_flat_array
@@ -39,8 +37,6 @@ from curvdetect.signals import BoundarySignal, Companion, Curvature, Measured
 __all__ = ["Assessment", "GuardedClassifier"]
 
 OnFlag = Literal["relabel", "reject", "label"]
-_TARGET_FPR = 0.01
-_DETECTORS = ("learned", "threshold")
 
 
 class Assessment(NamedTuple):
@@ -260,43 +256,20 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         return hasattr(self, "detector_")  # validation of X sets others before
 
     @property
-    def _kind(self) -> str:
-        """Which kind of detector is asked for: "learned", "threshold" or "given"."""
-        if isinstance(self.detector, ImageDetector):
-            return "learned"
-        if self.detector is None:
-            return "learned" if self.featurizer is None else "threshold"
-        return self.detector if isinstance(self.detector, str) else "given"
+    def _asked(self) -> Asked:
+        return Asked(
+            detector=self.detector,
+            featurizer=self.featurizer,
+            companion=self.companion,
+            target_fpr=self.target_fpr,
+            random_state=self.random_state,
+        )
 
     def _parts(self) -> dict[str, Any]:
         """Return what is to be fitted, by the names of the attributes."""
-        seed = 0 if self.random_state is None else self.random_state
-        if self._kind == "learned":
-            if isinstance(self.detector, ImageDetector):
-                learned = clone(self.detector).set_params(model=self.model)
-                if self.companion is not None:
-                    learned.companion = self.companion
-                return {"detector_": learned}
-            learned = LearnedDetector(
-                self.model,
-                companion=self.companion,
-                target_fpr=self.target_fpr,
-                random_state=seed,
-                verbose=self.verbose,
-            )
-            return {"detector_": learned}
-        if self.featurizer is None:
-            featurizer = CurvatureFeaturizer(self.model, random_state=seed)
-        else:
-            featurizer = clone(self.featurizer).set_params(model=self.model)
-        if self._kind == "threshold":
-            fpr = _TARGET_FPR if self.target_fpr is None else self.target_fpr
-            detector = CurvatureThresholdDetector(target_fpr=fpr)
-        else:
-            detector = clone(self.detector)
-        # The detector knows no column names.
-        featurizer.set_output(transform="default")
-        return {"featurizer_": featurizer, "detector_": detector}
+        featurizer, detector = self._asked.parts(self.model, self.verbose)
+        parts = {} if featurizer is None else {"featurizer_": featurizer}
+        return {**parts, "detector_": detector}
 
     def _adopt(self, parts: dict[str, Any], weights: str | None = None) -> None:
         """Take these as fitted, for a network of these weights; its own by default."""
@@ -319,43 +292,13 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             raise ValueError(
                 f"reject_label must be an integer; got {self.reject_label!r}"
             )
-        if isinstance(self.detector, str):
-            check_choice("detector", self.detector, _DETECTORS)
-        if self._kind == "learned" and self.featurizer is not None:
-            raise ValueError(
-                "featurizer must be left out where the detector is learned, which "
-                'measures by itself; give detector="threshold", or leave detector out; '
-                f"got {self.featurizer!r}"
-            )
-        if self._kind != "learned" and self.companion is not None:
-            raise ValueError(
-                "companion must be left out where the detector is not learned: only "
-                'that asks it; give detector="learned", or leave detector out; got '
-                f"{self.detector!r}"
-            )
-        if None not in (self.companion, getattr(self.detector, "companion", None)):
-            raise ValueError(
-                "companion must be left out where detector has one; got both"
-            )
-        for part, name in (("detector", "target_fpr"), ("featurizer", "random_state")):
-            held, value = getattr(self, part), getattr(self, name)
-            if not (held is None or isinstance(held, str)) and value is not None:
-                raise ValueError(
-                    f"{name} must be left out where {part} is given, which has its "
-                    f"own; got {name}={value!r} and {held!r}"
-                )
-        other = None if self.featurizer is None else self.featurizer.model
-        if other is not None and module_of(other) is not module_of(self.model):
-            raise ValueError(
-                "featurizer must be for the guard's model, or have none; got another "
-                "network. Leave it out: CurvatureFeaturizer(n_boundaries=3)"
-            )
+        self._asked.check(self.model)
 
     def _check_features(self, featurizer: CurvatureFeaturizer) -> None:
         """Refuse features that the default detector or relabelling cannot use."""
         blocks = _curvature_blocks(featurizer)
         alone = len(featurizer.signals_) == 1 and len(blocks) == 1
-        if self._kind == "threshold" and not alone:
+        if self._asked.kind == "threshold" and not alone:
             raise ValueError(
                 "featurizer must measure curvature alone, at one step, where no "
                 "detector is given; give one that is fitted on such features of clean "

@@ -21,6 +21,7 @@ from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._companions import check_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
+from curvdetect.estimators._given import given_images
 from curvdetect.estimators._image_detector import Examined, ImageDetector
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._lessons import N_VETO
@@ -181,7 +182,11 @@ class LearnedDetector(ImageDetector):
     # Fitting ----------------------------------------------------------------
 
     def fit(
-        self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None = None
+        self,
+        X: npt.ArrayLike | Tensor,
+        y: npt.ArrayLike | None = None,
+        *,
+        adversarial: npt.ArrayLike | Tensor | None = None,
     ) -> LearnedDetector:
         """Attack clean images, learn from that, and calibrate on others.
 
@@ -192,6 +197,11 @@ class LearnedDetector(ImageDetector):
         y : array of shape (n_samples,), optional
             Their true labels. With them, only images that the network gets right are
             used; without, its own labels are taken for true.
+        adversarial : array, Tensor or list of shape (n, *input_shape) or (n, d)
+            Adversarial images to learn from as well, by default none: made of X, from
+            some of it or all. They count as much as all attacks of its own. Those made
+            of images that set the threshold are not learned from, but tried by the
+            self-test; the image that one is nearest to is taken for its source.
 
         Returns
         -------
@@ -219,8 +229,11 @@ class LearnedDetector(ImageDetector):
         order = random.permutation(len(images))
         n_learned, fpr = self._split(len(images), left_out)
         learn, rest = np.split(order, [n_learned])
+        given = None
+        if adversarial is not None:
+            given = given_images(model, adversarial, images)
         learning = Learning(self, model, fpr, int(random.randint(2**31 - 1)))
-        found = learning.run(images, labels, learn, rest)
+        found = learning.run(images, labels, learn, rest, given)
         for name, value in found.items():
             setattr(self, name, value)
         self.model_, self.input_shape_ = model, tuple(images.shape[1:])
