@@ -36,9 +36,10 @@ WAYS = (
     "| at 5 % | wrong ones flagged at 5 % |\n" + "| --- " * 8 + "|\n"
 )
 READING = """
-A forward pass takes {forward} ms. FE: forward-equivalents, the companion's pass
+A forward pass takes {forward} ms here. FE: forward-equivalents, the companion's pass
 ({passes} of the network's) among them. *Memory*: the largest of the process that
-fitted and judged, with all images. *Wrong ones*: the {n_wrong} clean photographs that
+fitted and judged, with all images; `fit` shared the two cores of the machine with other
+work, which made it longer. *Wrong ones*: the {n_wrong} clean photographs that
 the network gets wrong. Curvature is what 0.1 did, the largest average curvature of the
 five nearest boundaries, on the first {n_curved} images of a set.
 """
