@@ -242,7 +242,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     ) -> None:
         """Fit a featurizer, and a detector on the features of clean images."""
         featurizer, detector = parts["featurizer_"], parts["detector_"]
-        right, left_out = slice(None), ""
+        right, left_out = np.ones(len(images), dtype=bool), ""
         if labels is not None:  # before anything is measured: they may be too few
             model = featurizer._tried_on(images)
             right, left_out = right_ones(model, model.predict(images), labels)

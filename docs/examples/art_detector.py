@@ -4,7 +4,10 @@
     python docs/examples/art_detector.py
 
 The detector is an ART `EvasionDetector`: it is built from an ART classifier, calibrated
-on clean images alone and tried on an attack of ART.
+on clean images alone and tried on an attack of ART. Who has adversarial images already
+gives them too, with labels 0 for clean and 1 for adversarial: they are learned from.
+
+    detector.fit(np.concatenate([clean, adversarial]), y)
 """
 
 import torch

@@ -1,0 +1,68 @@
+"""Attacks of ART, before a detector and behind our own interface."""
+
+import numpy as np
+import pytest
+
+from curvdetect.attacks import from_art, make_adversarial_set
+from curvdetect.study.networks import load_lenet
+
+pytest.importorskip("art")
+
+from art.attacks import evasion
+from art_hosts import art_classifier
+
+from curvdetect.integrations.art import CurvatureEvasionDetector, model_from_art
+
+QUIET = {"verbose": False}
+LINF = {"eps": 0.1, "eps_step": 0.03, "max_iter": 4}
+#: Each made so small that it takes a moment: it need not succeed.
+ATTACKS = {
+    "FastGradientMethod": {"eps": 0.1},
+    "BasicIterativeMethod": {**LINF, **QUIET},
+    "ProjectedGradientDescent": {**LINF, **QUIET},
+    "MomentumIterativeMethod": {**LINF, **QUIET},
+    "AutoProjectedGradientDescent": {**LINF, "nb_random_init": 1, **QUIET},
+    "DeepFool": {"max_iter": 8, **QUIET},
+    "CarliniL2Method": {"max_iter": 3, "binary_search_steps": 2, **QUIET},
+    "CarliniLInfMethod": {"max_iter": 1, "decrease_factor": 0.3, **QUIET},
+    "ElasticNet": {"max_iter": 3, "binary_search_steps": 2, **QUIET},
+    "NewtonFool": {"max_iter": 5, **QUIET},
+    "SaliencyMapMethod": {"theta": 0.5, "gamma": 0.02, **QUIET},
+    "SquareAttack": {"eps": 0.1, "max_iter": 10, **QUIET},
+    "AutoConjugateGradient": {**LINF, "nb_random_init": 1, **QUIET},
+    "UniversalPerturbation": {"attacker": "deepfool", "max_iter": 1, **QUIET},
+    "SpatialTransformation": {"max_translation": 10, "num_translations": 3, **QUIET},
+    "PixelAttack": {"th": 3, "es": 1, "max_iter": 1, **QUIET},
+}
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return art_classifier(load_lenet("fashion-mnist"))
+
+
+@pytest.fixture(scope="module")
+def detector(classifier, request):
+    X, _ = request.getfixturevalue("images")
+    found = CurvatureEvasionDetector(classifier, detector="threshold", target_fpr=0.2)
+    found.fit(X[:20])
+    return found
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.filterwarnings("ignore:.*lie outside clip_values")
+def test_an_attack_before_the_detector_and_behind_ours(
+    name, classifier, detector, images
+):
+    """What it makes is looked at; as one of our attacks it makes as much."""
+    X, y = images[0][20:24], images[1][20:24]
+    attack = getattr(evasion, name)(classifier, **ATTACKS[name])
+    np.random.seed(0)
+    made = attack.generate(X, y=y)
+    report, flagged = detector.detect(made)
+    assert flagged.shape == (4,)
+    assert report["predictions"].shape == (4, 2)
+    assert np.isfinite(report["scores"]).all()
+    found = make_adversarial_set(model_from_art(classifier), from_art(attack), X, y)
+    assert found.adversarial.shape[1:] == X.shape[1:]
+    assert len(found.adversarial) <= len(found.clean)
