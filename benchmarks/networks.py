@@ -47,8 +47,8 @@ class Network:
 
 NETWORKS = {
     "fashion-mnist": Network("LeNet, Fashion-MNIST", (16,), 3.0, 0.25),
-    "fashion-mnist-vit": Network("ViT, Fashion-MNIST", (16,), 3.0, 0.25),
-    "fashion-mnist-convnet": Network("ConvNet, Fashion-MNIST", (16,), 3.0, 0.25),
+    "fashion-mnist-vit": Network("ViT, Fashion-MNIST", (16,), 3.0, 0.18),
+    "fashion-mnist-convnet": Network("ConvNet, Fashion-MNIST", (16,), 3.0, 0.26),
     "mnist": Network("LeNet, MNIST", (50,), 3.0, 0.75),
     "cifar10": Network("ResNet-20, CIFAR-10", (2, 8), 1.0, 0.06),
 }
