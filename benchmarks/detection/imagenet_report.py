@@ -25,7 +25,7 @@ FGSM and PGD (10 steps) of torchattacks, and minimal L2 perturbations times 1.02
 Adversarial images are right before and wrong after. The companion is
 EfficientNet-Lite1, as it comes, asked about the same pictures at 240 x 240 pixels.
 Brackets hold 95 % intervals for the images at hand; one fit, one draw; no attack knew
-of the detector, and those that do evade it with larger changes ({{doc}}`companion`).
+of the detector: those that do were tried on smaller networks only ({{doc}}`companion`).
 
 Made by `benchmarks/detection/imagenet.py`; torch {torch}, one thread on a CPU.
 
