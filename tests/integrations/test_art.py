@@ -19,7 +19,11 @@ from curvdetect.study.networks import load_lenet
 
 pytest.importorskip("art")
 
-from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import (
+    BasicIterativeMethod,
+    FastGradientMethod,
+    ProjectedGradientDescent,
+)
 from art.defences.detector.evasion import EvasionDetector
 from art_hosts import ManyChannels, art_classifier, small_network
 
@@ -248,8 +252,10 @@ def test_by_default_it_learns_from_the_clean_images(quick, classifier, data):
 def test_adversarial_images_teach_it(swift, classifier, data):
     """Of a kind that its own attacks never show: the network is surer of its label."""
     x = data[0][:120]
-    friend = FastGradientMethod(classifier, eps=0.1, targeted=True)
-    surer = friend.generate(x, y=classifier.predict(x).argmax(axis=1))
+    towards = BasicIterativeMethod(
+        classifier, eps=0.1, eps_step=0.02, max_iter=10, targeted=True, verbose=False
+    )
+    surer = towards.generate(x, y=classifier.predict(x).argmax(axis=1))
     both, y = np.concatenate([x[:80], surer[:80]]), np.repeat([0, 1], 80)
     detected = []
     for given in ((x[:80],), (both, y)):
