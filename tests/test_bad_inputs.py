@@ -323,7 +323,7 @@ FEATURIZER = {
     "directions, str": (lambda w: w.featurize(n_directions="a"), "n_directions must"),
     "boundaries, 0": (
         lambda w: w.featurize(n_boundaries=0),
-        "n_boundaries must be a positive integer or None",
+        'n_boundaries must be a positive integer, "all" or None',
     ),
     "boundaries, 10": (
         lambda w: w.featurize(n_boundaries=10),

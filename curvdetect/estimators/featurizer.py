@@ -486,9 +486,16 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
             return self.model
         return TorchModel(module_of(self.model), input_shape=shape)
 
+    def _n_curvatures(self) -> tuple[int, int]:
+        """Return how many other signals are asked for, and steps of curvature."""
+        self._check_parameters()
+        signals = self._unresolved()
+        curved = [signal for signal in signals if isinstance(signal, Curvature)]
+        steps = (self.step if s.step is None else s.step for s in curved)
+        return len(signals) - len(curved), sum(np.size(step) for step in steps)
+
     def _tried_on(self, images: npt.NDArray[Any]) -> TorchModel:
         """Return the network, checked, for whoever asks it before `fit` measures."""
-        self._check_parameters()
         model = self._wrapped(images.shape[1:])
         model.check(images[:_N_CHECK_IMAGES])
         return model

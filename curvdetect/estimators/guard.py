@@ -242,14 +242,14 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     ) -> None:
         """Fit a featurizer, and a detector on the features of clean images."""
         featurizer, detector = parts["featurizer_"], parts["detector_"]
+        self._check_features(featurizer)
         right, left_out = np.ones(len(images), dtype=bool), ""
         if labels is not None:  # before anything is measured: they may be too few
             model = featurizer._tried_on(images)
             right, left_out = right_ones(model, model.predict(images), labels)
         _check_enough(detector, len(images[right]), left_out)
-        self._check_features(featurizer.fit(images))
-        images = np.asarray(images[right])
-        detector.fit(featurizer.transform(images))
+        featurizer.fit(images)
+        detector.fit(featurizer.transform(np.asarray(images[right])))
         check_detects(detector, "be fitted on clean features alone, and ")
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -296,15 +296,15 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
     def _check_features(self, featurizer: CurvatureFeaturizer) -> None:
         """Refuse features that the default detector or relabelling cannot use."""
-        blocks = _curvature_blocks(featurizer)
-        alone = len(featurizer.signals_) == 1 and len(blocks) == 1
+        n_others, n_steps = featurizer._n_curvatures()
+        alone = (n_others, n_steps) == (0, 1)
         if self._asked.kind == "threshold" and not alone:
             raise ValueError(
                 "featurizer must measure curvature alone, at one step, where no "
                 "detector is given; give one that is fitted on such features of clean "
                 f"images; got {featurizer!r}"
             )
-        if self.on_flag == "relabel" and not blocks:
+        if self.on_flag == "relabel" and not n_steps:
             raise ValueError(
                 'featurizer must have "curvature" among its features for '
                 'on_flag="relabel"; give on_flag="reject" or "label", or add it; got '
@@ -542,9 +542,9 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         ValueError
             If there is not a label for each image.
         """
-        flat, _ = as_flat_array(X)
-        labels = labels_of(y, len(flat))  # before anything is measured
-        return float(accuracy_score(labels, self.predict(X)))
+        images = self._images(X)
+        labels = labels_of(y, len(images))  # before anything is measured
+        return float(accuracy_score(labels, self.predict(images)))
 
 
 def _curvature_blocks(featurizer: CurvatureFeaturizer) -> list[int]:
