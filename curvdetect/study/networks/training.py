@@ -82,17 +82,8 @@ def train_vit(
 
     Parameters
     ----------
-    X : array or Tensor of shape (n_samples, 1, 28, 28)
-        Images in [0, 1].
-    y : array or Tensor of shape (n_samples,)
-        Labels, 0 to 9.
-    seed : int
-        Of the weights that it starts from and of the order of the images; the global
-        random numbers are left as they were.
-    device : str, optional
-        torch device; the CPU by default.
-    verbose : bool, default=True
-        Whether to show a progress bar.
+    X, y, seed, device, verbose
+        As in :func:`train_lenet`.
 
     Returns
     -------
@@ -142,17 +133,8 @@ def train_convnet(
 
     Parameters
     ----------
-    X : array or Tensor of shape (n_samples, 1, 28, 28)
-        Images in [0, 1].
-    y : array or Tensor of shape (n_samples,)
-        Labels, 0 to 9.
-    seed : int
-        Of the weights that it starts from and of the order of the images; the global
-        random numbers are left as they were.
-    device : str, optional
-        torch device; the CPU by default.
-    verbose : bool, default=True
-        Whether to show a progress bar.
+    X, y, seed, device, verbose
+        As in :func:`train_lenet`.
 
     Returns
     -------
