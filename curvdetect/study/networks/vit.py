@@ -96,9 +96,9 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     """Self-attention, written out.
 
-    torch's `scaled_dot_product_attention` has no second derivatives in its fast
-    kernels, and `nn.TransformerEncoderLayer` takes another path without gradients than
-    with them; exact curvature needs the former and differences the latter.
+    So it has derivatives of every order for whoever takes them, which the fast kernels
+    of torch's `scaled_dot_product_attention` have not; and one path with and without
+    gradients, which `nn.TransformerEncoderLayer` has not.
     """
 
     def __init__(self, width: int, n_heads: int) -> None:
