@@ -489,8 +489,9 @@ GUARD = {
         for name, state, message in (
             ("no format", {"a": 1}, "the state is not one of a CurvatureGuard"),
             ("odd format", {"format": "a"}, "the state is not one of a CurvatureGuard"),
-            ("nothing", {"format": 1}, "the state lacks some of what"),
-            ("a part", {"format": 1, "learned": {"x": 1}}, "the state lacks some of"),
+            ("nothing", {"format": 2}, "the state lacks some of what"),
+            ("an earlier one", {"format": 1}, "format 1, of an earlier curvdetect"),
+            ("a part", {"format": 2, "learned": {"x": 1}}, "the state lacks some of"),
         )
     },
 }

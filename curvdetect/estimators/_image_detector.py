@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import conformal_p_values
-from curvdetect.estimators.state import module_of
+from curvdetect.estimators.state import as_model, bounds_for, warn_of_no_bounds
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
@@ -56,7 +56,8 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
     """A detector with a network, and a companion, as its parameters.
 
     It has an `examine` that says all at once; fitted, it has `model_`, `companion_`,
-    digests of the weights of both, `input_shape_`, `threshold_` and `clean_scores_`.
+    digests of the weights of both, `input_shape_`, `bounds_`, `threshold_` and
+    `clean_scores_`.
     """
 
     _shared_parameters = ("model", "companion")
@@ -67,6 +68,7 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
     weights_: str
     companion_weights_: str | None
     input_shape_: tuple[int, ...]
+    bounds_: tuple[float, float] | None
     threshold_: float
     clean_scores_: npt.NDArray[np.float64]
 
@@ -91,7 +93,9 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
         """Return the network, images to fit on, its labels, and what was left out."""
         flat, shape = as_flat_array(X)
         values = validate_data(self, flat, dtype=[np.float64, np.float32])
-        model = self._wrapped(shape or values.shape[1:])
+        self.bounds_ = bounds_for(self.model, values)
+        warn_of_no_bounds(self.model, self.bounds_)
+        model = self._wrapped(shape or values.shape[1:], self.bounds_)
         input_shape = tuple(model.input_shape or shape or values.shape[1:])
         check_shape((len(values), *(shape or values.shape[1:])), input_shape)
         if self.n_features_in_ < 2:
@@ -108,12 +112,11 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
             images, predicted = images[torch.from_numpy(right)], predicted[right]
         return model, images, torch.from_numpy(predicted), left_out
 
-    def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
+    def _wrapped(
+        self, shape: tuple[int, ...], bounds: tuple[float, float] | None
+    ) -> TorchModel:
         """Return the network, clamped to its bounds if it has any."""
-        held = self.model
-        if not isinstance(held, TorchModel):
-            held = TorchModel(module_of(held), input_shape=shape)
-        return held.clamped()
+        return as_model(self.model, shape, bounds).clamped()
 
     def _checked(self, X: npt.ArrayLike | Tensor) -> Tensor:
         """Return checked images in their shape, for the network of `fit`."""

@@ -31,7 +31,7 @@ from curvdetect._base.checks import (
 from curvdetect._base.warn import warn
 from curvdetect.estimators._features import arrange, measure_all, names_of_columns
 from curvdetect.estimators._shared_network import SharedNetworkMixin
-from curvdetect.estimators.state import module_of
+from curvdetect.estimators.state import as_model, bounds_for, warn_of_no_bounds
 from curvdetect.geometry import CurvatureMethod, random_directions
 from curvdetect.network import TorchModel, nearest_boundaries
 from curvdetect.network.arrays import as_flat_array
@@ -88,7 +88,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     ----------
     model : TorchModel or torch.nn.Module
         The trained network. A bare module is wrapped in a :class:`TorchModel` with
-        its defaults and the shape of the inputs it is fitted with. As a part of a
+        its defaults and the shape of the inputs it is fitted with; without bounds,
+        and with a warning, where these lie outside [0, 1]. As a part of a
         :class:`GuardedClassifier`, it may be left out: it takes the guard's.
     at : {"boundary", "input"}, default="boundary"
         Where the curvature is taken: at a boundary point, or - an approximation -
@@ -167,6 +168,8 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         The step or steps used; NaN for "auto" where no feature asks for it.
     directions_ : ndarray of shape (n_directions, *input_shape) or None
         Unit directions; None for "all".
+    bounds_ : (float, float) or None
+        What values of images lie within.
     input_shape_ : tuple of int
         Shape of one input.
     precision_ : str
@@ -270,7 +273,9 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         self._check_parameters()
         flat, shape = as_flat_array(X)
         values: npt.NDArray[Any] = validate_data(self, flat, **_VALIDATION)
-        self.model_ = self._wrapped(shape or values.shape[1:])
+        self.bounds_ = bounds_for(self.model, values)
+        warn_of_no_bounds(self.model, self.bounds_)
+        self.model_ = self._wrapped(shape or values.shape[1:], self.bounds_)
         self.input_shape_ = self.model_.input_shape or shape or values.shape[1:]
         images = self._images(values, shape)
         self.precision_ = _precision(self.model_.module, images)
@@ -481,10 +486,10 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
                 "2 values are needed"
             )
 
-    def _wrapped(self, shape: tuple[int, ...]) -> TorchModel:
-        if isinstance(self.model, TorchModel):
-            return self.model
-        return TorchModel(module_of(self.model), input_shape=shape)
+    def _wrapped(
+        self, shape: tuple[int, ...], bounds: tuple[float, float] | None
+    ) -> TorchModel:
+        return as_model(self.model, shape, bounds)
 
     def _n_curvatures(self) -> tuple[int, int]:
         """Return how many other signals are asked for, and steps of curvature."""
@@ -496,7 +501,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     def _tried_on(self, images: npt.NDArray[Any]) -> TorchModel:
         """Return the network, checked, for whoever asks it before `fit` measures."""
-        model = self._wrapped(images.shape[1:])
+        model = self._wrapped(images.shape[1:], bounds_for(self.model, images))
         model.check(images[:_N_CHECK_IMAGES])
         return model
 

@@ -20,8 +20,8 @@ from curvdetect.signals import Companion, Signal
 
 __all__ = ["CurvatureGuard", "Guarded"]
 
-#: Of what a state dict holds; one of a later version is refused.
-_FORMAT = 1
+#: Of what a state dict holds; one of another version is refused.
+_FORMAT = 2
 _INCOMPLETE = "the state lacks some of what a CurvatureGuard keeps"
 #: Parameters that change no result, or whose result is in the state.
 _NOT_COMPARED = (
@@ -294,6 +294,11 @@ class CurvatureGuard(nn.Module):
                 f"the state has format {version}; this curvdetect reads up to "
                 f"{_FORMAT}. Install a newer one"
             )
+        if version < _FORMAT:
+            raise ValueError(
+                f"the state has format {version}, of an earlier curvdetect: what "
+                f"guards hold is another now, in format {_FORMAT}. Calibrate again"
+            )
         known, others = state.get("learned"), state.get("settings")
         if not (isinstance(known, dict) and isinstance(others, dict)):
             raise ValueError(_INCOMPLETE)
@@ -316,7 +321,7 @@ class CurvatureGuard(nn.Module):
         for name, part in parts.items():
             _with(part, known[name])
         looks = parts.get("featurizer_", parts["detector_"])
-        looks.model_ = looks._wrapped(looks.input_shape_)
+        looks.model_ = looks._wrapped(looks.input_shape_, looks.bounds_)
         if isinstance(looks, ImageDetector):
             looks.companion_ = as_companion(
                 looks.companion, looks.model_, looks.input_shape_

@@ -30,11 +30,22 @@ ESTIMATORS = [
     LearnedDetector(MODEL, companion=OTHER),
     GuardedClassifier(MODEL),  # with its defaults: a rate that the images allow
     VotingDetector(MODEL, OTHER, n_votes=5, target_fpr=0.5, random_state=0),
+    CurvatureFeaturizer(MODEL.module, random_state=0),
+    LearnedDetector(MODEL.module, companion=OTHER.module),
+    GuardedClassifier(MODEL.module),
+    GuardedClassifier(MODEL.module, detector="threshold", target_fpr=0.5),
+    VotingDetector(
+        MODEL.module, OTHER.module, n_votes=5, target_fpr=0.5, random_state=0
+    ),
 ]
 
 
+def _named(estimator):
+    return f"{type(estimator).__name__}-{type(getattr(estimator, 'model', 0)).__name__}"
+
+
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: repr(e)[:60])
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=_named)
 def test_check_estimator(estimator):
     with warnings.catch_warnings():
         # The checks feed data that is no curvature, and read-only or tiny images.

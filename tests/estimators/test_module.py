@@ -194,5 +194,5 @@ def test_parameters_and_columns_of_other_kinds(data, x):
 def test_a_state_of_a_later_version(guard):
     state = guard.state_dict()
     state["_extra_state"]["format"] = 99
-    with pytest.raises(ValueError, match="format 99; this curvdetect reads up to 1"):
+    with pytest.raises(ValueError, match="format 99; this curvdetect reads up to 2"):
         guard.load_state_dict(state)
