@@ -35,9 +35,9 @@ from curvdetect.evasion import (
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
     SignalScore,
-    minimal_evasion,
+    find_minimal_evasion,
 )
-from curvdetect.geometry import adversarial_perturbation
+from curvdetect.geometry import find_adversarial_perturbation
 from curvdetect.signals import FirstOrder
 from curvdetect.study import metrics
 from curvdetect.study.networks import trained_model
@@ -110,7 +110,7 @@ def main() -> None:
         results["by_steps"] = by_steps(model, args, default, x, label)
         args.out.write_text(json.dumps(results, indent=2) + "\n")
     with model.evaluating():
-        smallest = adversarial_perturbation(
+        smallest = find_adversarial_perturbation(
             model.logits, x, label=label, bounds=(0, 1), batch_size=256
         ).norms
     results["median_norm_to_fool"] = float(smallest.median())
@@ -278,10 +278,10 @@ def attacked(attack, x: Tensor, label: Tensor) -> Tensor:
 def outcome(model, detector, x: Tensor, label: Tensor) -> dict:
     """Return who is misclassified, who evades, and the scores of the former."""
     wrong = model.predict(x) != label.numpy()
-    row = {"misclassified": metrics.share(wrong)}
+    row = {"misclassified": metrics.proportion(wrong)}
     for fpr in (0.05, 0.01):
         evades = wrong & (detector.excess(x, fpr) <= 0)
-        row[f"evades_at_{fpr:.0%}"] = metrics.share(evades)
+        row[f"evades_at_{fpr:.0%}"] = metrics.proportion(evades)
     scores = detector.excess(x[wrong], 0.05) if wrong.any() else np.zeros(0)
     return row | {"scores": scores}
 
@@ -302,7 +302,7 @@ def evasion_cost(model, args, detector, x, label, smallest):
         parts = zip(x.split(32), label.split(32), strict=True)
         return torch.cat(
             [
-                minimal_evasion(attack, evades, *part, budgets=budgets).norms
+                find_minimal_evasion(attack, evades, *part, budgets=budgets).norms
                 for part in parts
             ]
         )
@@ -333,7 +333,7 @@ def evasion_cost(model, args, detector, x, label, smallest):
         "evasion_cost_by_attack": {
             name: float(values.median() / unit) for name, values in norms.items()
         },
-        "not_evaded": metrics.share(best.isinf().numpy()),
+        "not_evaded": metrics.proportion(best.isinf().numpy()),
     }
 
 

@@ -27,7 +27,7 @@ from networks import NETWORKS, training_images
 from torch import Tensor
 
 from curvdetect import TorchModel, VotingDetector
-from curvdetect.geometry import adversarial_perturbation, joint_perturbation
+from curvdetect.geometry import find_adversarial_perturbation, find_joint_perturbation
 from curvdetect.study import metrics
 from curvdetect.study.networks import trained_model
 from curvdetect.study.training import GaussianNoise, train
@@ -72,7 +72,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     x, label = X[right][:N_IMAGES], y[right][:N_IMAGES]
     clamped = model.clamped()
     with clamped.evaluating():
-        least = adversarial_perturbation(
+        least = find_adversarial_perturbation(
             clamped.logits, torch.from_numpy(x), bounds=clamped.bounds, batch_size=100
         )
     unit = float(least.norms.median())
@@ -86,14 +86,15 @@ def measured(network: str, args: argparse.Namespace) -> dict:
         "level": LEVEL,
         "confidence": CONFIDENCE,
         "n": len(x),
-        "companion_right": rounded(metrics.share(companion.predict(X) == y)),
+        "companion_right": rounded(metrics.proportion(companion.predict(X) == y)),
         "norm": round(unit, 4),
         "certified": {
-            str(f): rounded(metrics.share(found.radius >= f * unit)) for f in FACTORS
+            str(f): rounded(metrics.proportion(found.radius >= f * unit))
+            for f in FACTORS
         },
         "radius": [round(float(r), 4) for r in found.radius],
         "norms": [round(float(n), 4) for n in least.norms],
-        "flagged_clean": rounded(metrics.share(flagged == 1)),
+        "flagged_clean": rounded(metrics.proportion(flagged == 1)),
         "attacked": attacked(detector, companion, x, label, found.radius, least.points),
         "cost": round(detector.cost(), 1),
         "training_seconds": round(trained),
@@ -162,7 +163,7 @@ def joint(detector, companion, x: Tensor, label: Tensor, length: Tensor) -> Tens
             votes = margins(companion, copies).reshape(N_COPIES, -1).mean(0)
             return torch.stack([margins(model, z), votes], dim=1)
 
-        found = joint_perturbation(
+        found = find_joint_perturbation(
             conditions, x, radius=float(length.median()), bounds=(0, 1), n_steps=100
         )
     return found.points

@@ -141,7 +141,7 @@ def measured(
             "fe": round(fe, 1),
             "auroc": rounded(metrics.auroc(clean_scores, scores)),
             "detected_at_5%": rounded(metrics.tpr_at_fpr(clean_scores, scores, 0.05)),
-            "relabelled": rounded(metrics.share(recovered)),
+            "relabelled": rounded(metrics.proportion(recovered)),
             "noise_flagged_at_5%": rounded(
                 metrics.tpr_at_fpr(clean_scores, noise_scores, 0.05)
             ),
@@ -154,7 +154,7 @@ def largest(features: np.ndarray) -> np.ndarray:
     return np.nanmax(np.where(none, 0, features), axis=1)
 
 
-def rounded(figure: metrics.Figure) -> list[float]:
+def rounded(figure: metrics.Estimate) -> list[float]:
     """Return value and interval for a file."""
     return [round(number, 4) for number in figure]
 

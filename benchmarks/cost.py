@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import make_adversarial_set, pgd
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.report.goldman import goldman_features
 from curvdetect.study import metrics
 from curvdetect.study.networks import trained_model
@@ -93,13 +93,13 @@ def prepare(network: str, data_dir: str | None) -> dict[str, np.ndarray]:
     model = load(network, data_dir)
     if network == "EfficientNet-Lite0":
         X = photographs()
-        nearest = nearest_boundaries(model, X)
+        nearest = find_nearest_boundaries(model, X)
         return {"clean": X, "step": np.float64(nearest.distances.median())}
     X, y = load_images(OURS[network], data_dir)
     n_images = 400 if network == "LeNet" else 150
     attack = pgd(model, eps=smallest_eps(OURS[network]))
     images = make_adversarial_set(model, attack, X[:n_images], y[:n_images])
-    nearest = nearest_boundaries(model, X[-200:])
+    nearest = find_nearest_boundaries(model, X[-200:])
     return {
         "clean": images.clean,
         "adversarial": images.adversarial,

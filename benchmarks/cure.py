@@ -26,12 +26,12 @@ from robustness import rounded
 from curvdetect import CurvatureFeaturizer, CurvatureThresholdDetector
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
 from curvdetect.geometry import (
-    adversarial_perturbation,
+    find_adversarial_perturbation,
     hessian_eigenvalues,
     mean_curvature,
     principal_curvatures,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.plotting import ProfileComparisonDisplay
 from curvdetect.study.networks import trained_model
 from curvdetect.study.training import (
@@ -105,7 +105,7 @@ def measure(model, X, y, eps):
     x = torch.from_numpy(X[right[:N_NORMS]])
     label = torch.from_numpy(y[right[:N_PROFILE]])
     with model.evaluating():
-        norms = adversarial_perturbation(
+        norms = find_adversarial_perturbation(
             model.logits, x, bounds=(0, 1), batch_size=BATCH_SIZE
         ).norms
         loss = hessian_eigenvalues(
@@ -115,7 +115,7 @@ def measure(model, X, y, eps):
             directions=False,
             batch_size=BATCH_SIZE,
         ).values
-        nearest = nearest_boundaries(model, x[:N_PROFILE])
+        nearest = find_nearest_boundaries(model, x[:N_PROFILE])
         boundary = principal_curvatures(
             nearest.margin,
             nearest.points,

@@ -25,7 +25,7 @@ from curvdetect import TorchModel
 from curvdetect.geometry import mean_curvature, principal_curvatures
 from curvdetect.geometry._differences import Differences
 from curvdetect.geometry._operators import Operator
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.study.networks import trained_model
 
 LENETS = ("fashion-mnist", "mnist")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def compare(model, images, exact):
-    nearest = nearest_boundaries(model, images)
+    nearest = find_nearest_boundaries(model, images)
     margin, z = nearest.margin, nearest.points
     settings = {"method": "autodiff"}
     if not exact:
@@ -69,7 +69,7 @@ def compare(model, images, exact):
         truth = mean_curvature(
             margin, z, n_directions=20_000, generator=seeded(0), **settings
         )
-    differences = Differences.at(margin, z, start=None, **{"step": 0.1, **settings})
+    differences = Differences.at(margin, z, evaluated=None, **{"step": 0.1, **settings})
     operator = Operator(differences, tangent=True)
     rows = []
     for m in N_PRODUCTS:

@@ -38,7 +38,7 @@ from curvdetect.geometry import (
     random_subspace,
     shared_subspace,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.plotting import BoundarySectionDisplay, CurvatureProfileDisplay
 from curvdetect.study.networks import trained_model
 
@@ -62,7 +62,7 @@ def main() -> None:
     smooth = TorchModel(smoothed(relu.module), input_shape=(1, 28, 28))
     right = np.flatnonzero(relu.predict(X[:200]) == y[:200])
     images, others = X[right[:N_IMAGES]], X[right[N_IMAGES : 2 * N_IMAGES]]
-    distance = nearest_boundaries(relu, images).distances.median()
+    distance = find_nearest_boundaries(relu, images).distances.median()
     steps = [REPORT_STEP, round(float(distance), 3)]
     results = {
         "dataset": args.dataset,
@@ -74,7 +74,7 @@ def main() -> None:
         "average": {str(h): average_curvatures(relu, images, h) for h in steps},
     }
     fig, axes = plt.subplots(1, 4, figsize=(17, 4), constrained_layout=True)
-    BoundarySectionDisplay.from_estimator(relu, images[0], step=steps[1], ax=axes[0])
+    BoundarySectionDisplay.from_model(relu, images[0], step=steps[1], ax=axes[0])
     axes[0].set_title("section through the nearest boundary")
     panels = zip(axes[1:3], ("relu", "softplus"), strict=True)
     for ax, name in panels:
@@ -110,7 +110,7 @@ def smoothed(module: nn.Module) -> nn.Module:
 
 def average_curvatures(model, images, step):
     """Return how often the average curvature is negative, at the image and beyond."""
-    nearest = nearest_boundaries(model, images, n_boundaries=None)
+    nearest = find_nearest_boundaries(model, images, n_boundaries=None)
     result = {}
     for place, points in (("input", nearest.images), ("boundary", nearest.points)):
         with model.evaluating():
@@ -134,7 +134,7 @@ def average_curvatures(model, images, step):
 
 def profile(model, images, settings, ax):
     """Return the findings on the principal curvatures of all boundaries; draw them."""
-    nearest = nearest_boundaries(model, images, n_boundaries=None)
+    nearest = find_nearest_boundaries(model, images, n_boundaries=None)
     with model.evaluating():
         values = principal_curvatures(
             nearest.margin,
@@ -200,7 +200,7 @@ def loss_profile(model, images, settings):
 def shared(model, others, images, settings, steps):
     """Return the findings on the subspace that curved directions share."""
     k = 5
-    source = nearest_boundaries(model, others, n_boundaries=3)
+    source = find_nearest_boundaries(model, others, n_boundaries=3)
     with model.evaluating():
         spectrum = principal_curvatures(
             source.margin, source.points, batch_size=BATCH_SIZE, **settings
@@ -218,7 +218,7 @@ def shared(model, others, images, settings, steps):
         random = random_subspace(
             m, (1, 28, 28), generator=torch.Generator().manual_seed(1)
         ).to(basis)
-        target = nearest_boundaries(model, images)
+        target = find_nearest_boundaries(model, images)
         exact = settings["method"] == "autodiff"
         curved = {}
         for step in [REPORT_STEP] if exact else steps:

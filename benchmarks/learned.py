@@ -129,7 +129,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     if not args.quick:
         without = left_out(model, companion, fit, sets, clean_images)
     result = {
-        "accuracy": rounded(metrics.share(model.predict(test[0]) == test[1])),
+        "accuracy": rounded(metrics.proportion(model.predict(test[0]) == test[1])),
         "n_fit": len(fit[0]),
         "n_clean": len(clean_images),
         "fit_seconds": round(seconds, 1),
@@ -138,7 +138,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
         "cost_clean": round(detector.cost(clean_images), 2),
         "stages_clean": np.bincount(clean.stage, minlength=3).tolist(),
         "flagged_clean": {
-            f: rounded(metrics.share(clean.score > t)) for f, t in at.items()
+            f: rounded(metrics.proportion(clean.score > t)) for f, t in at.items()
         },
         "flagged_by_class": by_class(model, clean_images, clean.score > at[0.05]),
         "guarded_accuracy": guarded(detector, test, at),
@@ -179,17 +179,19 @@ def cell(detector, clean, at, images: AdversarialSet) -> dict:
     relabelled = found.recovered_label == images.original_label
     return {
         "n": len(images.adversarial),
-        "success": rounded(metrics.share(images.fooled)),
+        "success": rounded(metrics.proportion(images.fooled)),
         "norm": round(float(images.norms.mean()), 4),
         "auroc": rounded(metrics.auroc(clean, found.score)),
-        "detected": {f: rounded(metrics.share(found.score > t)) for f, t in at.items()},
-        "noise_fools": rounded(metrics.share(~kept)),
-        "flagged_noise": {
-            f: rounded(metrics.share(noisy.score[kept] > t)) for f, t in at.items()
+        "detected": {
+            f: rounded(metrics.proportion(found.score > t)) for f, t in at.items()
         },
-        "relabelled": rounded(metrics.share(relabelled)),
+        "noise_fools": rounded(metrics.proportion(~kept)),
+        "flagged_noise": {
+            f: rounded(metrics.proportion(noisy.score[kept] > t)) for f, t in at.items()
+        },
+        "relabelled": rounded(metrics.proportion(relabelled)),
         "right": {  # flagged and relabelled right
-            f: rounded(metrics.share(relabelled & (found.score > t)))
+            f: rounded(metrics.proportion(relabelled & (found.score > t)))
             for f, t in at.items()
         },
         "cost": round(detector.cost(images.adversarial), 2),
@@ -229,7 +231,7 @@ def flagged_wrong(detector, model, test, more, at) -> dict:
     wrong = X[model.predict(X) != y]
     score = detector.score_samples(wrong) if len(wrong) else np.empty(0)
     return {"n": len(wrong)} | {
-        str(f): rounded(metrics.share(score > t)) for f, t in at.items()
+        str(f): rounded(metrics.proportion(score > t)) for f, t in at.items()
     }
 
 
@@ -240,7 +242,9 @@ def guarded(detector, test, at) -> dict:
     own = found.logits.argmax(axis=1)
     return {
         f: rounded(
-            metrics.share(np.where(found.score > t, found.recovered_label, own) == y)
+            metrics.proportion(
+                np.where(found.score > t, found.recovered_label, own) == y
+            )
         )
         for f, t in at.items()
     }

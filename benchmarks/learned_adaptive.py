@@ -47,12 +47,12 @@ from curvdetect.evasion import (
     JointModule,
     NeighbourhoodMarginAttack,
     StandIn,
-    minimal_evasion,
+    find_minimal_evasion,
 )
 from curvdetect.geometry import (
     RegionMargin,
-    adversarial_perturbation,
-    joint_perturbation,
+    find_adversarial_perturbation,
+    find_joint_perturbation,
 )
 
 #: Budgets, in medians of the smallest perturbations.
@@ -116,7 +116,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     label = torch.from_numpy(y[kept][: args.n_images])
     clamped = detector.model_
     with clamped.evaluating():
-        least = adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
+        least = find_adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
     unit = float(least.norms.median())
     starts = torch.from_numpy(X_more[clamped.predict(X_more) == y_more])
     own = attackers_images(detector, *fit, unit, args)
@@ -227,7 +227,7 @@ def on_the_network(clamped, x: Tensor, label: Tensor, unit: float) -> dict:
     """Return the smallest norms that fool the network, by the short way alone."""
     with clamped.evaluating():
         right = RegionMargin(clamped.logits, label)
-        found = joint_perturbation(
+        found = find_joint_perturbation(
             lambda z: -right(z)[:, None], x, radius=unit, bounds=clamped.bounds
         )
     return {"shortest way": rounded(found.norms)}
@@ -294,7 +294,7 @@ def searched(
     unit = float((points - x).flatten(1).norm(dim=1).median())
     budgets = [unit * share for share in BUDGETS]
     for name, attack in attacks.items():
-        norms = minimal_evasion(
+        norms = find_minimal_evasion(
             lambda eps, attack=attack: attack(eps=eps),
             succeeds,
             x,

@@ -91,15 +91,15 @@ def evaluate(model, featurizer, detector, attack, X, y):
     relabeler = CurvatureRelabeler().fit(clean)
     scores = detector.score_samples(clean), detector.score_samples(adversarial)
     figures = {
-        "success": metrics.share(images.fooled),
+        "success": metrics.proportion(images.fooled),
         "norm": metrics.mean_norm(images.norms),
         "auroc": metrics.auroc(*scores),
         "tpr_at_1%_fpr": metrics.tpr_at_fpr(*scores, 0.01),
         "tpr_at_5%_fpr": metrics.tpr_at_fpr(*scores, 0.05),
-        "flagged_adversarial": metrics.share(detector.predict(adversarial)),
-        "flagged_clean": metrics.share(detector.predict(clean)),
-        "flagged_noisy": metrics.share(detector.predict(noisy)),
-        "relabel": metrics.share(
+        "flagged_adversarial": metrics.proportion(detector.predict(adversarial)),
+        "flagged_clean": metrics.proportion(detector.predict(clean)),
+        "flagged_noisy": metrics.proportion(detector.predict(noisy)),
+        "relabel": metrics.proportion(
             relabeler.predict(adversarial) == images.original_label
         ),
     }

@@ -40,7 +40,7 @@ from curvdetect import LearnedDetector
 from curvdetect.attacks import MinimalNormAttack
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.evasion import JointAttack, JointModule
-from curvdetect.geometry import adversarial_perturbation, joint_perturbation
+from curvdetect.geometry import find_adversarial_perturbation, find_joint_perturbation
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
     label = torch.from_numpy(y[kept][: args.n_images])
     clamped = detector.model_
     with clamped.evaluating():
-        least = adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
+        least = find_adversarial_perturbation(clamped.logits, x, bounds=clamped.bounds)
     unit = float(least.norms.median())
     starts = torch.from_numpy(X_more[clamped.predict(X_more) == y_more])
     own = attackers_images(detector, *fit, unit, args)
@@ -144,7 +144,7 @@ def false_alarm(detector, stand_in, threshold, x, label, unit) -> Tensor:
     best = torch.full((len(x),), torch.inf)
     n_conditions = 2 if detector.companion_ is None else 3
     for of in range(1, n_conditions):
-        found = joint_perturbation(
+        found = find_joint_perturbation(
             partial(conditions, of=of),
             x,
             radius=0.5 * unit,

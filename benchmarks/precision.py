@@ -24,7 +24,7 @@ from curvdetect.geometry import (
     mean_curvature,
     random_directions,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.study.networks import trained_model
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -45,7 +45,7 @@ def main() -> None:
     for dataset in args.networks:
         model = trained_model(dataset, data_dir=args.data_dir)
         X, _ = load_images(dataset, args.data_dir)
-        nearest = nearest_boundaries(model, X[: args.n_images], n_boundaries=3)
+        nearest = find_nearest_boundaries(model, X[: args.n_images], n_boundaries=3)
         logits = in_every_format(model)
         for step in STEPS:
             of = {name: curvature(*way, nearest, step) for name, way in logits.items()}
@@ -100,7 +100,7 @@ def curvature(logits, dtype, nearest, step):
         n_directions="all",
         directions=directions,
         step=step,
-        start=margin_value_and_gradient(margin, z),
+        evaluated=margin_value_and_gradient(margin, z),
         batch_size=128,
     ).double()
 

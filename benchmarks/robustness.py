@@ -25,14 +25,14 @@ import torchattacks
 from networks import NETWORKS, load_images
 
 from curvdetect.geometry import (
-    adversarial_perturbation,
     convex_combinations,
+    find_adversarial_perturbation,
+    find_path_in_region,
+    find_smallest_universal_perturbation,
+    find_universal_perturbation,
     fooling_rate,
-    path_in_region,
     random_direction_robustness,
     random_directions,
-    smallest_universal_perturbation,
-    universal_perturbation,
 )
 from curvdetect.plotting import (
     FoolingRateDisplay,
@@ -105,7 +105,7 @@ def main() -> None:
 
 def against_peers(model, x, label, size):
     """Return the norms of the smallest perturbations, within [0, 1], by method."""
-    found = adversarial_perturbation(
+    found = find_adversarial_perturbation(
         model.logits, x, label=label, bounds=(0, 1), batch_size=size
     )
     across = x + 1.001 * (found.points - x)
@@ -148,7 +148,7 @@ def against_peers(model, x, label, size):
 def robustness(model, x, size):
     """Return adversarial and random-direction norms, anywhere in space."""
     v = random_directions(20, x.shape[1:], generator=torch.Generator().manual_seed(0))
-    norms = adversarial_perturbation(model.logits, x, batch_size=size).norms
+    norms = find_adversarial_perturbation(model.logits, x, batch_size=size).norms
     random = random_direction_robustness(
         model.logits, x, v, max_norm=float(np.sqrt(x[0].numel())), batch_size=size
     )
@@ -160,7 +160,7 @@ def universal(model, learn, judge, norms, n_steps, size):
     median = float(norms.median())
     figures = {"n_learn": len(learn), "n_judge": len(judge)}
     for name, p, first in (("l2", 2, 4 * median), ("linf", np.inf, 0.05)):
-        found = smallest_universal_perturbation(
+        found = find_smallest_universal_perturbation(
             model.logits,
             learn,
             judge,
@@ -178,7 +178,7 @@ def universal(model, learn, judge, norms, n_steps, size):
     rates = {"adversarial": [], "universal": [], "random": []}
     for norm in grid:
         rates["adversarial"].append(float((norms <= norm).double().mean()))
-        learned = universal_perturbation(
+        learned = find_universal_perturbation(
             model.logits,
             learn,
             norm=float(norm),
@@ -209,10 +209,10 @@ def paths(model, x, size, ax):
         if label[i] == label[j]:
             pairs.append((i, j))
     i, j = (torch.tensor(part) for part in zip(*pairs, strict=True))
-    found = path_in_region(model.logits, x[i], x[j], n_levels=6, batch_size=size)
+    found = find_path_in_region(model.logits, x[i], x[j], n_levels=6, batch_size=size)
     bent = found.found & ~found.straight
     row = int(bent.nonzero()[0]) if bool(bent.any()) else 0
-    RegionPathDisplay.from_estimator(model, x[i[row]], x[j[row]], n_levels=6, ax=ax)
+    RegionPathDisplay.from_model(model, x[i[row]], x[j[row]], n_levels=6, ax=ax)
     return {
         "n_pairs": len(pairs),
         "found": float(found.found.double().mean()),
@@ -234,7 +234,7 @@ def convexity(model, x, size, ax):
             generator=torch.Generator().manual_seed(0),
             batch_size=size,
         )
-        figures[k] = list(metrics.share(stays.numpy()))
+        figures[k] = list(metrics.proportion(stays.numpy()))
     values = np.array(list(figures.values()))
     error = np.abs(values[:, 1:] - values[:, :1]).T
     ax.errorbar(

@@ -664,7 +664,11 @@ CASES = {
                 what: (command(name, options), message)
                 for what, (options, message) in table.items()
             }
-            for name, table in {"fit": FIT, "score": SCORE, "profile": PROFILE}.items()
+            for name, table in {
+                "fit": FIT,
+                "score": SCORE,
+                "curvature-profile": PROFILE,
+            }.items()
         },
     }.items()
     for name, case in cases.items()

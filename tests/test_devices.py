@@ -16,7 +16,7 @@ from curvdetect import (
     VotingDetector,
     geometry,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.study.networks import load_lenet
 from modules import second_lenet, smooth_lenet
 
@@ -208,7 +208,7 @@ def test_a_gpu_decides_the_same(learned, model, images):
 
 
 def _adversarial(model, x):
-    return geometry.adversarial_perturbation(model.logits, x, bounds=(0, 1))
+    return geometry.find_adversarial_perturbation(model.logits, x, bounds=(0, 1))
 
 
 def _combinations(model, x):
@@ -227,12 +227,12 @@ def _eigenvalues(model, x):
 
 
 def _path(model, x):
-    return geometry.path_in_region(model.logits, x, 0.8 * x)
+    return geometry.find_path_in_region(model.logits, x, 0.8 * x)
 
 
 def _principal(model, x):
     generator = torch.Generator().manual_seed(0)
-    nearest = nearest_boundaries(model, x, n_boundaries=2)
+    nearest = find_nearest_boundaries(model, x, n_boundaries=2)
     found = geometry.principal_curvatures(
         nearest.margin, nearest.points, k=2, max_iter=5, generator=generator
     )
@@ -265,7 +265,7 @@ def _trace(model, x):
 
 def _universal(model, x):
     generator = torch.Generator().manual_seed(0)
-    v = geometry.universal_perturbation(
+    v = geometry.find_universal_perturbation(
         model.logits, x, norm=2.0, n_steps=5, batch_size=2, generator=generator
     )
     return v, geometry.fooling_rate(model.logits, x, v[None])

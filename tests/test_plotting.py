@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from curvdetect import CurvatureFeaturizer, CurvatureRelabeler, TorchModel
 from curvdetect.geometry import principal_curvatures
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.plotting import (
     AverageCurvatureDisplay,
     BoundarySectionDisplay,
@@ -60,10 +60,10 @@ def test_a_figure_is_made_when_none_is_given():
 
 def test_profile_from_images(model, images, ax):
     X = images[0][:2]
-    display = CurvatureProfileDisplay.from_estimator(
+    display = CurvatureProfileDisplay.from_model(
         model, X, n_boundaries=2, step=0.3, ax=ax
     )
-    nearest = nearest_boundaries(model, X, n_boundaries=2)
+    nearest = find_nearest_boundaries(model, X, n_boundaries=2)
     found = principal_curvatures(nearest.margin, nearest.points, step=0.3)
     expected = found.values.reshape(2, 2, 783).mean(0)
     np.testing.assert_allclose(display.profile_, expected, rtol=1e-3, atol=1e-3)
@@ -96,7 +96,7 @@ def ball():
 
 def test_section_of_a_ball(ball, ax):
     x = np.array([0.0, 0.0, 1.5])
-    display = BoundarySectionDisplay.from_estimator(
+    display = BoundarySectionDisplay.from_model(
         ball, x, y=[1.0, 0.0, 2.0], tangent=[1.0, 0.0, 0.0], extent=5, ax=ax
     )
     assert display.curvature_ == pytest.approx(0.5, rel=1e-3)
@@ -112,14 +112,14 @@ def test_section_of_a_ball(ball, ax):
 
 def test_section_of_a_network(model, images, ax):
     """z is on the boundary, x on the predicted side."""
-    display = BoundarySectionDisplay.from_estimator(
+    display = BoundarySectionDisplay.from_model(
         model, images[0][0], step=0.3, n_points=21, ax=ax
     )
     middle = display.margin_[10, 10]
     assert abs(middle) < 1e-2 * np.abs(display.margin_).max()
     assert display.x_[1] > 0
-    other = int(nearest_boundaries(model, images[0][:1]).margin.other)
-    same = BoundarySectionDisplay.from_estimator(
+    other = int(find_nearest_boundaries(model, images[0][:1]).margin.other)
+    same = BoundarySectionDisplay.from_model(
         model, images[0][0], other=other, step=0.3, n_points=21, ax=ax
     )
     np.testing.assert_allclose(same.margin_, display.margin_, rtol=1e-3, atol=1e-3)
@@ -139,9 +139,9 @@ def test_a_flat_section_has_no_circle(ax):
 def test_what_a_section_refuses(ball, model, images):
     x = np.array([0.0, 0.0, 1.5])
     with pytest.raises(ValueError, match="z is the point nearest to x"):
-        BoundarySectionDisplay.from_estimator(ball, x)
+        BoundarySectionDisplay.from_model(ball, x)
     with pytest.raises(ValueError, match=r"other must be one of .* \[1\]; got 0"):
-        BoundarySectionDisplay.from_estimator(ball, x, other=0)
+        BoundarySectionDisplay.from_model(ball, x, other=0)
 
 
 # Robustness and topology --------------------------------------------
@@ -150,7 +150,7 @@ def test_what_a_section_refuses(ball, model, images):
 def test_robustness_of_a_ball(ball, ax):
     """From its centre every direction is as long as the shortest way."""
     x = np.array([[0.0, 0.0, 1e-3], [1e-3, 0.0, 0.0]])
-    display = RobustnessDisplay.from_estimator(ball, x, max_norm=4, ax=ax)
+    display = RobustnessDisplay.from_model(ball, x, max_norm=4, ax=ax)
     for norms in display.norms_.values():
         np.testing.assert_allclose(norms, 2, rtol=1e-2)
     assert display.norms_["random direction"].shape == (32,)
@@ -192,7 +192,7 @@ def test_a_path_that_was_not_found_says_so(ax):
         return torch.stack([1 - nearest, 0 * nearest], dim=1)
 
     model = TorchModel(Returns(two_discs), input_shape=(2,), bounds=None, batch_size=1)
-    display = RegionPathDisplay.from_estimator(
+    display = RegionPathDisplay.from_model(
         model, [2.0, 0.2], [-2.0, 0.3], n_levels=2, n_points=5, ax=ax
     )
     assert not display.found_
@@ -212,7 +212,7 @@ def test_path_around_a_hole(ax):
     logits = lambda x: torch.stack([ring(x), 0 * x[:, 0]], dim=1)
     model = TorchModel(Returns(logits), input_shape=(2,), bounds=None)
     a, b = np.array([2.0, 0.3]), np.array([-2.0, 0.3])
-    display = RegionPathDisplay.from_estimator(model, a, b, ax=ax)
+    display = RegionPathDisplay.from_model(model, a, b, ax=ax)
     assert set(np.unique(display.classes_)) == {0, 1}
     np.testing.assert_allclose(display.path_[0], [0, 0], atol=1e-9)
     np.testing.assert_allclose(display.path_[-1], [4, 0], atol=1e-9)
@@ -227,14 +227,14 @@ def test_path_around_a_hole(ax):
 def test_a_straight_path_has_a_plane_too(model, images, ax):
     label = model.predict(images[0])
     i, j = np.flatnonzero(label == label[0])[:2]
-    display = RegionPathDisplay.from_estimator(
+    display = RegionPathDisplay.from_model(
         model, images[0][i], images[0][j], n_points=11, ax=ax
     )
     assert display.classes_.shape == (11, 11)
     distance = np.linalg.norm(images[0][i] - images[0][j])
     assert display.path_[-1, 0] == pytest.approx(distance, rel=1e-5)
     with pytest.raises(ValueError, match="two different images"):
-        RegionPathDisplay.from_estimator(model, images[0][i], images[0][i])
+        RegionPathDisplay.from_model(model, images[0][i], images[0][i])
 
 
 def test_comparison_of_profiles(ax):
@@ -250,12 +250,12 @@ def test_classes_are_called_by_their_names(lenet, images, ax):
     names = [f"name {k}, and more" for k in range(10)]
     model = TorchModel(lenet, input_shape=(1, 28, 28), class_names=names)
     X, predicted = images[0], model.predict(images[0])
-    section = BoundarySectionDisplay.from_estimator(model, X[0], n_points=5, ax=ax)
+    section = BoundarySectionDisplay.from_model(model, X[0], n_points=5, ax=ax)
     assert section.sides_[0] == f"name {predicted[0]}"
     shown = [text.get_text() for text in ax.get_legend().get_texts()]
     assert shown[-2:] == list(section.sides_)
     i, j = np.flatnonzero(predicted == predicted[0])[:2]
-    path = RegionPathDisplay.from_estimator(
+    path = RegionPathDisplay.from_model(
         model, X[i], X[j], n_points=5, ax=Figure().subplots()
     )
     shown = [text.get_text() for text in path.ax_.get_legend().get_texts()]

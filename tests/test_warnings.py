@@ -26,15 +26,15 @@ from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.geometry import (
     PairwiseMargin,
     curvature_in_subspace,
+    find_smallest_universal_perturbation,
     goldman_curvature,
     hessian_eigenvalues,
     hessian_trace,
     mean_curvature,
     normal_curvature,
     principal_curvatures,
-    smallest_universal_perturbation,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.plotting import (
     AverageCurvatureDisplay,
     BoundarySectionDisplay,
@@ -163,18 +163,18 @@ CASES = {
         RESIDUAL,
     ),
     "universal": (
-        lambda: smallest_universal_perturbation(
+        lambda: find_smallest_universal_perturbation(
             HALF_PLANE, 0 * Z, 0 * Z, n_steps=1, n_bisections=1
         ),
         SHORTER,
     ),
     # geometry, called by the displays
     "display of profiles": (
-        lambda: CurvatureProfileDisplay.from_estimator(RELU, X[:3], **EXACT),
+        lambda: CurvatureProfileDisplay.from_model(RELU, X[:3], **EXACT),
         PIECEWISE,
     ),
     "display of sections": (
-        lambda: BoundarySectionDisplay.from_estimator(
+        lambda: BoundarySectionDisplay.from_model(
             RELU, X[0], tangent=np.eye(4)[0], n_points=3, step=2, **EXACT
         ),
         PIECEWISE,
@@ -194,7 +194,7 @@ CASES = {
     "check": (lambda: TorchModel(PROBABLE, input_shape=(4,)).check(X), SOFTMAX),
     "n_classes": (lambda: TorchModel(PROBABLE, input_shape=(4,)).n_classes, SOFTMAX),
     "boundaries": (
-        lambda: nearest_boundaries(TorchModel(PROBABLE, input_shape=(4,)), X[:2]),
+        lambda: find_nearest_boundaries(TorchModel(PROBABLE, input_shape=(4,)), X[:2]),
         SOFTMAX,
     ),
     "probabilities in pipeline": (lambda: pipeline(PROBABLE).fit(X), SOFTMAX),

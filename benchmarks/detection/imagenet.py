@@ -136,9 +136,9 @@ def prepare(source: Path, folder: Path, n_test: int | None) -> dict:
     } | minimal_norm(model, X[test], y[test])
     for name, images in sets.items():
         np.savez(folder / f"attack {name.replace('/', '_')}.npz", **vars(images))
-        success[name] = rounded(metrics.share(images.fooled))
+        success[name] = rounded(metrics.proportion(images.fooled))
     return {
-        "accuracy": rounded(metrics.share(right)),
+        "accuracy": rounded(metrics.proportion(right)),
         "n": {
             "images": len(X),
             "fit": N_FIT,
@@ -245,7 +245,7 @@ def cell(
         "detected": shares(found.score, at),
         "flagged_noise": shares(noisy.score[kept], at),
         "relabelled": rounded(
-            metrics.share(found.recovered_label == images.original_label)
+            metrics.proportion(found.recovered_label == images.original_label)
         ),
         "cost": round(detector.cost(images.adversarial), 2),
     }
@@ -271,7 +271,9 @@ def curvature(folder: Path) -> dict:
         cells[name] = {
             "n": len(X),
             "auroc": rounded(metrics.auroc(clean, np.nanmax(F, axis=1))),
-            "relabelled": rounded(metrics.share(np.nanargmax(F, axis=1) == before)),
+            "relabelled": rounded(
+                metrics.proportion(np.nanargmax(F, axis=1) == before)
+            ),
         }
     return {
         "fit_seconds": round(seconds),
@@ -302,7 +304,7 @@ def peak() -> dict[str, int]:
 
 
 def shares(score: np.ndarray, at: dict) -> dict:
-    return {str(f): rounded(metrics.share(score > t)) for f, t in at.items()}
+    return {str(f): rounded(metrics.proportion(score > t)) for f, t in at.items()}
 
 
 def rounded(figure) -> list[float]:

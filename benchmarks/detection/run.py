@@ -98,7 +98,7 @@ def measure(detector, protocol: Protocol, training: Training, test):
     if set(test) <= set(ADAPTIVE):
         return
     noise = {
-        f"noise as long as {name}": metrics.share(detector.score(X) > limits[0.05])
+        f"noise as long as {name}": metrics.proportion(detector.score(X) > limits[0.05])
         for name, X in noisy(test, seed=1).items()  # other noise than was learned
     }
     yield {
@@ -107,8 +107,8 @@ def measure(detector, protocol: Protocol, training: Training, test):
         "n_fit": len(training.clean.X),
         "n_calibration": n_calibration,
         "n_clean": len(clean),
-        "flagged_at_1%": metrics.share(clean_scores > limits[0.01]),
-        "flagged_at_5%": metrics.share(clean_scores > limits[0.05]),
+        "flagged_at_1%": metrics.proportion(clean_scores > limits[0.01]),
+        "flagged_at_5%": metrics.proportion(clean_scores > limits[0.05]),
         **noise,
     }
     yield {"attack": "cost", **cost(detector, model, clean[:N_TIMED])}
@@ -119,19 +119,19 @@ def of_attack(detector, name, images, clean_scores, limit):
     scores = detector.score(images.adversarial)
     cell = {
         "attack": name,
-        "success": metrics.share(images.fooled),
+        "success": metrics.proportion(images.fooled),
         "norm": metrics.mean_norm(images.norms),
         "n_clean": len(images.clean),
         "n_adversarial": len(images.adversarial),
         "auroc": metrics.auroc(clean_scores, scores),
         "tpr_at_1%": metrics.tpr_at_fpr(clean_scores, scores, 0.01),
         "tpr_at_5%": metrics.tpr_at_fpr(clean_scores, scores, 0.05),
-        "flagged": metrics.share(scores > limit),
+        "flagged": metrics.proportion(scores > limit),
     }
     if hasattr(detector, "relabel"):
         right = detector.relabel(images.adversarial) == images.original_label
-        cell["relabelled"] = metrics.share(right)
-        cell["guarded_accuracy"] = metrics.share(right & (scores > limit))
+        cell["relabelled"] = metrics.proportion(right)
+        cell["guarded_accuracy"] = metrics.proportion(right & (scores > limit))
     return cell
 
 

@@ -22,7 +22,7 @@ class Effort(NamedTuple):
         From one budget of an attack to the next, about this factor.
     n_boundaries, n_projections : int
         Of the search for minimal perturbations, see
-        :func:`curvdetect.geometry.adversarial_perturbation`.
+        :func:`curvdetect.geometry.find_adversarial_perturbation`.
     """
 
     n_learned: int

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.checks import check_positive
-from curvdetect.geometry import Perturbation, adversarial_perturbation
+from curvdetect.geometry import Perturbation, find_adversarial_perturbation
 from curvdetect.network import TorchModel
 
 __all__ = ["MinimalNormAttack", "smallest"]
@@ -52,7 +52,7 @@ class MinimalNormAttack:
         Tensor of shape (n, *input_shape)
             Perturbed images within the bounds; unchanged where no boundary is found.
             Cost: that of
-            :func:`curvdetect.geometry.adversarial_perturbation`.
+            :func:`curvdetect.geometry.find_adversarial_perturbation`.
         """
         return self.along(images, smallest(self.model, images, labels).points)
 
@@ -83,7 +83,7 @@ def smallest(
 ) -> Perturbation:
     """Return the smallest perturbations of a batch, within the model's bounds."""
     with model.evaluating():
-        return adversarial_perturbation(
+        return find_adversarial_perturbation(
             model.logits,
             images,
             label=labels,

@@ -36,8 +36,8 @@ a network of your own, in net.py a function make() without arguments (or net.pt2
   curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
       --companion net:make --companion-weights companion.pt \\
       --images calibration/ --out guard.skops
-  curvdetect profile --model net:make --weights w.pt --input-shape 3,32,32 \\
-      --images new/ --out profile
+  curvdetect curvature-profile --model net:make --weights w.pt --input-shape 3,32,32 \\
+      --images new/ --out curvatures
 
 a network of a library (timm, torchvision, transformers, onnx), used as that says:
   curvdetect fit --preset timm:resnet50 --images calibration/ --out guard.skops

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from curvdetect import __version__
-from curvdetect.cli import companion, demo, fit, profile, reproduce, score
+from curvdetect.cli import companion, curvature_profile, demo, fit, reproduce, score
 from curvdetect.cli._options import EXAMPLES
 
 __all__ = ["make_parser"]
 
 #: In the order of the help.
-_COMMANDS = (demo, reproduce, companion, fit, score, profile)
+_COMMANDS = (demo, reproduce, companion, fit, score, curvature_profile)
 
 
 def make_parser() -> argparse.ArgumentParser:

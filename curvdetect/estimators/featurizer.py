@@ -33,7 +33,7 @@ from curvdetect.estimators._features import arrange, measure_all, names_of_colum
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.state import as_model, bounds_for, warn_of_no_bounds
 from curvdetect.geometry import CurvatureMethod, random_directions
-from curvdetect.network import TorchModel, nearest_boundaries
+from curvdetect.network import TorchModel, find_nearest_boundaries
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.boundaries import diagonal
 from curvdetect.network.checks import check_shape
@@ -533,7 +533,7 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
         ):
             return np.nan  # nothing is measured at it
         chosen = random_state.permutation(len(images))[:_N_SCALE_IMAGES]
-        nearest = nearest_boundaries(self.model_, images[np.sort(chosen)])
+        nearest = find_nearest_boundaries(self.model_, images[np.sort(chosen)])
         scale = float(nearest.distances.where(nearest.found, torch.nan).nanmedian())
         if not scale > 0:
             raise ValueError(

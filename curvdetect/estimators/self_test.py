@@ -18,7 +18,7 @@ from curvdetect.attacks.minimal_norm import smallest
 from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._lessons import attacked, noise_like
 from curvdetect.network import TorchModel
-from curvdetect.study.metrics import auroc, share
+from curvdetect.study.metrics import auroc, proportion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,8 +270,8 @@ def tried(
         change = (adversarial - images[fooled]).flatten(1).norm(dim=1)
         figures = (
             *auroc(clean, score),
-            *share(score > threshold),
-            *share(found.recovered.numpy() == before),
+            *proportion(score > threshold),
+            *proportion(found.recovered.numpy() == before),
             np.mean(noisy.score.numpy() > threshold),
             alone,
         )

@@ -8,7 +8,7 @@ from curvdetect.evasion.agreement import AgreementAttack
 from curvdetect.evasion.joint import JointAttack
 from curvdetect.evasion.joint_module import JointModule
 from curvdetect.evasion.logit_matching import LogitMatchingAttack
-from curvdetect.evasion.minimal_evasion import MinimalEvasion, minimal_evasion
+from curvdetect.evasion.minimal_evasion import MinimalEvasion, find_minimal_evasion
 from curvdetect.evasion.neighbourhood_margin import NeighbourhoodMarginAttack
 from curvdetect.evasion.orthogonal import EvasionAttack
 from curvdetect.evasion.signal_score import SignalScore
@@ -24,5 +24,5 @@ __all__ = [
     "NeighbourhoodMarginAttack",
     "SignalScore",
     "StandIn",
-    "minimal_evasion",
+    "find_minimal_evasion",
 ]

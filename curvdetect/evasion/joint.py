@@ -12,7 +12,7 @@ from curvdetect._base.rows import per_row
 from curvdetect.estimators.learned import LearnedDetector, learned_detector
 from curvdetect.evasion.joint_module import JointModule
 from curvdetect.evasion.stand_in import StandIn
-from curvdetect.geometry import joint_perturbation
+from curvdetect.geometry import find_joint_perturbation
 
 __all__ = ["JointAttack"]
 
@@ -21,7 +21,7 @@ class JointAttack:
     """Look for the shortest change that makes the model wrong, and is not flagged.
 
     For some wrong classes, a search by
-    :func:`~curvdetect.geometry.joint_perturbation` under the conditions of
+    :func:`~curvdetect.geometry.find_joint_perturbation` under the conditions of
     :class:`JointModule`: the logit of that class is the largest, the companion gives no
     larger odds against it than the detector lets pass, and a stand-in of the detector
     is below the threshold. What counts at each step is the detector itself. The
@@ -120,13 +120,13 @@ class JointAttack:
             searches.append(self._nearest_start(x, label, self.starts.to(x)))
         best, norms = x, x.new_full((len(x),), torch.inf)
         for target, start in searches:
-            found = joint_perturbation(
+            found = find_joint_perturbation(
                 partial(self._conditions, target),
                 x,
                 radius=self.radius,
                 holds=partial(self._evades, label),
                 bounds=self.model.bounds,
-                start=start,
+                initial=start,
                 n_steps=self.n_steps,
             )
             shorter = found.norms < norms

@@ -12,7 +12,7 @@ from curvdetect._base.checks import check_positive
 from curvdetect._base.rows import per_row
 from curvdetect.attacks import Attack
 
-__all__ = ["MinimalEvasion", "minimal_evasion"]
+__all__ = ["MinimalEvasion", "find_minimal_evasion"]
 
 #: Points tried on the way back from a perturbation that evades, and bisections after.
 _N_SHARES = 10
@@ -22,7 +22,7 @@ _N_REFINEMENTS = 2
 
 
 class MinimalEvasion(NamedTuple):
-    """What :func:`minimal_evasion` found.
+    """What :func:`find_minimal_evasion` found.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class MinimalEvasion(NamedTuple):
     norms: Tensor
 
 
-def minimal_evasion(
+def find_minimal_evasion(
     attack: Callable[[float], Attack],
     evades: Callable[[Tensor, Tensor], Tensor],
     images: Tensor,
@@ -81,14 +81,14 @@ def minimal_evasion(
 
     >>> import torch
     >>> from curvdetect import TorchModel
-    >>> from curvdetect.evasion import LogitMatchingAttack, minimal_evasion
+    >>> from curvdetect.evasion import LogitMatchingAttack, find_minimal_evasion
     >>> model = TorchModel(torch.nn.Identity().eval(), input_shape=(2,))
     >>> attack = lambda eps: LogitMatchingAttack(
     ...     model, references=torch.eye(2), eps=eps, norm="L2"
     ... )
     >>> x, label = torch.tensor([[0.8, 0.2]]), torch.tensor([0])
     >>> wrong = lambda x, label: x.argmax(1) != label
-    >>> found = minimal_evasion(attack, wrong, x, label, budgets=[0.2, 0.4, 0.6])
+    >>> found = find_minimal_evasion(attack, wrong, x, label, budgets=[0.2, 0.4, 0.6])
     >>> bool(0.42 < found.norms < 0.46)
     True
     """

@@ -79,7 +79,7 @@ from curvdetect.geometry._differences import CurvatureMethod
 from curvdetect.geometry._directions import random_directions, tangent_basis
 from curvdetect.geometry._eigen import Spectrum, Which
 from curvdetect.geometry._goldman import goldman_curvature
-from curvdetect.geometry._joint import JointPerturbation, joint_perturbation
+from curvdetect.geometry._joint import JointPerturbation, find_joint_perturbation
 from curvdetect.geometry._linearisation import Linearisation
 from curvdetect.geometry._margins import ClassLoss, Margin, PairwiseMargin, RegionMargin
 from curvdetect.geometry._mean_curvature import mean_curvature
@@ -93,7 +93,7 @@ from curvdetect.geometry._principal import hessian_eigenvalues, principal_curvat
 from curvdetect.geometry._profile import ProfileStatistics, profile_statistics
 from curvdetect.geometry._robustness import (
     Perturbation,
-    adversarial_perturbation,
+    find_adversarial_perturbation,
     random_direction_robustness,
 )
 from curvdetect.geometry._sampling import Estimator
@@ -107,14 +107,14 @@ from curvdetect.geometry._subspace import (
 from curvdetect.geometry._topology import (
     RegionPath,
     convex_combinations,
-    path_in_region,
+    find_path_in_region,
 )
 from curvdetect.geometry._trace import hessian_trace
 from curvdetect.geometry._universal import (
     UniversalPerturbation,
+    find_smallest_universal_perturbation,
+    find_universal_perturbation,
     fooling_rate,
-    smallest_universal_perturbation,
-    universal_perturbation,
 )
 
 __all__ = [
@@ -136,15 +136,18 @@ __all__ = [
     "Subspace",
     "UniversalPerturbation",
     "Which",
-    "adversarial_perturbation",
     "convex_combinations",
     "curvature_in_subspace",
+    "find_adversarial_perturbation",
     "find_boundary",
+    "find_joint_perturbation",
+    "find_path_in_region",
+    "find_smallest_universal_perturbation",
+    "find_universal_perturbation",
     "fooling_rate",
     "goldman_curvature",
     "hessian_eigenvalues",
     "hessian_trace",
-    "joint_perturbation",
     "label_changes",
     "linearise",
     "margin_gradient",
@@ -154,15 +157,12 @@ __all__ = [
     "mean_decrease",
     "nearest_classes",
     "normal_curvature",
-    "path_in_region",
     "principal_curvatures",
     "profile_statistics",
     "random_direction_robustness",
     "random_directions",
     "random_subspace",
     "shared_subspace",
-    "smallest_universal_perturbation",
     "step_to_boundary",
     "tangent_basis",
-    "universal_perturbation",
 ]

@@ -25,7 +25,7 @@ def find_boundary(
     max_steps: int = 20,
     tol: float = 1e-4,
     bounds: tuple[float, float] | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> BoundaryPoints:
     r"""Find a point of the boundary near each point.
@@ -64,7 +64,7 @@ def find_boundary(
         the ends of the last step.
     bounds : (float, float), optional
         Smallest and largest value of an input: the search then stays in that box.
-    start : tuple of Tensor, optional
+    evaluated : tuple of Tensor, optional
         F and its gradient at `x`, if they are known already.
     batch_size : int, optional
         Rows given to `margin` at a time; all at once by default.
@@ -101,9 +101,9 @@ def find_boundary(
         )
     check_bounds(bounds)
     x = x.detach()
-    if start is None:
-        start = margin_value_and_gradient(margin, x, batch_size=batch_size)
-    z, at_z = approach(margin, x, n_projections, bounds, start, batch_size)
+    if evaluated is None:
+        evaluated = margin_value_and_gradient(margin, x, batch_size=batch_size)
+    z, at_z = approach(margin, x, n_projections, bounds, evaluated, batch_size)
     found = onto_boundary(
         margin,
         x,
@@ -111,18 +111,20 @@ def find_boundary(
         max_steps=max_steps,
         tol=tol,
         bounds=bounds,
-        start=at_z,
+        evaluated=at_z,
         batch_size=batch_size,
     )
-    first_order = start[0].abs() / start[1].flatten(1).norm(dim=1)
+    first_order = evaluated[0].abs() / evaluated[1].flatten(1).norm(dim=1)
     return search_nearer(
         margin,
         x,
         found,
-        doubtful(margin, x, found, first_order, value=start[0], batch_size=batch_size),
+        doubtful(
+            margin, x, found, first_order, value=evaluated[0], batch_size=batch_size
+        ),
         tol=tol,
         n_projections=n_projections,
         bounds=bounds,
-        start=start,
+        evaluated=evaluated,
         batch_size=batch_size,
     )

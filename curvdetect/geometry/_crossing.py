@@ -40,17 +40,17 @@ def onto_boundary(
     max_steps: int,
     tol: float,
     bounds: tuple[float, float] | None,
-    start: tuple[Tensor, Tensor],
+    evaluated: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> BoundaryPoints:
     """Go from z across the boundary, then onto it; distances are taken from x.
 
-    `start` is F and its gradient at z. These are the last two phases of
+    `evaluated` is F and its gradient at z. These are the last two phases of
     :func:`find_boundary`.
     """
     within = reach(x, z, tol)
     ends, gradient, reached = _cross(
-        margin, z, within, max_steps, bounds, start, batch_size
+        margin, z, within, max_steps, bounds, evaluated, batch_size
     )
     points, value = ends.near, ends.at_near
     rows = (ends.at_near * ends.at_far < 0).nonzero().squeeze(1)
@@ -78,7 +78,7 @@ def _cross(
     within: Tensor,
     max_steps: int,
     bounds: tuple[float, float] | None,
-    start: tuple[Tensor, Tensor],
+    evaluated: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> tuple[Segment, Tensor, Tensor]:
     """Take Newton steps until the sign changes, or the boundary is that near.
@@ -86,7 +86,7 @@ def _cross(
     Returns the last step of each row, the same point twice where none was needed, the
     gradient at the last point, and which rows came to an end.
     """
-    at_near, gradient = start[0].clone(), start[1].clone()
+    at_near, gradient = evaluated[0].clone(), evaluated[1].clone()
     near, far, at_far = z.clone(), z.clone(), at_near.clone()
     reached = at_near.abs() <= within * dot(gradient, gradient).sqrt()
     rows = (~reached).nonzero().squeeze(1)

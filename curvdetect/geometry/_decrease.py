@@ -23,7 +23,7 @@ def mean_decrease(
     directions: Tensor | Literal["all"],
     *,
     step: float,
-    start: Tensor | None = None,
+    value: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Return how much a function falls, on average, one step away from a point.
@@ -45,7 +45,7 @@ def mean_decrease(
         a batch at a time: with a `batch_size`, no d x d numbers are held.
     step : float
         h, an L2 length in input units.
-    start : Tensor, optional
+    value : Tensor, optional
         f(x), if it is known already; with its graph, where a gradient is wanted.
     batch_size : int, optional
         Rows given to `function` at a time; all at once by default.
@@ -78,7 +78,7 @@ def mean_decrease(
         n_directions = len(directions)
     recorded = torch.is_grad_enabled() and x.requires_grad
     with torch.set_grad_enabled(recorded):
-        centre = start
+        centre = value
         if centre is None:
             centre = recorded_value(function, x, batch_size)
         total = torch.zeros_like(centre)

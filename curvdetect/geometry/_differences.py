@@ -70,21 +70,21 @@ class Differences:
         *,
         method: str,
         step: float,
-        start: tuple[Tensor, Tensor] | None,
+        evaluated: tuple[Tensor, Tensor] | None,
         batch_size: int | None,
     ) -> Differences:
-        """Check parameters; evaluate the function at x unless `start` knows it."""
+        """Check parameters; evaluate the function at x unless `evaluated` knows it."""
         check_choice("method", method, get_args(CurvatureMethod))
         check_positive("step", step)
         recorded = method == "forward" and torch.is_grad_enabled() and x.requires_grad
         if not recorded:
             x = x.detach()
-        if start is None:
+        if evaluated is None:
             evaluate = (
                 recorded_value_and_gradient if recorded else margin_value_and_gradient
             )
-            start = evaluate(function, x, batch_size=batch_size)
-        value, gradient = start
+            evaluated = evaluate(function, x, batch_size=batch_size)
+        value, gradient = evaluated
         if not recorded:
             value = value.detach()
         return cls(function, x, value, gradient.detach(), method, step, batch_size)

@@ -28,7 +28,7 @@ def goldman_curvature(
     return_error: bool = False,
     generator: torch.Generator | None = None,
     directions: Tensor | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Average curvature of a level set by Goldman's formula.
@@ -45,7 +45,7 @@ def goldman_curvature(
         F: (n, *input_shape) -> (n,), each row for itself.
     z : Tensor of shape (n, *input_shape)
         Points, of at least two values each.
-    method, step, start, batch_size
+    method, step, evaluated, batch_size
         As in :func:`mean_curvature`.
     n_directions, estimator, generator, directions
         Of the trace, as in :func:`hessian_trace`.
@@ -89,7 +89,7 @@ def goldman_curvature(
     sampling = Sampling(n_directions, estimator, generator, directions)
     sampling.check(method)
     differences = Differences.at(
-        margin, z, method=method, step=step, start=start, batch_size=batch_size
+        margin, z, method=method, step=step, evaluated=evaluated, batch_size=batch_size
     )
     steepness = differences.steepness
     normal = differences.gradient.flatten(1) / steepness[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 from curvdetect._base.checks import check_bounds, check_count, check_positive
 from curvdetect._base.rows import per_row
 
-__all__ = ["JointPerturbation", "joint_perturbation"]
+__all__ = ["JointPerturbation", "find_joint_perturbation"]
 
 #: Part of the radius that a step is long at first; at the end, a fiftieth of that.
 _STEP, _LAST = 0.3, 0.02
@@ -25,7 +25,7 @@ _ENOUGH = 3.0
 
 
 class JointPerturbation(NamedTuple):
-    r"""What :func:`joint_perturbation` found.
+    r"""What :func:`find_joint_perturbation` found.
 
     Attributes
     ----------
@@ -39,14 +39,14 @@ class JointPerturbation(NamedTuple):
     norms: Tensor
 
 
-def joint_perturbation(
+def find_joint_perturbation(
     conditions: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
     radius: float,
     holds: Callable[[Tensor], Tensor] | None = None,
     bounds: tuple[float, float] | None = None,
-    start: Tensor | None = None,
+    initial: Tensor | None = None,
     n_steps: int = 150,
 ) -> JointPerturbation:
     r"""Find a small perturbation with which all conditions hold.
@@ -69,8 +69,8 @@ def joint_perturbation(
         only stand for it. By default whether all are positive.
     bounds : (float, float), optional
         Smallest and largest value of an input: x + r stays in that box.
-    start : Tensor of shape (n, *input_shape), optional
-        Where to begin instead of at x: another start may find a shorter way.
+    initial : Tensor of shape (n, *input_shape), optional
+        Where to begin instead of at x: another one may find a shorter way.
     n_steps : int, default=150
         Steps.
 
@@ -96,8 +96,8 @@ def joint_perturbation(
     The corner of two half-planes.
 
     >>> import torch
-    >>> from curvdetect.geometry import joint_perturbation
-    >>> found = joint_perturbation(lambda x: x - 1, torch.zeros(1, 2), radius=1.0)
+    >>> from curvdetect.geometry import find_joint_perturbation
+    >>> found = find_joint_perturbation(lambda x: x - 1, torch.zeros(1, 2), radius=1.0)
     >>> bool(abs(found.norms - 2**0.5) < 0.03)
     True
     """
@@ -107,9 +107,9 @@ def joint_perturbation(
     low, high = bounds or (-torch.inf, torch.inf)
     x = x.detach()
     best, norms = x.clone(), x.new_full((len(x),), torch.inf)
-    change = torch.zeros_like(x) if start is None else start.detach() - x
+    change = torch.zeros_like(x) if initial is None else initial.detach() - x
     allowed = x.new_full((len(x),), radius)
-    if start is not None:
+    if initial is not None:
         allowed = _lengths(change).clamp(min=1e-6)
     for step in range(n_steps):
         point = (x + change).requires_grad_()

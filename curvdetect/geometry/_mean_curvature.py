@@ -28,7 +28,7 @@ def mean_curvature(
     return_error: bool = False,
     generator: torch.Generator | None = None,
     directions: Tensor | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Average curvature of a level set: the mean of its principal curvatures.
@@ -79,7 +79,7 @@ def mean_curvature(
         depend on the other rows (but the errors of different rows are correlated).
     directions : Tensor of shape (m, *input_shape), optional
         These instead of random ones; `n_directions` and `generator` are not used.
-    start : tuple of Tensor, optional
+    evaluated : tuple of Tensor, optional
         F and its gradient at `z`, if they are known already. F counts as a constant
         unless it comes with its graph.
     batch_size : int, optional
@@ -134,7 +134,7 @@ def mean_curvature(
     sampling = Sampling(n_directions, estimator, generator, directions)
     sampling.check(method)
     differences = Differences.at(
-        margin, z, method=method, step=step, start=start, batch_size=batch_size
+        margin, z, method=method, step=step, evaluated=evaluated, batch_size=batch_size
     )
     operator = Operator(differences, tangent=True)
     kappa = trace_and_error(operator, sampling, mean=True)

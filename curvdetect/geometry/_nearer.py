@@ -110,7 +110,7 @@ def search_nearer(
     tol: float,
     n_projections: int = _N_PROJECTIONS,
     bounds: tuple[float, float] | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> BoundaryPoints:
     r"""Look for boundaries nearer than those known, along gradients of limited length.
@@ -132,7 +132,7 @@ def search_nearer(
         In which rows; the others stay.
     tol, n_projections, bounds, batch_size
         As in :func:`find_boundary`.
-    start : tuple of Tensor, optional
+    evaluated : tuple of Tensor, optional
         F and its gradient at `x`, if they are known already.
 
     Returns
@@ -144,16 +144,16 @@ def search_nearer(
     rows = which.nonzero().squeeze(1)
     if not len(rows):
         return known
-    if start is None:
-        start = margin_value_and_gradient(
+    if evaluated is None:
+        evaluated = margin_value_and_gradient(
             take_rows(margin, rows), x[rows], batch_size=batch_size
         )
     else:
-        start = start[0][rows], start[1][rows]
-    of_rows, at_x = take_rows(margin, rows), start[0]
-    begin, start = _off_plateaus(of_rows, x[rows], start, bounds, batch_size)
-    radius = _radius(x[rows], known.take(rows), start)
-    z, at_z = _walk(of_rows, begin, at_x.sign(), radius, bounds, start, batch_size)
+        evaluated = evaluated[0][rows], evaluated[1][rows]
+    of_rows, at_x = take_rows(margin, rows), evaluated[0]
+    begin, evaluated = _off_plateaus(of_rows, x[rows], evaluated, bounds, batch_size)
+    radius = _radius(x[rows], known.take(rows), evaluated)
+    z, at_z = _walk(of_rows, begin, at_x.sign(), radius, bounds, evaluated, batch_size)
     across = at_z * at_x <= 0
     rows, z, values = rows[across], z[across], (at_x[across], at_z[across])
     if not len(rows):
@@ -169,7 +169,7 @@ def search_nearer(
 def _off_plateaus(
     margin: Margin,
     x: Tensor,
-    start: tuple[Tensor, Tensor],
+    evaluated: tuple[Tensor, Tensor],
     bounds: tuple[float, float] | None,
     batch_size: int | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -179,7 +179,7 @@ def _off_plateaus(
     way down; beside it there is. All rows look in the same direction: one must not
     depend on the others.
     """
-    (value, gradient), begin = start, x.clone()
+    (value, gradient), begin = evaluated, x.clone()
     value, gradient = value.clone(), gradient.clone()
     generator = torch.Generator().manual_seed(0)
     way = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
@@ -198,9 +198,11 @@ def _off_plateaus(
     return begin, (value, gradient)
 
 
-def _radius(x: Tensor, known: BoundaryPoints, start: tuple[Tensor, Tensor]) -> Tensor:
+def _radius(
+    x: Tensor, known: BoundaryPoints, evaluated: tuple[Tensor, Tensor]
+) -> Tensor:
     """Return the longest step that is tried."""
-    first_order = start[0].abs() / start[1].flatten(1).norm(dim=1)
+    first_order = evaluated[0].abs() / evaluated[1].flatten(1).norm(dim=1)
     furthest = torch.where(known.found, known.distances, first_order)
     return torch.minimum(_length(x), furthest.nan_to_num(0, posinf=torch.inf))
 
@@ -218,11 +220,11 @@ def _walk(
     sign: Tensor,
     radius: Tensor,
     bounds: tuple[float, float] | None,
-    start: tuple[Tensor, Tensor],
+    evaluated: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Follow gradients until F has another sign; return where that is, and F there."""
-    z, at_z, gradient = x.clone(), start[0].clone(), start[1].clone()
+    z, at_z, gradient = x.clone(), evaluated[0].clone(), evaluated[1].clone()
     radius = radius.clone()
     halves = 0.5 ** torch.arange(_N_LENGTHS, device=x.device, dtype=x.dtype)
     rows = (at_z * sign > 0).nonzero().squeeze(1)

@@ -118,7 +118,7 @@ def _safely(
         max_steps=_MAX_SAFE_STEPS,
         tol=_TOL,
         bounds=None,
-        start=margin_value_and_gradient(of_rows, begin, batch_size=batch_size),
+        evaluated=margin_value_and_gradient(of_rows, begin, batch_size=batch_size),
         batch_size=batch_size,
     )
     value, gradient = margin_value_and_gradient(

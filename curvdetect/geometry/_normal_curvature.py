@@ -17,7 +17,7 @@ def normal_curvature(
     *,
     method: CurvatureMethod = "forward",
     step: float = 0.1,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Curvature of a level set along given tangents.
@@ -40,7 +40,7 @@ def normal_curvature(
         derivatives; see :func:`mean_curvature`.
     step : float, default=0.1
         h, an L2 length in input units. Not used by "autodiff".
-    start : tuple of Tensor, optional
+    evaluated : tuple of Tensor, optional
         F and its gradient at `z`, if they are known already.
     batch_size : int, optional
         Rows given to `margin` at a time; all at once by default.
@@ -75,7 +75,7 @@ def normal_curvature(
             f"got {tuple(v.shape)} for z of shape {tuple(z.shape)}"
         )
     differences = Differences.at(
-        margin, z, method=method, step=step, start=start, batch_size=batch_size
+        margin, z, method=method, step=step, evaluated=evaluated, batch_size=batch_size
     )
     n, m = v.shape[:2]
     v = v.reshape(n * m, -1)

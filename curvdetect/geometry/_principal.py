@@ -40,7 +40,7 @@ def principal_curvatures(
     tol: float = 1e-4,
     max_iter: int = 40,
     generator: torch.Generator | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = 256,
 ) -> Spectrum:
     r"""Principal curvatures and directions of a level set.
@@ -80,7 +80,7 @@ def principal_curvatures(
         With `k`: how many blocks of k products at the most.
     generator : torch.Generator, optional
         With `k`: source of the start vectors, on the CPU.
-    start : tuple of Tensor, optional
+    evaluated : tuple of Tensor, optional
         F and its gradient at `z`, if they are known already.
     batch_size : int or None, default=256
         Rows given to `margin` at a time; None for all at once.
@@ -143,7 +143,7 @@ def principal_curvatures(
     check_choice("method", method, get_args(ProductMethod))
     check_precision(z)
     differences = Differences.at(
-        margin, z, method=method, step=step, start=start, batch_size=batch_size
+        margin, z, method=method, step=step, evaluated=evaluated, batch_size=batch_size
     )
     operator = Operator(differences, tangent=True)
     return _spectrum(operator, k, which, directions, tol, max_iter, generator)
@@ -223,7 +223,7 @@ def hessian_eigenvalues(
     check_choice("method", method, get_args(ProductMethod))
     check_precision(x)
     differences = Differences.at(
-        function, x, method=method, step=step, start=None, batch_size=batch_size
+        function, x, method=method, step=step, evaluated=None, batch_size=batch_size
     )
     operator = Operator(differences, tangent=False)
     return _spectrum(operator, k, which, directions, tol, max_iter, generator)

@@ -24,16 +24,16 @@ def approach(
     x: Tensor,
     n_projections: int,
     bounds: tuple[float, float] | None,
-    start: tuple[Tensor, Tensor],
+    evaluated: tuple[Tensor, Tensor],
     batch_size: int | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Project x on the linearised boundary again and again; return z, F(z), g(z)."""
     z = x
     for n_before in range(n_projections):
         share = 1.0 if n_before < _N_FULL else 1 / (1 + n_before / 5)
-        z = torch.lerp(z, foot(x, z, start, bounds), share)
-        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
-    return z, start
+        z = torch.lerp(z, foot(x, z, evaluated, bounds), share)
+        evaluated = margin_value_and_gradient(margin, z, batch_size=batch_size)
+    return z, evaluated
 
 
 def foot(

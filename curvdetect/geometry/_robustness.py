@@ -21,7 +21,7 @@ from curvdetect.geometry._nearest_classes import nearest_classes
 
 __all__ = [
     "Perturbation",
-    "adversarial_perturbation",
+    "find_adversarial_perturbation",
     "random_direction_robustness",
 ]
 
@@ -31,7 +31,7 @@ _PRECISION, _MAX_BISECTIONS = 1e-3, 60
 
 
 class Perturbation(NamedTuple):
-    r"""Smallest perturbations found; see :func:`adversarial_perturbation`.
+    r"""Smallest perturbations found; see :func:`find_adversarial_perturbation`.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Perturbation(NamedTuple):
     found: Tensor
 
 
-def adversarial_perturbation(
+def find_adversarial_perturbation(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
@@ -112,9 +112,9 @@ def adversarial_perturbation(
     Two classes, inside and outside of the unit circle.
 
     >>> import torch
-    >>> from curvdetect.geometry import adversarial_perturbation
+    >>> from curvdetect.geometry import find_adversarial_perturbation
     >>> logits = lambda x: torch.stack([1 - x.norm(dim=1), 0 * x[:, 0]], dim=1)
-    >>> adversarial_perturbation(logits, torch.tensor([[0.3, 0.4]])).norms
+    >>> find_adversarial_perturbation(logits, torch.tensor([[0.3, 0.4]])).norms
     tensor([0.5000])
     """
     check_count("n_boundaries", n_boundaries)
@@ -127,7 +127,7 @@ def adversarial_perturbation(
         pairs.rows(x),
         n_projections=n_projections,
         bounds=bounds,
-        start=(near.value.flatten(), near.gradient.flatten(0, 1)),
+        evaluated=(near.value.flatten(), near.gradient.flatten(0, 1)),
         batch_size=batch_size,
     )
     distances = boundary.distances.where(boundary.found, torch.inf)

@@ -155,7 +155,7 @@ def curvature_in_subspace(
     *,
     method: CurvatureMethod = "forward",
     step: float = 0.1,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Measure how strongly a level set curves along the vectors of a subspace.
@@ -173,7 +173,7 @@ def curvature_in_subspace(
         Points.
     basis : Tensor of shape (m, *input_shape)
         Unit vectors.
-    method, step, start, batch_size
+    method, step, evaluated, batch_size
         As in :func:`normal_curvature`.
 
     Returns
@@ -199,9 +199,9 @@ def curvature_in_subspace(
     >>> curvature_in_subspace(cylinder, z, basis, step=1e-3).round(decimals=4)
     tensor([0.5000], dtype=torch.float64)
     """
-    if start is None:
-        start = margin_value_and_gradient(margin, z, batch_size=batch_size)
-    gradient = start[1].flatten(1)
+    if evaluated is None:
+        evaluated = margin_value_and_gradient(margin, z, batch_size=batch_size)
+    gradient = evaluated[1].flatten(1)
     normal = gradient / gradient.norm(dim=1, keepdim=True)
     basis = check_vectors("basis", basis, z)
     n, m = len(z), len(basis)
@@ -215,7 +215,7 @@ def curvature_in_subspace(
         tangents.reshape(n, m, *z.shape[1:]),
         method=method,
         step=step,
-        start=start,
+        evaluated=evaluated,
         batch_size=batch_size,
     )
     return curvatures.abs().where(~is_normal.reshape(n, m), torch.nan).nanmean(1)

@@ -14,7 +14,7 @@ from curvdetect.geometry._boundary import find_boundary
 from curvdetect.geometry._derivatives import margin_gradient, margin_value
 from curvdetect.geometry._margins import RegionMargin
 
-__all__ = ["RegionPath", "convex_combinations", "path_in_region"]
+__all__ = ["RegionPath", "convex_combinations", "find_path_in_region"]
 
 #: How deep into the region an anchor goes, in lengths of the segment that is halved:
 #: the first of these that ends inside. A chord of two points on the rim of a hole cuts
@@ -27,7 +27,7 @@ _ASIDE = 0.01
 
 
 class RegionPath(NamedTuple):
-    """Paths that stay in one region; see :func:`path_in_region`.
+    """Paths that stay in one region; see :func:`find_path_in_region`.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class RegionPath(NamedTuple):
 
 
 @torch.no_grad()
-def path_in_region(
+def find_path_in_region(
     logits: Callable[[Tensor], Tensor],
     a: Tensor,
     b: Tensor,
@@ -102,11 +102,11 @@ def path_in_region(
     Around the hole of a ring.
 
     >>> import torch
-    >>> from curvdetect.geometry import path_in_region
+    >>> from curvdetect.geometry import find_path_in_region
     >>> ring = lambda x: 1 - (x.norm(dim=1) - 2) ** 2
     >>> logits = lambda x: torch.stack([ring(x), 0 * x[:, 0]], dim=1)
     >>> a, b = torch.tensor([[2.0, 0.1]]), torch.tensor([[-2.0, 0.1]])
-    >>> path = path_in_region(logits, a, b)
+    >>> path = find_path_in_region(logits, a, b)
     >>> path.found, path.straight
     (tensor([True]), tensor([False]))
     """
@@ -331,8 +331,8 @@ def convex_combinations(
     -------
     Tensor of shape (n_draws,), bool
         Whether the combination is in the region. Its mean is the probability;
-        :func:`curvdetect.study.metrics.share` gives it with an interval. Cost: n_draws
-        forward passes, and one a point.
+        :func:`curvdetect.study.metrics.proportion` gives it with an interval. Cost:
+        n_draws forward passes, and one a point.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def hessian_trace(
     return_error: bool = False,
     generator: torch.Generator | None = None,
     directions: Tensor | None = None,
-    start: tuple[Tensor, Tensor] | None = None,
+    evaluated: tuple[Tensor, Tensor] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     r"""Trace of the Hessian of a function of the input: its Laplacian.
@@ -42,7 +42,7 @@ def hessian_trace(
         a margin.
     x : Tensor of shape (n, *input_shape)
         Points.
-    method, estimator, step, start, batch_size
+    method, estimator, step, evaluated, batch_size
         As in :func:`mean_curvature`.
     n_directions : int or "all", default=8
         Random unit vectors averaged over, or "all" for the d coordinate axes.
@@ -87,7 +87,12 @@ def hessian_trace(
     sampling = Sampling(n_directions, estimator, generator, directions)
     sampling.check(method)
     differences = Differences.at(
-        function, x, method=method, step=step, start=start, batch_size=batch_size
+        function,
+        x,
+        method=method,
+        step=step,
+        evaluated=evaluated,
+        batch_size=batch_size,
     )
     operator = Operator(differences, tangent=False)
     traces = trace_and_error(operator, sampling, mean=False)

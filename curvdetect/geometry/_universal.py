@@ -23,9 +23,9 @@ from curvdetect.geometry._margins import RegionMargin
 
 __all__ = [
     "UniversalPerturbation",
+    "find_smallest_universal_perturbation",
+    "find_universal_perturbation",
     "fooling_rate",
-    "smallest_universal_perturbation",
-    "universal_perturbation",
 ]
 
 #: Step lengths as shares of the norm: large at first, small in the end.
@@ -35,7 +35,7 @@ _N_DOUBLINGS = 20
 
 
 class UniversalPerturbation(NamedTuple):
-    """A universal perturbation; see :func:`smallest_universal_perturbation`.
+    """A universal perturbation; see :func:`find_smallest_universal_perturbation`.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def fooling_rate(
     return torch.cat(fooled).reshape(m, n).to(x.dtype).mean(1)
 
 
-def universal_perturbation(
+def find_universal_perturbation(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
@@ -113,7 +113,7 @@ def universal_perturbation(
     p: float = 2,
     n_steps: int = 300,
     batch_size: int = 128,
-    start: Tensor | None = None,
+    initial: Tensor | None = None,
     bounds: tuple[float, float] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -136,8 +136,8 @@ def universal_perturbation(
         How many, each with some of the points.
     batch_size : int, default=128
         Points a step.
-    start : Tensor of shape (*input_shape), optional
-        Where to start; a random direction by default.
+    initial : Tensor of shape (*input_shape), optional
+        Where to begin; a random direction by default.
     bounds : (float, float), optional
         x + v is clamped to these.
     generator : torch.Generator, optional
@@ -163,9 +163,9 @@ def universal_perturbation(
     Between two half-spaces there is one way across for all points.
 
     >>> import torch
-    >>> from curvdetect.geometry import universal_perturbation
+    >>> from curvdetect.geometry import find_universal_perturbation
     >>> logits = lambda x: torch.stack([1 - x[:, 0], 0 * x[:, 0]], dim=1)
-    >>> v = universal_perturbation(logits, torch.zeros(8, 2), norm=2.0)
+    >>> v = find_universal_perturbation(logits, torch.zeros(8, 2), norm=2.0)
     >>> bool(v.norm() - 2 < 1e-6), bool(v[0] > 1)
     (True, True)
     """
@@ -177,11 +177,11 @@ def universal_perturbation(
     if not len(x):
         raise ValueError("x must hold at least one point; got none")
     label = margin_value(logits, x, batch_size=batch_size).argmax(1)
-    if start is None:
-        start = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
-    (v,) = check_vectors("start", start.detach()[None], x)
+    if initial is None:
+        initial = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
+    (v,) = check_vectors("initial", initial.detach()[None], x)
     if not bool(v.any()):
-        raise ValueError("start must not be all zero: it has no direction")
+        raise ValueError("initial must not be all zero: it has no direction")
     v = _scaled(v, norm, p)
     velocity = torch.zeros_like(v)
     for step in range(n_steps):
@@ -205,7 +205,7 @@ def universal_perturbation(
     return v
 
 
-def smallest_universal_perturbation(
+def find_smallest_universal_perturbation(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
     held_out: Tensor,
@@ -236,7 +236,7 @@ def smallest_universal_perturbation(
     first_norm : float, default=1.0
         Norm to begin with, in input units.
     p, n_steps, batch_size, bounds, generator
-        As in :func:`universal_perturbation`.
+        As in :func:`find_universal_perturbation`.
     n_bisections : int, default=5
         Of the norm, between one that is enough and half of it, which is not: it is
         good to 2 to the power of -(n_bisections + 1) of itself.
@@ -244,8 +244,8 @@ def smallest_universal_perturbation(
     Returns
     -------
     UniversalPerturbation
-        Perturbation, norm and rate. Cost: that of :func:`universal_perturbation` for
-        each norm that is tried.
+        Perturbation, norm and rate. Cost: that of :func:`find_universal_perturbation`
+        for each norm that is tried.
 
     Raises
     ------
@@ -260,10 +260,10 @@ def smallest_universal_perturbation(
     Examples
     --------
     >>> import torch
-    >>> from curvdetect.geometry import smallest_universal_perturbation
+    >>> from curvdetect.geometry import find_smallest_universal_perturbation
     >>> logits = lambda x: torch.stack([1 - x[:, 0], 0 * x[:, 0]], dim=1)
     >>> x = torch.zeros(8, 2)
-    >>> found = smallest_universal_perturbation(logits, x, x, n_bisections=8)
+    >>> found = find_smallest_universal_perturbation(logits, x, x, n_bisections=8)
     >>> round(found.norm, 1), found.rate
     (1.0, 1.0)
     """
@@ -272,15 +272,15 @@ def smallest_universal_perturbation(
     check_positive("first_norm", first_norm)
     check_count("n_bisections", n_bisections)
 
-    def learned(norm: float, start: Tensor | None) -> UniversalPerturbation:
-        v = universal_perturbation(
+    def learned(norm: float, initial: Tensor | None) -> UniversalPerturbation:
+        v = find_universal_perturbation(
             logits,
             x,
             norm=norm,
             p=p,
             n_steps=n_steps,
             batch_size=batch_size,
-            start=start,
+            initial=initial,
             bounds=bounds,
             generator=generator,
         )

@@ -84,12 +84,18 @@ def _leave_one_out(
     m = tests.shape[1]
     s = torch.linalg.inv(triangle)
     s = s / s.norm(dim=2, keepdim=True)
+    # With Q the basis, what is left without image i is Q_i = Q - s_i s_i' Q. The
+    # exact part is tr(Q_i A Q_i') = tr(Q A Q') - s_i' (Q A Q') s_i: one product.
     inner = basis @ basis_images.mT
     trace_without = inner.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
     trace_without = trace_without - ((s @ inner) * s).sum(2)
+    # Test vector i without its part in Q_i: r_i = (1 - Q_i' Q_i) w_i. No new product is
+    # needed for its image: A r_i = A w_i - (coordinates of w_i in Q_i) A Q.
     found = tests @ basis.mT
     found = found - (found * s).sum(2, keepdim=True) * s
     rest = tests - found @ basis
     rest_images = images - found @ basis_images
+    # r_i' A r_i / |r_i|^2 is the mean eigenvalue in the complement of Q_i, if r_i is of
+    # random direction there; the complement has d - (m - 1) dimensions.
     quadratic = (rest * rest_images).sum(2) / rest.square().sum(2)
     return trace_without + (dimension - m + 1) * quadratic

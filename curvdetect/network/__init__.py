@@ -4,7 +4,7 @@
 device, batches, and checks with a message for each thing that can be wrong.
 """
 
-from curvdetect.network.boundaries import Boundaries, nearest_boundaries
+from curvdetect.network.boundaries import Boundaries, find_nearest_boundaries
 from curvdetect.network.loading import load_exported, load_module
 from curvdetect.network.model import TorchModel
 from curvdetect.network.preparation import Preparation
@@ -13,7 +13,7 @@ __all__ = [
     "Boundaries",
     "Preparation",
     "TorchModel",
+    "find_nearest_boundaries",
     "load_exported",
     "load_module",
-    "nearest_boundaries",
 ]

@@ -19,7 +19,7 @@ from curvdetect.geometry import (
 from curvdetect.network.checks import check_defined, check_finite
 from curvdetect.network.model import TorchModel
 
-__all__ = ["Boundaries", "nearest_boundaries", "undefined"]
+__all__ = ["Boundaries", "find_nearest_boundaries", "undefined"]
 
 #: In diagonals of the input range: nothing of use is found beyond.
 _FAR = 10
@@ -63,7 +63,7 @@ class Boundaries:
         return self.boundary.found
 
 
-def nearest_boundaries(
+def find_nearest_boundaries(
     model: TorchModel,
     X: npt.ArrayLike | Tensor,
     *,
@@ -100,13 +100,13 @@ def nearest_boundaries(
     Examples
     --------
     >>> from curvdetect import TorchModel
-    >>> from curvdetect.network import nearest_boundaries
+    >>> from curvdetect.network import find_nearest_boundaries
     >>> from curvdetect.study.datasets import load_fashion_mnist_sample
     >>> from curvdetect.geometry import mean_curvature
     >>> from curvdetect.study.networks import load_lenet
     >>> X, y = load_fashion_mnist_sample()
     >>> model = TorchModel(load_lenet("fashion-mnist"), input_shape=(1, 28, 28))
-    >>> nearest = nearest_boundaries(model, X[:5], n_boundaries=3)
+    >>> nearest = find_nearest_boundaries(model, X[:5], n_boundaries=3)
     >>> with model.evaluating():
     ...     kappa = mean_curvature(nearest.margin, nearest.points)
     >>> kappa.reshape(5, 3).shape
@@ -142,7 +142,7 @@ def _nearest(model: TorchModel, x: Tensor, k: int, n_projections: int) -> _Found
         margin,
         images,
         n_projections=n_projections,
-        start=(near.value.flatten(), near.gradient.flatten(0, 1)),
+        evaluated=(near.value.flatten(), near.gradient.flatten(0, 1)),
         batch_size=batch_size,
     )
     return margin, images, boundary

@@ -18,7 +18,7 @@ from curvdetect.geometry import (
     margin_value_and_gradient,
     normal_curvature,
 )
-from curvdetect.network import TorchModel, nearest_boundaries
+from curvdetect.network import TorchModel, find_nearest_boundaries
 from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import ADVERSARIAL, CLEAN, axes_or_new, class_label
 
@@ -94,7 +94,7 @@ class BoundarySectionDisplay:
         self.sides_ = sides
 
     @classmethod
-    def from_estimator(
+    def from_model(
         cls,
         model: TorchModel,
         x: npt.ArrayLike,
@@ -144,7 +144,7 @@ class BoundarySectionDisplay:
             If there is no boundary to that class, or no tangent in the direction.
         """
         image = model.to_tensor(np.asarray(x)[None])
-        nearest = nearest_boundaries(
+        nearest = find_nearest_boundaries(
             model, image, n_boundaries=1 if other is None else None
         )
         row = _row_of(nearest.margin.other, other)
@@ -159,12 +159,12 @@ class BoundarySectionDisplay:
         if y is not None:
             points += list(next(model.split(model.to_tensor(np.asarray(y)[None]))))
         with model.evaluating():
-            start = margin_value_and_gradient(margin, z)
-            normal = start[1] / start[1].norm()
+            evaluated = margin_value_and_gradient(margin, z)
+            normal = evaluated[1] / evaluated[1].norm()
             away = points[0] - z[0] if tangent is None else torch.as_tensor(tangent)
             t = _tangent(away.to(z).reshape(z.shape[1:]), normal[0])
             kappa = normal_curvature(
-                margin, z, t[None, None], method=method, step=step, start=start
+                margin, z, t[None, None], method=method, step=step, evaluated=evaluated
             )
             coordinates = [
                 (float(((p - z[0]) * t).sum()), float(((p - z[0]) * normal[0]).sum()))

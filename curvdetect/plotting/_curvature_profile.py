@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from curvdetect._base.extras import require
 from curvdetect.geometry import ProductMethod, principal_curvatures
-from curvdetect.network import TorchModel, nearest_boundaries
+from curvdetect.network import TorchModel, find_nearest_boundaries
 from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import axes_or_new
 
@@ -58,7 +58,7 @@ class CurvatureProfileDisplay:
             self.profile_ = (weight * ordered).sum(axis=0) / weight.sum(axis=0)
 
     @classmethod
-    def from_estimator(
+    def from_model(
         cls,
         model: TorchModel,
         X: npt.ArrayLike,
@@ -89,7 +89,7 @@ class CurvatureProfileDisplay:
         CurvatureProfileDisplay
             Drawn.
         """
-        nearest = nearest_boundaries(model, X, n_boundaries=n_boundaries)
+        nearest = find_nearest_boundaries(model, X, n_boundaries=n_boundaries)
         with model.evaluating():
             values = principal_curvatures(
                 nearest.margin,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from curvdetect._base.extras import require
-from curvdetect.geometry import margin_value, path_in_region
+from curvdetect.geometry import find_path_in_region, margin_value
 from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_array
 from curvdetect.plotting._axes import axes_or_new, class_label
@@ -76,7 +76,7 @@ class RegionPathDisplay:
         self.class_names_ = class_names
 
     @classmethod
-    def from_estimator(
+    def from_model(
         cls,
         model: TorchModel,
         a: npt.ArrayLike,
@@ -95,7 +95,7 @@ class RegionPathDisplay:
         a, b : array of shape (*input_shape)
             Two images of one predicted class.
         n_levels : int, default=5
-            As in :func:`curvdetect.geometry.path_in_region`.
+            As in :func:`curvdetect.geometry.find_path_in_region`.
         n_points : int, default=101
             Grid points along each side: as many squared forward passes.
         ax : matplotlib Axes, optional
@@ -116,7 +116,7 @@ class RegionPathDisplay:
             raise ValueError("a and b must be two different images; got one twice")
         size = model.rows_per_batch(ends[:1])
         with model.evaluating():
-            path = path_in_region(
+            path = find_path_in_region(
                 model.logits, ends[:1], ends[1:], n_levels=n_levels, batch_size=size
             )
             vertices = path.points[0].flatten(1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from curvdetect.geometry import (
-    adversarial_perturbation,
+    find_adversarial_perturbation,
     random_direction_robustness,
     random_directions,
 )
@@ -57,7 +57,7 @@ class RobustnessDisplay:
         }
 
     @classmethod
-    def from_estimator(
+    def from_model(
         cls,
         model: TorchModel,
         X: npt.ArrayLike,
@@ -104,7 +104,7 @@ class RobustnessDisplay:
                     dtype=x.dtype,
                     device=x.device,
                 )
-                found = adversarial_perturbation(model.logits, x, batch_size=size)
+                found = find_adversarial_perturbation(model.logits, x, batch_size=size)
                 adversarial.append(found.norms)
                 random.append(
                     random_direction_robustness(

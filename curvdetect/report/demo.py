@@ -77,7 +77,7 @@ def run_demo(
     n_images: int = 800,
     device: str | None = None,
     data_dir: str | Path | None = None,
-) -> dict[str, metrics.Figure]:
+) -> dict[str, metrics.Estimate]:
     """Attack a trained network, detect and relabel; print a table, write pictures.
 
     The detector is fitted on half of the images; all figures are those of the other
@@ -104,7 +104,7 @@ def run_demo(
 
     Returns
     -------
-    dict of str to Figure
+    dict of str to Estimate
         Every figure of the table with its 95 % interval.
 
     Raises
@@ -227,7 +227,7 @@ def _by_threshold(
 
 def _evaluate(
     measured: Measured, look: Look, rate: float, seed: int
-) -> dict[str, metrics.Figure]:
+) -> dict[str, metrics.Estimate]:
     """Return the figures of the test half, and how often noise is flagged."""
     images, detector = measured.images, measured.detector
     clean = detector.score_samples(measured.clean)
@@ -240,26 +240,28 @@ def _evaluate(
         random_state=seed,
     )
     return {
-        "attack success": metrics.share(images.fooled),
+        "attack success": metrics.proportion(images.fooled),
         "mean L2 norm of the attack": metrics.mean_norm(images.norms),
         "AUROC": metrics.auroc(*scores, seed=seed),
         "TPR at 1 % FPR": metrics.tpr_at_fpr(*scores, 0.01, seed=seed),
         "TPR at 5 % FPR": metrics.tpr_at_fpr(*scores, 0.05, seed=seed),
-        "relabel accuracy": metrics.share(recovered == images.original_label),
-        "clean images flagged": metrics.share(
+        "relabel accuracy": metrics.proportion(recovered == images.original_label),
+        "clean images flagged": metrics.proportion(
             detector.p_values(measured.clean) <= rate
         ),
-        "noisy images flagged": metrics.share(detector.p_values(look(noise)) <= rate),
+        "noisy images flagged": metrics.proportion(
+            detector.p_values(look(noise)) <= rate
+        ),
     }
 
 
-def _best_threshold(measured: Measured) -> dict[str, metrics.Figure]:
+def _best_threshold(measured: Measured) -> dict[str, metrics.Estimate]:
     """Return the accuracy at the threshold that was the best in the first half."""
     right = [
         measured.detector.predict(features) == label
         for label, features in enumerate((measured.clean, measured.adversarial))
     ]
-    return {"accuracy at the best threshold": metrics.share(np.concatenate(right))}
+    return {"accuracy at the best threshold": metrics.proportion(np.concatenate(right))}
 
 
 def _notes(rate: float) -> dict[str, str]:

@@ -199,7 +199,7 @@ class Around:
                 self.x,
                 "all" if self.directions is None else self.directions,
                 step=step,
-                start=self.logits,
+                value=self.logits,
                 batch_size=self.batch_size,
             ),
         )

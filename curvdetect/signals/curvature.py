@@ -108,7 +108,7 @@ class Curvature(SteppedSignal):
                 n_directions="all",
                 directions=around.directions,
                 step=step,
-                start=(at.value, at.gradient),
+                evaluated=(at.value, at.gradient),
                 batch_size=around.batch_size,
             )
             for step in self.steps_in(around.setup)

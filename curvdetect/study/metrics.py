@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 __all__ = [
-    "Figure",
+    "Estimate",
     "Passes",
     "auroc",
     "count_passes",
     "mean_norm",
-    "share",
+    "proportion",
     "tpr_at_fpr",
 ]
 
@@ -28,7 +28,7 @@ _N_RESAMPLES = 1000
 _BATCH = 100
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """A number and its 95 % interval.
 
     Attributes
@@ -42,7 +42,9 @@ class Figure(NamedTuple):
     high: float
 
 
-def auroc(clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0) -> Figure:
+def auroc(
+    clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0
+) -> Estimate:
     """Area under the ROC curve, with a bootstrap interval.
 
     Parameters
@@ -54,7 +56,7 @@ def auroc(clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0) ->
 
     Returns
     -------
-    Figure
+    Estimate
         Clean and adversarial scores are resampled separately, 1,000 times
         (percentile interval); NaN for the ends if there is but one of a kind.
 
@@ -82,7 +84,7 @@ def auroc(clean: npt.ArrayLike, adversarial: npt.ArrayLike, *, seed: int = 0) ->
 
 def tpr_at_fpr(
     clean: npt.ArrayLike, adversarial: npt.ArrayLike, fpr: float, *, seed: int = 0
-) -> Figure:
+) -> Estimate:
     """Return the detection rate where at most a share `fpr` of the clean is flagged.
 
     Parameters
@@ -96,7 +98,7 @@ def tpr_at_fpr(
 
     Returns
     -------
-    Figure
+    Estimate
         With a bootstrap interval as in :func:`auroc`.
 
     Examples
@@ -119,7 +121,7 @@ def tpr_at_fpr(
     return _bootstrap(rate, clean, adversarial, seed)
 
 
-def share(hits: npt.ArrayLike) -> Figure:
+def proportion(hits: npt.ArrayLike) -> Estimate:
     """Share of true values, with Wilson's interval.
 
     Parameters
@@ -129,24 +131,24 @@ def share(hits: npt.ArrayLike) -> Figure:
 
     Returns
     -------
-    Figure
+    Estimate
         NaN if there are no outcomes.
 
     Examples
     --------
-    >>> from curvdetect.study.metrics import share
-    >>> share([True, True, False, True]).value
+    >>> from curvdetect.study.metrics import proportion
+    >>> proportion([True, True, False, True]).value
     0.75
     """
     hits = np.asarray(hits, dtype=bool)
     if not hits.size:
-        return Figure(np.nan, np.nan, np.nan)
+        return Estimate(np.nan, np.nan, np.nan)
     test = stats.binomtest(int(hits.sum()), hits.size)
     interval = test.proportion_ci(method="wilson")
-    return Figure(float(hits.mean()), float(interval.low), float(interval.high))
+    return Estimate(float(hits.mean()), float(interval.low), float(interval.high))
 
 
-def mean_norm(norms: npt.ArrayLike) -> Figure:
+def mean_norm(norms: npt.ArrayLike) -> Estimate:
     """Mean with the interval of Student's t.
 
     Parameters
@@ -156,7 +158,7 @@ def mean_norm(norms: npt.ArrayLike) -> Figure:
 
     Returns
     -------
-    Figure
+    Estimate
         In the units of `norms`.
 
     Examples
@@ -168,7 +170,7 @@ def mean_norm(norms: npt.ArrayLike) -> Figure:
     norms = np.asarray(norms, dtype=np.float64)
     half = stats.sem(norms) * stats.t.ppf(0.975, len(norms) - 1)
     mean = float(norms.mean())
-    return Figure(mean, float(mean - half), float(mean + half))
+    return Estimate(mean, float(mean - half), float(mean + half))
 
 
 def _bootstrap(
@@ -176,7 +178,7 @@ def _bootstrap(
     clean: npt.ArrayLike,
     adversarial: npt.ArrayLike,
     seed: int,
-) -> Figure:
+) -> Estimate:
     samples = np.asarray(clean, dtype=np.float64), np.asarray(adversarial, np.float64)
     for name, scores in zip(("clean", "adversarial"), samples, strict=True):
         if np.isnan(scores).any() or not len(scores):
@@ -186,7 +188,7 @@ def _bootstrap(
             )
     value = float(statistic(*samples, axis=-1))
     if min(map(len, samples)) < 2:
-        return Figure(value, np.nan, np.nan)  # one score says nothing of its spread
+        return Estimate(value, np.nan, np.nan)  # one score says nothing of its spread
     result = stats.bootstrap(
         samples,
         statistic,
@@ -197,7 +199,7 @@ def _bootstrap(
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
-    return Figure(value, float(interval.low), float(interval.high))
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
 @dataclass

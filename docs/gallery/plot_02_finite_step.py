@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from curvdetect.geometry import mean_curvature, random_directions
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import trained_model
 
@@ -82,7 +82,7 @@ plt.show()
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
-nearest = nearest_boundaries(model, X[:100])
+nearest = find_nearest_boundaries(model, X[:100])
 z = nearest.points[nearest.found]
 margin = nearest.margin.take(nearest.found.nonzero().flatten())
 typical = float(nearest.distances[nearest.found].median())

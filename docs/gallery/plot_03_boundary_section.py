@@ -37,11 +37,9 @@ image, adversarial = attacked.clean[attacked.source[k]], attacked.adversarial[k]
 original, predicted = attacked.original_label[k], attacked.predicted_label[k]
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 5.2))
-BoundarySectionDisplay.from_estimator(
-    model, image, other=predicted, step=step, ax=axes[0]
-)
+BoundarySectionDisplay.from_model(model, image, other=predicted, step=step, ax=axes[0])
 axes[0].set_title("around a clean image")
-BoundarySectionDisplay.from_estimator(
+BoundarySectionDisplay.from_model(
     model, adversarial, y=image, other=original, step=step, ax=axes[1]
 )
 axes[1].set_title("around what the attack made of it")

@@ -15,7 +15,7 @@ from curvdetect.geometry import (
     principal_curvatures,
     profile_statistics,
 )
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.plotting import CurvatureProfileDisplay
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import trained_model
@@ -28,7 +28,7 @@ model = trained_model("fashion-mnist")
 # at a step of 0.1: as many gradients for each boundary.
 
 n_images, n_boundaries = 4, 3
-nearest = nearest_boundaries(model, X[:n_images], n_boundaries=n_boundaries)
+nearest = find_nearest_boundaries(model, X[:n_images], n_boundaries=n_boundaries)
 with model.evaluating():
     profile = principal_curvatures(nearest.margin, nearest.points, step=0.1)
 curvatures = profile.values.reshape(n_images, n_boundaries, -1)

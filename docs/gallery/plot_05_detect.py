@@ -51,11 +51,11 @@ print(
 # attack, which should not be flagged.
 
 calibration = X[:400][model.predict(X[:400]) == y[:400]]
-guard = make_pipeline(
+pipeline = make_pipeline(
     CurvatureFeaturizer(model, random_state=0),
     CurvatureThresholdDetector(target_fpr=0.05),
 ).fit(calibration)
-featurizer, detector = guard
+featurizer, detector = pipeline
 
 noisy = same_norm_noise(attacked.clean, attacked.control_norms, random_state=0)
 sets = {"clean": attacked.clean, "adversarial": attacked.adversarial, "noisy": noisy}

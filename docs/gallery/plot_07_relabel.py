@@ -14,7 +14,7 @@ from curvdetect import CurvatureFeaturizer, CurvatureRelabeler
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set
 from curvdetect.plotting import ADVERSARIAL, RelabelRankDisplay
 from curvdetect.study.datasets import load_fashion_mnist_sample
-from curvdetect.study.metrics import share
+from curvdetect.study.metrics import proportion
 from curvdetect.study.networks import trained_model
 
 X, y = load_fashion_mnist_sample()
@@ -37,7 +37,7 @@ recovered = relabeler.predict(features)
 
 runner_up = model.predict_logits(attacked.adversarial).argsort(axis=1)[:, -2]
 for name, labels in (("curvature", recovered), ("second logit", runner_up)):
-    right = share(labels == attacked.original_label)
+    right = proportion(labels == attacked.original_label)
     print(f"{name}: {right.value:.2f} right ({right.low:.2f} to {right.high:.2f})")
 
 # %%

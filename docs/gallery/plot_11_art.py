@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 from curvdetect.integrations.art import CurvatureEvasionDetector
 from curvdetect.plotting import ADVERSARIAL, CLEAN
 from curvdetect.study.datasets import load_fashion_mnist_sample
-from curvdetect.study.metrics import share
+from curvdetect.study.metrics import proportion
 from curvdetect.study.networks import load_lenet
 
 X, y = load_fashion_mnist_sample()
@@ -55,7 +55,7 @@ fooled = right & (classifier.predict(attacked).argmax(axis=1) != label)
 report_clean, flagged_clean = detector.detect(clean[right])
 report_attacked, flagged_attacked = detector.detect(attacked[fooled])
 for name, flagged in (("clean", flagged_clean), ("adversarial", flagged_attacked)):
-    rate = share(flagged)
+    rate = proportion(flagged)
     print(
         f"{name}: {rate.value:.2f} of {len(flagged)} flagged "
         f"({rate.low:.2f} to {rate.high:.2f})"

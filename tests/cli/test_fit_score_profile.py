@@ -11,7 +11,7 @@ from PIL import Image
 
 from curvdetect import GuardedClassifier, TorchModel, cli
 from curvdetect.geometry import principal_curvatures
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.storage import load, read_images, save
 from curvdetect.study.networks import LeNet, load_lenet
 
@@ -135,15 +135,17 @@ def test_an_exported_network_needs_no_class(lenet, folder, tmp_path, weights, ca
 
 def test_profile(weights, folder, tmp_path, capsys, model, images):
     """The numbers are those of the geometry; pictures and JSON say the same."""
-    argv = ["profile", "--model", MODEL, "--weights", str(weights), *SHAPE]
+    argv = ["curvature-profile", "--model", MODEL, "--weights", str(weights), *SHAPE]
     argv += ["--images", str(folder), "--out", str(tmp_path / "out")]
     assert cli.main([*argv, "--n-images", "2", "--n-boundaries", "2"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:2] == ["image", "class"]
     assert len(printed) == 5
-    rows = json.loads((tmp_path / "out" / "profile.json").read_text())["boundaries"]
+    rows = json.loads((tmp_path / "out" / "curvature_profile.json").read_text())[
+        "boundaries"
+    ]
     X = np.round(255 * images[0][:2]) / np.float32(255)
-    nearest = nearest_boundaries(model, X, n_boundaries=2)
+    nearest = find_nearest_boundaries(model, X, n_boundaries=2)
     with model.evaluating():
         kappa = principal_curvatures(nearest.margin, nearest.points).values
     assert [row["image"] for row in rows] == ["00.png", "00.png", "01.png", "01.png"]
@@ -156,14 +158,14 @@ def test_profile(weights, folder, tmp_path, capsys, model, images):
         np.testing.assert_allclose(row["curvatures"], values, rtol=0.01, atol=0.02)
         assert row["mean"] == pytest.approx(float(values.mean()), abs=0.005)
         assert row["largest"] == pytest.approx(float(values.max()), rel=0.01)
-    with Image.open(tmp_path / "out" / "profile.png") as picture:
+    with Image.open(tmp_path / "out" / "curvature_profile.png") as picture:
         assert min(picture.size) > 400
 
 
 def test_profile_of_large_images_has_the_leading_curvatures(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((2, 3, 40, 40)))
     argv = [
-        "profile",
+        "curvature-profile",
         "--model",
         "test_fit_score_profile:smooth",
         "--input-shape",
@@ -171,7 +173,9 @@ def test_profile_of_large_images_has_the_leading_curvatures(tmp_path, capsys):
     ]
     argv += ["--images", str(tmp_path / "x.npy"), "--n-boundaries", "1"]
     assert cli.main([*argv, "--n-images", "1", "--out", str(tmp_path / "out")]) == 0
-    (row,) = json.loads((tmp_path / "out" / "profile.json").read_text())["boundaries"]
+    (row,) = json.loads((tmp_path / "out" / "curvature_profile.json").read_text())[
+        "boundaries"
+    ]
     assert len(row["curvatures"]) == 10
     assert "mean" not in row
     assert row["largest"] == max(row["curvatures"])

@@ -76,7 +76,7 @@ def prints():
     return LeNet()
 
 
-@pytest.mark.parametrize("command", ["score", "profile", "fit"])
+@pytest.mark.parametrize("command", ["score", "curvature-profile", "fit"])
 def test_what_a_function_prints_goes_to_stderr(
     command, guard, pictures, tmp_path, capsys
 ):
@@ -88,7 +88,7 @@ def test_what_a_function_prints_goes_to_stderr(
         argv += ["--n-boundaries", "1"]
         argv += {
             "fit": ["--target-fpr", "0.1", "--detector", "threshold"],
-            "profile": ["--n-images", "1"],
+            "curvature-profile": ["--n-images", "1"],
         }[command]
     capsys.readouterr()
     assert cli.main(argv) == 0
@@ -127,7 +127,7 @@ class Elsewhere(LeNet):
         return super().to(device)
 
 
-@pytest.mark.parametrize("command", ["score", "profile", "fit"])
+@pytest.mark.parametrize("command", ["score", "curvature-profile", "fit"])
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_the_network_is_put_where_the_help_says(
     command, device, guard, pictures, tmp_path, monkeypatch
@@ -142,7 +142,7 @@ def test_the_network_is_put_where_the_help_says(
         argv += ["--n-boundaries", "1"]
         argv += {
             "fit": ["--target-fpr", "0.1", "--detector", "threshold"],
-            "profile": [],
+            "curvature-profile": [],
         }[command]
     assert cli.main(argv) == 0
     assert Elsewhere.moved == ("cpu",)
@@ -174,7 +174,9 @@ def test_a_network_without_values_is_one_line(pictures, tmp_path, capsys):
     assert "meta" in said[0]
 
 
-@pytest.mark.parametrize("command", ["fit", "score", "profile", "demo", "reproduce"])
+@pytest.mark.parametrize(
+    "command", ["fit", "score", "curvature-profile", "demo", "reproduce"]
+)
 def test_a_torch_without_cuda_is_one_line(
     command, guard, pictures, tmp_path, capsys, monkeypatch
 ):

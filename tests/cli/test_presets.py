@@ -199,9 +199,11 @@ def test_all_pictures_are_held_once(tmp_path):
 
 def test_profile_with_other_settings(tiny, folder, tmp_path):
     argv = ["--images", folder, "--n-images", 1, "--n-boundaries", 1, "--std", "0.5"]
-    argv += ["--input-shape", "3,16,16", "--out", tmp_path / "profile"]
-    run("profile", "--preset", "timm:test_vit", *argv)
-    written = json.loads((tmp_path / "profile" / "profile.json").read_text())
+    argv += ["--input-shape", "3,16,16", "--out", tmp_path / "curvature-profile"]
+    run("curvature-profile", "--preset", "timm:test_vit", *argv)
+    written = json.loads(
+        (tmp_path / "curvature-profile" / "curvature_profile.json").read_text()
+    )
     (row,) = written["boundaries"]
     assert row["label_name"] == NAMES[row["label"]]
     assert row["other_name"] == NAMES[row["other"]]
@@ -321,7 +323,15 @@ def test_an_onnx_file_as_model_and_as_preset(tmp_path, capsys):
         tables.append((tmp_path / "scores.csv").read_text())
     assert tables[0] == tables[1]
     assert "label_name" not in tables[0]
-    argv = ["profile", "--model", str(path), "--weights", "w.pt", "--images", "x.npy"]
+    argv = [
+        "curvature-profile",
+        "--model",
+        str(path),
+        "--weights",
+        "w.pt",
+        "--images",
+        "x.npy",
+    ]
     capsys.readouterr()
     assert cli.main(argv) == 1
     assert "weights must be left out" in capsys.readouterr().err
@@ -339,7 +349,14 @@ def test_an_onnx_file_as_model_and_as_preset(tmp_path, capsys):
 )
 def test_what_cannot_be_a_network(options, said, tmp_path, capsys):
     pytest.importorskip("onnx")
-    argv = ["profile", *options, "--images", "x.npy", "--out", str(tmp_path / "out")]
+    argv = [
+        "curvature-profile",
+        *options,
+        "--images",
+        "x.npy",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(argv) == 1
     assert said in capsys.readouterr().err
 
@@ -366,7 +383,7 @@ def test_boundaries_to_all_classes(tiny, folder, tmp_path):
     assert found.featurizer_.n_boundaries == "all"
 
 
-@pytest.mark.parametrize("command", ["fit", "score", "profile", "companion"])
+@pytest.mark.parametrize("command", ["fit", "score", "curvature-profile", "companion"])
 def test_one_of_model_and_preset(command, capsys):
     for options in ([], ["--model", "a:b", "--preset", "timm:c"]):
         with pytest.raises(SystemExit) as left:

@@ -16,7 +16,7 @@ from curvdetect.evasion import (
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
     SignalScore,
-    minimal_evasion,
+    find_minimal_evasion,
 )
 from curvdetect.evasion.orthogonal import _without
 from modules import Returns
@@ -344,7 +344,7 @@ def test_smallest_evasion_of_a_known_detector():
     attack = lambda eps: EvasionAttack(
         model, lambda x: -x.norm(dim=1), -1.5, eps=eps, norm="L2", orthogonal=False
     )
-    found = minimal_evasion(attack, evades, x, label, budgets=[2.0, 0.5, 1.1])
+    found = find_minimal_evasion(attack, evades, x, label, budgets=[2.0, 0.5, 1.1])
     assert bool(evades(found.images, label).all())
     torch.testing.assert_close(found.norms, (found.images - x).norm(dim=1))
     smallest = torch.tensor([1.0, 0.6])
@@ -363,7 +363,7 @@ def test_without_a_detector_evasion_costs_nothing(start, growth):
         model, eps=eps, radius=0.05, norm="L2", steps=20
     )
     budgets = [0.1 * growth**k for k in range(1, 12)]
-    found = minimal_evasion(attack, wrong, x, label, budgets=budgets)
+    found = find_minimal_evasion(attack, wrong, x, label, budgets=budgets)
     assert 1 - start <= float(found.norms) <= 1.03 * (1 - start) + 1e-3
 
 
@@ -372,12 +372,12 @@ def test_what_no_budget_evades_stays_as_it_was():
     x, label = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([0])
     never = lambda x, label: torch.zeros(len(x), dtype=torch.bool)
     attack = lambda eps: NeighbourhoodMarginAttack(model, eps=eps, radius=0.1)
-    found = minimal_evasion(attack, never, x, label, budgets=[1.0])
+    found = find_minimal_evasion(attack, never, x, label, budgets=[1.0])
     assert bool(found.norms.isinf().all())
     assert torch.equal(found.images, x)
     for budgets, message in (([], "at least one"), ([-1.0], "budgets must be a pos")):
         with pytest.raises(ValueError, match=message):
-            minimal_evasion(attack, never, x, label, budgets=budgets)
+            find_minimal_evasion(attack, never, x, label, budgets=budgets)
 
 
 def test_model_is_restored_after_an_exception(lenet, right):

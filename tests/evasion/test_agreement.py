@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from curvdetect import CurvatureThresholdDetector, LearnedDetector
-from curvdetect.evasion import AgreementAttack, minimal_evasion
+from curvdetect.evasion import AgreementAttack, find_minimal_evasion
 from curvdetect.study.datasets import load_fashion_mnist_sample
 
 
@@ -60,8 +60,10 @@ def test_evasion_costs_more_than_fooling(setting):
         return AgreementAttack(detector, eps=eps, steps=25)
 
     budgets = [0.5, 1.0, 2.0, 4.0]
-    evading = minimal_evasion(attack, evades(detector), x, y, budgets=budgets).norms
-    fooling = minimal_evasion(attack, fools, x, y, budgets=budgets).norms
+    evading = find_minimal_evasion(
+        attack, evades(detector), x, y, budgets=budgets
+    ).norms
+    fooling = find_minimal_evasion(attack, fools, x, y, budgets=budgets).norms
     assert torch.isfinite(fooling).all()
     assert torch.isfinite(evading).float().mean() > 0.8
     assert (evading >= fooling - 1e-6).all()

@@ -62,8 +62,10 @@ def test_curvature_of_a_cubic_for_a_fixed_gradient():
     z = torch.tensor([[0.0, 0.3, -0.2]], dtype=torch.float64, requires_grad=True)
     tilted = lambda x: cubic(x) + 5 * x[:, 0]
     g = torch.tensor([[5.0, 0.0, 0.0]], dtype=torch.float64)
-    start = tilted(z), g
-    kappa = mean_curvature(tilted, z, n_directions="all", step=STEP, start=start)
+    evaluated = tilted(z), g
+    kappa = mean_curvature(
+        tilted, z, n_directions="all", step=STEP, evaluated=evaluated
+    )
     (gradient,) = torch.autograd.grad(kappa.sum(), z)
     expected = torch.tensor([[0.0, 12.0, 18.0]], dtype=torch.float64) / (-2 * 5)
     torch.testing.assert_close(gradient, expected)
@@ -75,14 +77,14 @@ def test_curvature_of_a_cubic_for_a_fixed_gradient():
 def test_curvature_against_differences(margin, z, batch_size, known, n_directions):
     g = margin_value_and_gradient(margin, z)[1]
 
-    def kappa(z, start):
+    def kappa(z, evaluated):
         return mean_curvature(
             margin,
             z,
             n_directions=n_directions,
             step=STEP,
             generator=torch.Generator().manual_seed(1),
-            start=start,
+            evaluated=evaluated,
             batch_size=batch_size,
         )
 
@@ -113,7 +115,7 @@ def test_the_value_given_is_a_constant_without_its_graph(margin, z):
     given = {"n_directions": "all", "step": STEP}
     whole, part = (
         torch.autograd.grad(
-            mean_curvature(margin, leaf, start=(f, g), **given).sum(), leaf
+            mean_curvature(margin, leaf, evaluated=(f, g), **given).sum(), leaf
         )[0]
         for f in (margin(leaf), value)
     )
@@ -143,8 +145,8 @@ def test_nothing_is_recorded_unless_asked_for(margin, z, method, curvature):
     with torch.no_grad():
         assert not curvature(margin, leaf, **settings).requires_grad
     # A value with a graph does not ask for one.
-    start = margin(leaf), margin_value_and_gradient(margin, z)[1]
-    assert not curvature(margin, z, start=start, **settings).requires_grad
+    evaluated = margin(leaf), margin_value_and_gradient(margin, z)[1]
+    assert not curvature(margin, z, evaluated=evaluated, **settings).requires_grad
 
 
 def test_no_decrease_is_recorded_unless_asked_for(z):
@@ -168,7 +170,7 @@ def test_all_axes_are_those_of_the_identity_and_never_held_at_once(z):
     everything = mean_decrease(watched, z, "all", step=STEP, batch_size=4)
     assert largest == 4
     axes = torch.eye(6, dtype=torch.float64)
-    expected = mean_decrease(module, z, axes, step=STEP, start=margin_value(module, z))
+    expected = mean_decrease(module, z, axes, step=STEP, value=margin_value(module, z))
     torch.testing.assert_close(everything, expected)
     with pytest.raises(ValueError, match="directions must be one of"):
         mean_decrease(module, z, "some", step=STEP)

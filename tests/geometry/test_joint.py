@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from curvdetect.geometry import joint_perturbation
+from curvdetect.geometry import find_joint_perturbation
 
 
 def nearest_by_scipy(A, b, x, bounds=None):
@@ -29,7 +29,7 @@ def test_several_half_spaces_as_scipy_finds_it(bounds):
         b = A @ x + generator.uniform(0.2, 0.6, size=3)
         expected = nearest_by_scipy(A, b, x, bounds)
         matrix, offset = torch.from_numpy(A), torch.from_numpy(b)
-        found = joint_perturbation(
+        found = find_joint_perturbation(
             lambda z, matrix=matrix, offset=offset: z @ matrix.T - offset,
             torch.from_numpy(x)[None],
             radius=0.5,
@@ -45,14 +45,14 @@ def test_several_half_spaces_as_scipy_finds_it(bounds):
 
 def test_one_condition_is_the_distance():
     x = torch.tensor([[0.3, 0.4], [0.6, 0.0]])
-    found = joint_perturbation(lambda z: z.norm(dim=1)[:, None] - 1, x, radius=0.1)
+    found = find_joint_perturbation(lambda z: z.norm(dim=1)[:, None] - 1, x, radius=0.1)
     assert found.norms == pytest.approx([0.5, 0.4], rel=0.05)
 
 
 def test_what_counts_is_what_holds():
     """The conditions are a poor guide: one half of what is sought."""
     x = torch.zeros(1, 2)
-    found = joint_perturbation(
+    found = find_joint_perturbation(
         lambda z: z[:, :1], x, radius=0.5, holds=lambda z: z[:, 0] > 1
     )
     assert float(found.norms) == pytest.approx(1, rel=0.05)
@@ -60,7 +60,7 @@ def test_what_counts_is_what_holds():
 
 def test_nothing_found_is_infinity_and_the_point_itself():
     x = torch.rand(2, 3)
-    found = joint_perturbation(lambda z: z - 2, x, radius=1.0, bounds=(0, 1))
+    found = find_joint_perturbation(lambda z: z - 2, x, radius=1.0, bounds=(0, 1))
     assert found.norms.isinf().all()
     assert torch.equal(found.points, x)
 
@@ -71,16 +71,18 @@ def test_rows_do_not_depend_on_others():
     def conditions(z):
         return torch.stack([z.sum(1) - 4, z[:, 0] - z[:, 1] + 0.1], dim=1)
 
-    together = joint_perturbation(conditions, x, radius=0.5).norms
-    alone = [joint_perturbation(conditions, row[None], radius=0.5).norms for row in x]
+    together = find_joint_perturbation(conditions, x, radius=0.5).norms
+    alone = [
+        find_joint_perturbation(conditions, row[None], radius=0.5).norms for row in x
+    ]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_a_start_of_ones_own():
     """Two ways out, and the start decides which is found."""
     x = torch.tensor([[0.1]])
-    found = joint_perturbation(
-        lambda z: z.abs() - 1, x, radius=0.5, start=torch.tensor([[-0.5]])
+    found = find_joint_perturbation(
+        lambda z: z.abs() - 1, x, radius=0.5, initial=torch.tensor([[-0.5]])
     )
     assert float(found.points) < -1
 
@@ -90,18 +92,20 @@ def test_a_start_of_ones_own():
 )
 def test_parameters_that_are_not_allowed(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        joint_perturbation(lambda z: z, torch.zeros(1, 2), **{"radius": 1.0} | wrong)
+        find_joint_perturbation(
+            lambda z: z, torch.zeros(1, 2), **{"radius": 1.0} | wrong
+        )
 
 
 @pytest.mark.parametrize("start", [40.0, 4.0])
 def test_a_confident_start_comes_back(start):
     """Far beyond, nothing pulls: the gradient is exactly zero there."""
     x = torch.zeros(1, 4)
-    found = joint_perturbation(
+    found = find_joint_perturbation(
         lambda z: z.sum(1, keepdim=True) - 2,
         x,
         radius=1.0,
-        start=torch.full((1, 4), start),
+        initial=torch.full((1, 4), start),
         n_steps=250,
     )
     assert float(found.norms) == pytest.approx(1, rel=0.02)
@@ -110,6 +114,6 @@ def test_a_confident_start_comes_back(start):
 def test_without_any_gradient_nothing_is_found_and_nothing_is_nan():
     x = torch.zeros(2, 3)
     for radius in (1.0, 20.0):
-        found = joint_perturbation(lambda z: (z - 9).relu() - 1, x, radius=radius)
+        found = find_joint_perturbation(lambda z: (z - 9).relu() - 1, x, radius=radius)
         assert found.norms.isinf().all()
         assert torch.equal(found.points, x)

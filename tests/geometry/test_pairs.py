@@ -137,10 +137,12 @@ def test_value_and_gradient_of_a_search(module, x, n_projections):
 
 def test_where_the_search_took_no_step_the_gradient_is_that_given():
     x = torch.tensor([[2.0, 0.0]])
-    start = torch.tensor([0.0]), torch.tensor([[-1.0, 0.0]])
-    found = find_boundary(lambda x: 2 - x.norm(dim=1), x, n_projections=0, start=start)
-    assert (found.gradient == start[1]).all()
-    assert found.gradient is not start[1]
+    evaluated = torch.tensor([0.0]), torch.tensor([[-1.0, 0.0]])
+    found = find_boundary(
+        lambda x: 2 - x.norm(dim=1), x, n_projections=0, evaluated=evaluated
+    )
+    assert (found.gradient == evaluated[1]).all()
+    assert found.gradient is not evaluated[1]
 
 
 def test_distances_of_steps_are_from_the_image():

@@ -8,7 +8,7 @@ from torch import nn
 
 from curvdetect.geometry import (
     PairwiseMargin,
-    adversarial_perturbation,
+    find_adversarial_perturbation,
     find_boundary,
     nearest_classes,
     step_to_boundary,
@@ -95,9 +95,9 @@ def test_planes_of_a_network_that_saturates(dtype, scale):
     assert bool((found.value.abs() < 0.01).all())
     wanted = expected.gather(1, near.pairs.classes - 1).flatten()
     torch.testing.assert_close(found.distances, wanted, rtol=1e-3, atol=0)
-    smallest = adversarial_perturbation(logits, x)
+    smallest = find_adversarial_perturbation(logits, x)
     torch.testing.assert_close(smallest.norms, expected.amin(1), rtol=1e-3, atol=0)
-    boxed = adversarial_perturbation(logits, x, bounds=(-5.0, 5.0))
+    boxed = find_adversarial_perturbation(logits, x, bounds=(-5.0, 5.0))
     torch.testing.assert_close(boxed.norms, expected.amin(1), rtol=1e-3, atol=0)
 
 
@@ -123,7 +123,7 @@ def test_a_network_trained_to_be_one_hot():
     label = network(x).argmax(1)
     other = torch.cdist(x, grid).where(network(grid).argmax(1) != label[:, None], 9)
     reference = other.amin(1)
-    found = adversarial_perturbation(network, x)
+    found = find_adversarial_perturbation(network, x)
     assert bool(found.found.all())
     ratio = found.norms / reference
     assert float(ratio.median()) < 1.02
@@ -147,7 +147,7 @@ def test_a_saddle():
     """1 + x^2 - 4 y^2 vanishes at y = +-1/2, and falls from (0, 0) along y alone."""
     margin = lambda x: 1 + x[:, 0] ** 2 - 4 * x[:, 1] ** 2
     logits = lambda x: torch.stack([margin(x), 0 * x[:, 0]], dim=1)
-    found = adversarial_perturbation(logits, torch.zeros(1, 2).double())
+    found = find_adversarial_perturbation(logits, torch.zeros(1, 2).double())
     assert float(found.norms) == pytest.approx(0.5, rel=1e-3)
 
 

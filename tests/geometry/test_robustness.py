@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from curvdetect.geometry import (
-    adversarial_perturbation,
+    find_adversarial_perturbation,
+    find_smallest_universal_perturbation,
+    find_universal_perturbation,
     fooling_rate,
     random_direction_robustness,
     random_directions,
-    smallest_universal_perturbation,
-    universal_perturbation,
 )
 
 
@@ -55,7 +55,7 @@ def test_distance_to_the_nearest_of_several_planes(seed):
     logits = half_spaces(normals, offsets)
     # between two of the others there is no boundary of class 0
     expected = ((offsets - x @ normals.T) / normals.norm(dim=1)).amin(1)
-    found = adversarial_perturbation(logits, x, n_boundaries=6)
+    found = find_adversarial_perturbation(logits, x, n_boundaries=6)
     inside = expected > 0
     torch.testing.assert_close(found.norms[inside], expected[inside], rtol=1e-6, atol=0)
     assert bool(found.found.all())
@@ -63,7 +63,7 @@ def test_distance_to_the_nearest_of_several_planes(seed):
 
 def test_distance_to_spheres():
     x = torch.tensor([[0.5, 0, 0], [0, -0.2, 0.1]], dtype=torch.float64)
-    found = adversarial_perturbation(ball(2.0), x)
+    found = find_adversarial_perturbation(ball(2.0), x)
     expected = 2 - x.norm(dim=1)
     torch.testing.assert_close(found.norms, expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(
@@ -73,7 +73,7 @@ def test_distance_to_spheres():
 
 def test_the_nearer_of_two_balls_is_found():
     x = torch.tensor([[0.5, 1.0], [-0.5, 1.0], [0.1, 0.0]], dtype=torch.float64)
-    found = adversarial_perturbation(two_balls, x)
+    found = find_adversarial_perturbation(two_balls, x)
     assert found.other.tolist() == [1, 2, 1]
     centre = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     expected = (x - centre).norm(dim=1) - 1
@@ -87,7 +87,7 @@ def test_within_bounds_the_nearest_point_of_the_box_is_found():
     x = torch.from_numpy(rng.uniform(size=(6, 20)))
     offset = (x @ normals.T).amax() + 1.0
     logits = half_spaces(normals, offset)
-    found = adversarial_perturbation(logits, x, bounds=(0, 1))
+    found = find_adversarial_perturbation(logits, x, bounds=(0, 1))
     for row in range(6):
         g, start = normals[0].numpy(), x[row].numpy()
         multipliers = np.linspace(0, 5, 200_001)
@@ -102,7 +102,7 @@ def test_within_bounds_the_nearest_point_of_the_box_is_found():
 
 def test_no_boundary_is_a_value():
     logits = lambda x: torch.stack([1 + x.square().sum(1), 0 * x[:, 0]], dim=1)
-    found = adversarial_perturbation(logits, torch.ones(2, 3))
+    found = find_adversarial_perturbation(logits, torch.ones(2, 3))
     assert found.norms.tolist() == [math.inf] * 2
     assert not found.found.any()
     torch.testing.assert_close(found.points, torch.ones(2, 3))
@@ -110,9 +110,9 @@ def test_no_boundary_is_a_value():
 
 def test_a_label_to_get_away_from():
     x = torch.tensor([[2.5, 0.0]], dtype=torch.float64)  # predicted as class 1
-    back = adversarial_perturbation(two_balls, x)
+    back = find_adversarial_perturbation(two_balls, x)
     assert float(back.norms) == pytest.approx(0.5, rel=1e-3)
-    there = adversarial_perturbation(two_balls, x, label=torch.tensor([2]))
+    there = find_adversarial_perturbation(two_balls, x, label=torch.tensor([2]))
     assert float(there.norms) == 0  # it has another class already
     assert bool(there.found)
     torch.testing.assert_close(there.points, x)
@@ -125,7 +125,7 @@ def test_it_is_as_good_as_deepfool(model, images):
     right = torch.from_numpy(model.predict(images[0][:20])) == y
     x, y = x[right], y[right]
     with model.evaluating():
-        ours = adversarial_perturbation(model.logits, x, bounds=(0, 1))
+        ours = find_adversarial_perturbation(model.logits, x, bounds=(0, 1))
     theirs = torchattacks.DeepFool(model.as_module())(x, y).detach()
     fooled = torch.from_numpy(model.predict(theirs)) != y
     norms = (theirs - x).flatten(1).norm(dim=1)
@@ -207,7 +207,7 @@ def test_smallest_universal_perturbation_of_a_half_space(p):
     logits = half_spaces(normal, torch.tensor([1.0], dtype=torch.float64))
     x = torch.randn(200, d, dtype=torch.float64, generator=some_seed(3))
     x = x - (x @ normal.T) @ normal  # parallel to the plane: all at distance 1
-    found = smallest_universal_perturbation(
+    found = find_smallest_universal_perturbation(
         logits, x[:100], x[100:], rate=0.9, first_norm=0.3, p=p, generator=some_seed()
     )
     expected = 1.0 if p == 2 else 0.25
@@ -220,7 +220,7 @@ def test_smallest_universal_perturbation_of_a_half_space(p):
 @pytest.mark.parametrize("first_norm", [1e-4, 1.0, 3e4])
 def test_a_first_norm_of_another_scale(first_norm):
     logits = lambda x: torch.stack([1 - x[:, 0], 0 * x[:, 0]], dim=1)
-    found = smallest_universal_perturbation(
+    found = find_smallest_universal_perturbation(
         logits,
         torch.zeros(4, 1).double(),
         torch.zeros(4, 1).double(),
@@ -235,14 +235,14 @@ def test_a_first_norm_far_too_large_is_told():
     logits = lambda x: torch.stack([1e-9 - x[:, 0], 0 * x[:, 0]], dim=1)
     x = torch.zeros(4, 1).double()
     with pytest.warns(UserWarning, match="of first_norm=1; .* Lower first_norm"):
-        smallest_universal_perturbation(logits, x, x, n_steps=5, n_bisections=1)
+        find_smallest_universal_perturbation(logits, x, x, n_steps=5, n_bisections=1)
 
 
 def test_steps_that_cancel_leave_the_direction_as_it_is():
     """Nine steps back undo one: nothing is divided by their length."""
     logits = lambda x: torch.stack([1 - x.abs().sum(1), 0 * x[:, 0]], dim=1)
     x = torch.tensor([[0.5], [-0.5]]).double()
-    v = universal_perturbation(logits, x, norm=0.1, n_steps=50)
+    v = find_universal_perturbation(logits, x, norm=0.1, n_steps=50)
     assert float(v.abs()) == pytest.approx(0.1)
 
 
@@ -251,7 +251,7 @@ def test_a_larger_norm_fools_more(model, images):
     rates = []
     with model.evaluating():
         for norm in (0.5, 4.0):
-            v = universal_perturbation(
+            v = find_universal_perturbation(
                 model.logits,
                 x[:20],
                 norm=norm,
@@ -271,7 +271,7 @@ def test_a_larger_norm_fools_more(model, images):
 def test_the_first_norm_does_not_matter(first_norm):
     logits = half_spaces(torch.tensor([[0.6, 0.8]]), torch.tensor([1.0]))
     x = torch.zeros(20, 2)
-    found = smallest_universal_perturbation(
+    found = find_smallest_universal_perturbation(
         logits, x, x, first_norm=first_norm, n_bisections=6, generator=some_seed()
     )
     assert found.norm == pytest.approx(1, rel=0.05)
@@ -280,7 +280,7 @@ def test_the_first_norm_does_not_matter(first_norm):
 def test_learning_on_when_all_points_are_across():
     logits = half_spaces(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]))
     x, start = torch.zeros(8, 2), torch.tensor([-1.0, 1.0])
-    v = universal_perturbation(logits, x, norm=2.0, n_steps=800, start=start)
+    v = find_universal_perturbation(logits, x, norm=2.0, n_steps=800, initial=start)
     assert float(v.norm()) == pytest.approx(2)
     assert float(v[0]) > 1
 
@@ -294,7 +294,7 @@ def test_a_broken_perturbation_fools_nobody():
 def test_an_unreachable_rate_is_a_value():
     logits = lambda x: torch.stack([1 + x.square().sum(1), 0 * x[:, 0]], dim=1)
     x = torch.randn(4, 2)
-    found = smallest_universal_perturbation(logits, x, x, n_steps=2)
+    found = find_smallest_universal_perturbation(logits, x, x, n_steps=2)
     assert found.norm == math.inf
     assert found.rate == 0
 
@@ -314,7 +314,7 @@ def test_fooling_rate_keeps_bounds():
 def test_labels_of_any_integer_type_are_taken_and_others_refused():
     x = torch.tensor([[0.5, 0.1]], dtype=torch.float64)
     label = torch.tensor([0], dtype=torch.uint8)
-    found = adversarial_perturbation(ball(2.0), x, label=label)
+    found = find_adversarial_perturbation(ball(2.0), x, label=label)
     assert bool(found.found)
     for bad, message in (
         (torch.tensor([2]), "label must be from 0 to 1; got 2 to 2"),
@@ -325,35 +325,35 @@ def test_labels_of_any_integer_type_are_taken_and_others_refused():
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            adversarial_perturbation(ball(2.0), x, label=bad)
+            find_adversarial_perturbation(ball(2.0), x, label=bad)
 
 
 def test_bad_parameters():
     x = torch.zeros(2, 3)
     for bounds in ((1, 0), (0, 0)):
         with pytest.raises(ValueError, match="bounds must be .low, high. with low <"):
-            adversarial_perturbation(ball(1), x, bounds=bounds)
+            find_adversarial_perturbation(ball(1), x, bounds=bounds)
     with pytest.raises(ValueError, match="n_projections must be an integer of at leas"):
-        adversarial_perturbation(ball(1), x, n_projections=-1)
+        find_adversarial_perturbation(ball(1), x, n_projections=-1)
     with pytest.raises(ValueError, match="at least 2 classes; got 1"):
-        adversarial_perturbation(lambda x: x[:, :1], x)
+        find_adversarial_perturbation(lambda x: x[:, :1], x)
     with pytest.raises(ValueError, match="v must have shape .m, .input_shape."):
         random_direction_robustness(ball(1), x, torch.ones(2, 4), max_norm=1)
-    with pytest.raises(ValueError, match="start must not be all zero"):
-        universal_perturbation(ball(1), x, norm=1, start=torch.zeros(3))
-    with pytest.raises(ValueError, match="start must have shape"):
-        universal_perturbation(ball(1), x, norm=1, start=torch.ones(1))
+    with pytest.raises(ValueError, match="initial must not be all zero"):
+        find_universal_perturbation(ball(1), x, norm=1, initial=torch.zeros(3))
+    with pytest.raises(ValueError, match="initial must have shape"):
+        find_universal_perturbation(ball(1), x, norm=1, initial=torch.ones(1))
     with pytest.raises(ValueError, match="x must hold at least one point"):
-        universal_perturbation(ball(1), x[:0], norm=1)
+        find_universal_perturbation(ball(1), x[:0], norm=1)
     with pytest.raises(ValueError, match="held_out must hold at least one point"):
-        smallest_universal_perturbation(ball(1), x, x[:0])
+        find_smallest_universal_perturbation(ball(1), x, x[:0])
     with pytest.raises(ValueError, match="n_boundaries must be a positive integer"):
-        adversarial_perturbation(ball(1), x, n_boundaries=0)
+        find_adversarial_perturbation(ball(1), x, n_boundaries=0)
     with pytest.raises(ValueError, match="max_norm must be a positive finite number"):
         random_direction_robustness(ball(1), x, x, max_norm=math.inf)
     with pytest.raises(ValueError, match="p must be one of .2, inf.; got 1"):
-        universal_perturbation(ball(1), x, norm=1, p=1)
+        find_universal_perturbation(ball(1), x, norm=1, p=1)
     with pytest.raises(ValueError, match="norm must be a positive finite number"):
-        universal_perturbation(ball(1), x, norm=-1)
+        find_universal_perturbation(ball(1), x, norm=-1)
     with pytest.raises(ValueError, match="rate must be above 0 and at most 1; got 90"):
-        smallest_universal_perturbation(ball(1), x, x, rate=90)
+        find_smallest_universal_perturbation(ball(1), x, x, rate=90)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import integrate
 
-from curvdetect.geometry import convex_combinations, path_in_region
+from curvdetect.geometry import convex_combinations, find_path_in_region
 
 
 def classifier(margin):
@@ -34,7 +34,7 @@ def points(*rows):
 
 def test_a_straight_path_stays_straight():
     a, b = points([1.0, 1.0, 0.5]), points([-1.5, 0.2, 1.0])
-    path = path_in_region(BALL, a, b)
+    path = find_path_in_region(BALL, a, b)
     assert path.found.tolist() == path.straight.tolist() == [True]
     assert float(path.relative_length) == 1
     torch.testing.assert_close(path.points, torch.stack([a, b], dim=1))
@@ -45,7 +45,7 @@ def test_a_path_around_a_hole_is_found(d):
     a, b = torch.zeros(2, d).double(), torch.zeros(2, d).double()
     a[:, 0], b[:, 0] = 2.0, -2.0
     a[0, 1], a[1, 1], b[1, 1] = 0.3, -0.5, 0.4
-    path = path_in_region(RING, a, b)
+    path = find_path_in_region(RING, a, b)
     assert path.found.tolist() == [True, True]
     assert path.straight.tolist() == [False, False]
     # No shorter than along the tangents to the hole, no longer than a detour.
@@ -66,7 +66,7 @@ def on_a_line(d, first, second):
 def test_a_path_between_opposite_points_of_a_ring(d, ends):
     """The hole is passed on one side, though both ends point through its centre."""
     a, b = on_a_line(d, *ends)
-    path = path_in_region(RING, a, b)
+    path = find_path_in_region(RING, a, b)
     assert path.found.tolist() == [True]
     assert path.straight.tolist() == [False]
     # The shortest: two tangents to the hole, and an arc between them.
@@ -82,19 +82,19 @@ def test_a_path_between_opposite_points_of_a_ring(d, ends):
 
 def test_a_square_hole_and_two_holes_in_a_row():
     square = classifier(lambda x: x.abs().amax(1) - 0.5)
-    path = path_in_region(square, *on_a_line(2, 1.0, -1.0))
+    path = find_path_in_region(square, *on_a_line(2, 1.0, -1.0))
     assert path.found.tolist() == [True]
     both = lambda x: torch.minimum(
         (x - x.new_tensor([1.0, 0.0])).norm(dim=1),
         (x + x.new_tensor([1.0, 0.0])).norm(dim=1),
     )
     a, b = on_a_line(2, 2.0, -2.0)
-    path = path_in_region(classifier(lambda x: both(x) - 0.5), a, b)
+    path = find_path_in_region(classifier(lambda x: both(x) - 0.5), a, b)
     assert path.found.tolist() == [True]
 
 
 def test_on_a_line_there_is_no_way_around():
-    path = path_in_region(RING, *on_a_line(1, 2.0, -2.0))
+    path = find_path_in_region(RING, *on_a_line(1, 2.0, -2.0))
     assert path.found.tolist() == [False]
     assert math.isnan(path.relative_length[0])
     assert bool(path.points.isfinite().all())
@@ -102,15 +102,15 @@ def test_on_a_line_there_is_no_way_around():
 
 def test_a_second_try_does_not_change_the_other_paths():
     a, b = points([2.0, 0.3], [2.0, 0.0]), points([-2.0, 0.0], [-2.0, 0.0])
-    together = path_in_region(RING, a, b, n_levels=5)
-    alone = path_in_region(RING, a[:1], b[:1], n_levels=5)
+    together = find_path_in_region(RING, a, b, n_levels=5)
+    alone = find_path_in_region(RING, a[:1], b[:1], n_levels=5)
     assert together.found.tolist() == [True, True]
     torch.testing.assert_close(together.relative_length[:1], alone.relative_length)
 
 
 def test_found_paths_are_inside_between_the_samples_too():
     a, b = points([2.0, 0.3]), points([-2.0, 0.0])
-    path = path_in_region(RING, a, b)
+    path = find_path_in_region(RING, a, b)
     t = torch.linspace(0, 1, 1000, dtype=torch.float64)[:, None]
     for first, second in zip(path.points[0, :-1], path.points[0, 1:], strict=True):
         line = first + t * (second - first)
@@ -119,7 +119,7 @@ def test_found_paths_are_inside_between_the_samples_too():
 
 def test_between_two_components_no_path_is_found():
     a, b = points([2.0, 0.5], [2.0, 0.5]), points([-2.0, 0.5], [2.5, -0.5])
-    path = path_in_region(two_discs, a, b)
+    path = find_path_in_region(two_discs, a, b)
     assert path.found.tolist() == [False, True]
     assert math.isnan(path.relative_length[0])
 
@@ -130,14 +130,14 @@ def test_a_midpoint_on_the_boundary(order):
     logits = lambda x: torch.stack([x[:, 0] * (x[:, 0] + 0.5), 0 * x[:, 0]], 1)[
         :, order
     ]
-    path = path_in_region(logits, points([-1.0]), points([1.0]))
+    path = find_path_in_region(logits, points([-1.0]), points([1.0]))
     assert path.found.tolist() == [False]
     assert bool(path.points.isfinite().all())
 
 
 def test_a_path_from_a_point_to_itself():
     a = points([2.0, 0.3])
-    path = path_in_region(RING, a, a)
+    path = find_path_in_region(RING, a, a)
     assert path.found.tolist() == [True]
     assert path.relative_length.tolist() == [1.0]
 
@@ -145,11 +145,13 @@ def test_a_path_from_a_point_to_itself():
 def test_paths_do_not_depend_on_each_other_or_on_the_batch_size():
     a = points([2.0, 0.3], [2.0, -0.4], [0.1, 2.0])
     b = points([-2.0, 0.0], [-2.0, -0.1], [0.3, -1.9])
-    together = path_in_region(RING, a, b, n_levels=6)
+    together = find_path_in_region(RING, a, b, n_levels=6)
     for batch_size in (1, 10):
-        alone = path_in_region(RING, a[1:2], b[1:2], n_levels=6, batch_size=batch_size)
+        alone = find_path_in_region(
+            RING, a[1:2], b[1:2], n_levels=6, batch_size=batch_size
+        )
         torch.testing.assert_close(alone.relative_length, together.relative_length[1:2])
-    none = path_in_region(RING, a[:0], b[:0])
+    none = find_path_in_region(RING, a[:0], b[:0])
     assert none.found.shape == (0,)
 
 
@@ -158,7 +160,7 @@ def test_images_of_one_class_are_connected(model, images):
     rows = (label == label[0]).nonzero().squeeze(1)
     x = torch.from_numpy(images[0])[rows]
     with model.evaluating():
-        path = path_in_region(model.logits, x[:-1], x[1:])
+        path = find_path_in_region(model.logits, x[:-1], x[1:])
         assert bool(path.found.all())
         inside = model.logits(path.points.flatten(0, 1)).argmax(1)
     assert bool((inside == label[0]).all())
@@ -168,9 +170,9 @@ def test_ends_of_two_classes_are_refused():
     a, b = points([2.0, 0.0], [2.0, 0.0]), points([-2.0, 0.0], [0.0, 0.0])
     message = "same class, row by row; got classes 0 and 1 in row 1"
     with pytest.raises(ValueError, match=message):
-        path_in_region(RING, a, b)
+        find_path_in_region(RING, a, b)
     with pytest.raises(ValueError, match="n_levels must be a positive integer"):
-        path_in_region(RING, a[:1], b[:1], n_levels=0)
+        find_path_in_region(RING, a[:1], b[:1], n_levels=0)
 
 
 # Convexity ----------------------------------------------------------

@@ -4,7 +4,7 @@ import torch
 
 from curvdetect import TorchModel
 from curvdetect.geometry import find_boundary, margin_value
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from modules import Returns
 
 
@@ -23,7 +23,7 @@ def spheres():
 
 def test_distances_to_spheres(spheres):
     x = np.array([[0.5, 0, 0, 0], [0, 0.3, 0.4, 0]], dtype=np.float64)
-    found = nearest_boundaries(spheres, x, n_boundaries=None)
+    found = find_nearest_boundaries(spheres, x, n_boundaries=None)
     assert found.margin.predicted.tolist() == [0] * 6
     assert found.margin.other.reshape(2, 3).tolist() == [[1, 2, 3]] * 2
     assert bool(found.found.all())
@@ -36,7 +36,7 @@ def test_distances_to_spheres(spheres):
 
 
 def test_points_lie_on_the_boundaries_of_a_network(model, images):
-    found = nearest_boundaries(model, images[0][:12], n_boundaries=3)
+    found = find_nearest_boundaries(model, images[0][:12], n_boundaries=3)
     assert found.points.shape == (36, 1, 28, 28)
     z, x = found.points[found.found], found.images[found.found]
     margin = found.margin.take(found.found.nonzero().squeeze(1))
@@ -50,7 +50,7 @@ def test_points_lie_on_the_boundaries_of_a_network(model, images):
 
 def test_the_same_as_by_hand(model, images):
     X = torch.from_numpy(images[0][:5])
-    found = nearest_boundaries(model, X, n_boundaries=2)
+    found = find_nearest_boundaries(model, X, n_boundaries=2)
     by_hand = find_boundary(found.margin, X.repeat_interleave(2, dim=0))
     torch.testing.assert_close(found.points, by_hand.points, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(
@@ -59,8 +59,8 @@ def test_the_same_as_by_hand(model, images):
 
 
 def test_images_do_not_depend_on_each_other(model, images):
-    together = nearest_boundaries(model, images[0][:6], n_boundaries=2)
-    alone = nearest_boundaries(model, images[0][4:5], n_boundaries=2)
+    together = find_nearest_boundaries(model, images[0][:6], n_boundaries=2)
+    alone = find_nearest_boundaries(model, images[0][4:5], n_boundaries=2)
     torch.testing.assert_close(
         together.points[8:10], alone.points, rtol=1e-4, atol=1e-5
     )
@@ -69,9 +69,9 @@ def test_images_do_not_depend_on_each_other(model, images):
 @pytest.mark.parametrize("n_boundaries", [0, 10, 2.5, "all"])
 def test_bad_number_of_boundaries(model, images, n_boundaries):
     with pytest.raises(ValueError, match="n_boundaries must be an integer from 1 to 9"):
-        nearest_boundaries(model, images[0][:2], n_boundaries=n_boundaries)
+        find_nearest_boundaries(model, images[0][:2], n_boundaries=n_boundaries)
 
 
 def test_no_images(model, images):
     with pytest.raises(ValueError, match="X must hold at least one image"):
-        nearest_boundaries(model, images[0][:0])
+        find_nearest_boundaries(model, images[0][:0])

@@ -19,7 +19,7 @@ from curvdetect import (
 )
 from curvdetect.attacks import pgd
 from curvdetect.geometry import margin_gradient
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.storage import load, save
 from curvdetect.study.metrics import count_passes
 from curvdetect.study.networks import LeNet
@@ -281,7 +281,7 @@ REMEDY = (
 @NETWORKS
 def test_without_it_the_error_names_the_remedy(network, inputs):
     with pytest.raises(ValueError, match=REMEDY) as raised:
-        nearest_boundaries(model_of(network), inputs, n_boundaries=None)
+        find_nearest_boundaries(model_of(network), inputs, n_boundaries=None)
     if network is checked:
         assert "AssertionError (not an image)" in str(raised.value)
         assert isinstance(raised.value.__cause__, AssertionError)

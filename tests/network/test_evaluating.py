@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from curvdetect import CurvatureFeaturizer, TorchModel
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from modules import SmoothNet
 
 X = np.random.default_rng(0).normal(size=(6, 6))
@@ -80,7 +80,7 @@ def test_its_state_is_what_it_was(fails, mode):
     featurizer = CurvatureFeaturizer(model, step=0.1, random_state=0)
     for n_calls, use in (
         (1, lambda: model.predict(X)),
-        (9, lambda: nearest_boundaries(model, X)),
+        (9, lambda: find_nearest_boundaries(model, X)),
         (9, lambda: featurizer.fit_transform(X)),
         (1, lambda: model.as_module()(torch.from_numpy(X))),
     ):

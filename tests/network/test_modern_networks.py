@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
 from curvdetect.geometry import margin_gradient, mean_curvature, principal_curvatures
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 
 DOUBLE = torch.float64
 SIZE, N_CLASSES = 32, 5
@@ -243,7 +243,7 @@ def test_single_precision_at_the_default_step(name):
     """
     x = some_images(6)
     single, double = model_of(name, torch.float32), model_of(name, DOUBLE)
-    nearest = nearest_boundaries(single, x.float())
+    nearest = find_nearest_boundaries(single, x.float())
     assert bool(nearest.found.all())
     featurizer = CurvatureFeaturizer(single, features=["curvature"], n_boundaries=1)
     step = float(featurizer.fit(x.float().numpy()).step_)
@@ -295,7 +295,7 @@ def test_results_do_not_depend_on_the_batch(name):
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_boundary_points_lie_on_the_boundary(name, dtype):
     model, x = model_of(name, dtype), some_images(4, dtype)
-    nearest = nearest_boundaries(model, x, n_boundaries=2)
+    nearest = find_nearest_boundaries(model, x, n_boundaries=2)
     assert bool(nearest.found.all())
     with model.evaluating(), torch.no_grad():
         at_start = nearest.margin(nearest.images)

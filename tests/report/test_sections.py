@@ -92,7 +92,7 @@ def test_images_before_and_after(measured):
 
 def test_tables():
     text = figures_table.as_text(
-        {"AUROC": metrics.Figure(0.9, 0.85, 0.925)}, {"AUROC": "good"}
+        {"AUROC": metrics.Estimate(0.9, 0.85, 0.925)}, {"AUROC": "good"}
     )
     assert " ".join(text.splitlines()[1].split()) == "AUROC 0.900 0.850 to 0.925 good"
     ours = {"this": {"AUROC": [0.9, 0.8, 1]}, "that": {"AUROC": [0.7, 0.6, 0.8]}}

@@ -50,9 +50,9 @@ def test_tpr_at_fpr_counts(rng, fpr):
 
 
 def test_share_at_the_ends():
-    assert metrics.share([True] * 10).high == pytest.approx(1)
-    assert metrics.share([True] * 10).low < 0.8
-    assert np.isnan(metrics.share([]).value)
+    assert metrics.proportion([True] * 10).high == pytest.approx(1)
+    assert metrics.proportion([True] * 10).low < 0.8
+    assert np.isnan(metrics.proportion([]).value)
 
 
 def test_mean_norm_interval():

@@ -8,7 +8,7 @@ import torch
 
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.geometry import PairwiseMargin, mean_curvature, random_directions
-from curvdetect.network import nearest_boundaries
+from curvdetect.network import find_nearest_boundaries
 from curvdetect.study.datasets import (
     DATASETS,
     load_dataset,
@@ -190,7 +190,7 @@ def test_single_precision_measures_the_curvature_of_double(name):
     model = trained_model(name)
     step = float(CurvatureFeaturizer(model, random_state=0).fit(X[:40]).step_)
     double = TorchModel(trained_model(name).module.double(), input_shape=(1, 28, 28))
-    nearest = nearest_boundaries(model, X[:8], n_boundaries=3)
+    nearest = find_nearest_boundaries(model, X[:8], n_boundaries=3)
     V = random_directions(8, (1, 28, 28), generator=torch.Generator().manual_seed(0))
     kappa, exact = (
         mean_curvature(

@@ -20,6 +20,4 @@ CAPTION = (
 
 def draw(ax: Any, measured: Measured) -> None:
     """Draw the section for the first clean image."""
-    BoundarySectionDisplay.from_estimator(
-        measured.model, measured.images.clean[0], ax=ax
-    )
+    BoundarySectionDisplay.from_model(measured.model, measured.images.clean[0], ax=ax)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from curvdetect.study.metrics import Figure
+from curvdetect.study.metrics import Estimate
 
 __all__ = ["REPORT_ACCURACY", "REPORT_RELABELLING", "as_markdown", "as_text"]
 
@@ -14,12 +14,12 @@ REPORT_ACCURACY = "0.75 to 0.85"
 REPORT_RELABELLING = "0.64"
 
 
-def as_text(figures: Mapping[str, Figure], notes: Mapping[str, str]) -> str:
+def as_text(figures: Mapping[str, Estimate], notes: Mapping[str, str]) -> str:
     """Return a line for each figure, with its 95 % interval and a note.
 
     Parameters
     ----------
-    figures : mapping of str to Figure
+    figures : mapping of str to Estimate
         By their names.
     notes : mapping of str to str
         To some of them.

@@ -20,6 +20,6 @@ CAPTION = f"principal curvatures of the nine boundaries, mean over {_N_IMAGES} i
 
 def draw(ax: Any, measured: Measured) -> None:
     """Draw the profile of the first clean images; takes a gradient for each value."""
-    CurvatureProfileDisplay.from_estimator(
+    CurvatureProfileDisplay.from_model(
         measured.model, measured.images.clean[:_N_IMAGES], step=_STEP, ax=ax
     )

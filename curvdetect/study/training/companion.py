@@ -19,8 +19,8 @@ from curvdetect._base.checks import check_share
 from curvdetect._base.warn import warn
 from curvdetect.geometry import (
     RegionMargin,
-    adversarial_perturbation,
-    joint_perturbation,
+    find_adversarial_perturbation,
+    find_joint_perturbation,
 )
 from curvdetect.network import TorchModel
 from curvdetect.study.training.cure import CURE
@@ -319,7 +319,7 @@ def _smallest(model: TorchModel, images: Tensor, labels: Tensor) -> Tensor:
     size = model.rows_per_batch(images[:1])
     with model.evaluating():
         for x, label in zip(model.split(images), labels.split(size), strict=True):
-            found = adversarial_perturbation(
+            found = find_adversarial_perturbation(
                 model.logits, x, label=label.to(x.device), bounds=model.bounds
             )
             norms.append(found.norms.cpu())
@@ -345,7 +345,7 @@ def _smallest_joint(
             n_targets = min(_N_TARGETS, logits.shape[1] - 1)
             best = x.new_full((len(x),), torch.inf)
             for target in others.topk(n_targets, dim=1).indices.T:
-                found = joint_perturbation(
+                found = find_joint_perturbation(
                     partial(_both, model, companion, target, limit),
                     x,
                     radius=radius,

@@ -1,4 +1,4 @@
-"""``curvdetect profile``: the boundaries around a few images of your own."""
+"""``curvdetect curvature-profile``: the boundaries around a few images of your own."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     from curvdetect import TorchModel
 
-__all__ = ["run_profile"]
+__all__ = ["run_curvature_profile"]
 
 
 def add_to(commands: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser = add_command(
         commands,
-        "profile",
-        run_profile,
+        "curvature-profile",
+        run_curvature_profile,
         help="show how the boundaries around some images are curved",
         description=(
             "Measure the principal curvatures of the boundaries near some images. "
-            "Prints a table, writes profile.json and profile.png."
+            "Prints a table, writes curvature_profile.json and curvature_profile.png."
         ),
     )
     add_model(parser)
@@ -52,13 +52,13 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("curvdetect-profile"),
+        default=Path("curvature-profile"),
         help="folder (default: %(default)s)",
     )
     return parser
 
 
-def run_profile(
+def run_curvature_profile(
     factory: str | None,
     images: str | Path,
     *,
@@ -84,7 +84,7 @@ def run_profile(
     images : str or Path
         As in :func:`curvdetect.storage.read_images`.
     out : str or Path
-        Folder for profile.json and profile.png.
+        Folder for curvature_profile.json and curvature_profile.png.
     preset : str, optional
         In the place of `factory`: timm:NAME, torchvision:NAME,
         transformers:NAME_OR_FOLDER or onnx:FILE, used as its library says.
@@ -109,7 +109,7 @@ def run_profile(
     Returns
     -------
     list of dict
-        A row for each boundary: what is in profile.json.
+        A row for each boundary: what is in curvature_profile.json.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def run_profile(
     """
     from curvdetect._base.checks import check_count, check_positive
     from curvdetect._base.extras import require
-    from curvdetect.report.profile import report_profile
+    from curvdetect.report.curvature_profile import report_curvature_profile
 
     require("matplotlib", extra="plot")  # before any long work
     folder = Path(out)
@@ -138,7 +138,7 @@ def run_profile(
     )
     names, X = _first(images, model, resize, n_images)
     with results_alone() as file:
-        return report_profile(
+        return report_curvature_profile(
             model,
             X,
             names,

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from curvdetect._base.extras import require
 from curvdetect.geometry import principal_curvatures, profile_statistics
-from curvdetect.network import Boundaries, TorchModel, nearest_boundaries
+from curvdetect.network import Boundaries, TorchModel, find_nearest_boundaries
 from curvdetect.network.arrays import as_array
 from curvdetect.network.class_names import named
 from curvdetect.plotting import CurvatureProfileDisplay
 from curvdetect.storage.tables import as_json
 
-__all__ = ["report_profile"]
+__all__ = ["report_curvature_profile"]
 
 #: Above so many values an image, only the leading curvatures: all of them take as many
 #: gradients as there are values, and a matrix.
@@ -37,7 +37,7 @@ _TITLES = {
 }
 
 
-def report_profile(
+def report_curvature_profile(
     model: TorchModel,
     X: npt.NDArray[np.float32],
     names: Sequence[str],
@@ -58,7 +58,7 @@ def report_profile(
     names : sequence of n str
         What they are called.
     out : Path
-        Folder for profile.json and profile.png; made if it is missing.
+        Folder for curvature_profile.json and .png; made if it is missing.
     n_boundaries : int, default=3
         Around each, the nearest first.
     step : float, default=0.1
@@ -80,7 +80,7 @@ def report_profile(
     ValueError
         If anything is not what it must be.
     """
-    nearest = nearest_boundaries(model, X, n_boundaries=n_boundaries)
+    nearest = find_nearest_boundaries(model, X, n_boundaries=n_boundaries)
     dense = math.prod(X.shape[1:]) <= _MAX_DENSE
     curvatures = _curvatures(model, nearest, step=step, dense=dense)
     columns = {
@@ -102,7 +102,7 @@ def report_profile(
     out.mkdir(parents=True, exist_ok=True)
     settings = {"step": step, "all_curvatures": dense, "input_shape": X.shape[1:]}
     written = as_json({**settings, "boundaries": rows}, indent=1)
-    (out / "profile.json").write_text(written + "\n")
+    (out / "curvature_profile.json").write_text(written + "\n")
     _draw(values.reshape(len(X), n_boundaries, -1), out, dense=dense)
     return rows
 
@@ -168,5 +168,7 @@ def _draw(curvatures: npt.NDArray[Any], folder: Path, *, dense: bool) -> None:
     display = CurvatureProfileDisplay.from_predictions(curvatures)
     what = "all" if dense else f"the {curvatures.shape[2]} largest in size"
     display.ax_.set_title(f"mean over {len(curvatures)} images; {what}")
-    display.figure_.savefig(folder / "profile.png", dpi=150, bbox_inches="tight")
+    display.figure_.savefig(
+        folder / "curvature_profile.png", dpi=150, bbox_inches="tight"
+    )
     pyplot.close(display.figure_)
