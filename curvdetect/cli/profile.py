@@ -26,10 +26,11 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "profile",
         run_profile,
-        help="show how the boundaries around some images are curved",
+        help="show how the decision boundaries around some images curve",
         description=(
-            "Measure the principal curvatures of the boundaries near some images. "
-            "Prints a table, writes profile.json and profile.png."
+            "Measure the principal curvatures of the decision boundaries near some "
+            "images. Prints a table; writes profile.json and profile.png. Needs the "
+            "extra plot, and vision for pictures."
         ),
     )
     add_model(parser)
@@ -38,22 +39,28 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_weights(parser)
     add_input(parser)
     parser.add_argument(
-        "--n-images", type=int, default=5, help="the first (default: %(default)s)"
+        "--n-images",
+        type=int,
+        default=5,
+        help="number of images, the first ones (default: %(default)s)",
     )
     parser.add_argument(
-        "--n-boundaries", type=int, default=3, help="nearest (default: %(default)s)"
+        "--n-boundaries",
+        type=int,
+        default=3,
+        help="number of boundaries around each, the nearest (default: %(default)s)",
     )
     parser.add_argument(
         "--step",
         type=float,
         default=0.1,
-        help="of the differences, an L2 length (default: %(default)s)",
+        help="finite step, an L2 length in input units (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("curvdetect-profile"),
-        help="folder (default: %(default)s)",
+        help="folder for the two files (default: %(default)s)",
     )
     return parser
 
