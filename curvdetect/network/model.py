@@ -69,56 +69,56 @@ Clamp: TypeAlias = Literal[False, True, "inside"]
 
 
 class TorchModel:
-    """A trained torch image classifier, with all that is needed to call it.
+    """Wrap a trained torch image classifier: its inputs, normalisation and device.
 
-    It keeps the module's state out of your way: every call runs in eval mode with
-    gradients to the input only, and leaves training mode, ``requires_grad``,
-    ``.grad`` and the random number generators as they were, also after an error.
+    Calls do not change the module: each runs in eval mode, computes gradients of the
+    input only, and leaves the training mode, ``requires_grad``, ``.grad`` and the
+    random number generators as they were, even after an error.
 
-    ``sklearn.clone`` shares it, pickle copies it, and ``joblib.hash`` depends on its
-    weights and settings alone: it is the same in every copy and process. A copy that
-    comes out of a pickle is on the CPU unless `device` was given.
+    ``sklearn.clone`` shares the wrapper and pickle copies it. ``joblib.hash`` depends
+    only on weights and settings, so it is the same for every copy and in every process.
+    A copy from a pickle is on the CPU unless `device` was given.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network: (n, *input_shape) -> (n, n_classes) logits. Not copied; moved to
-        `device` if that is given. One that was compiled by ``torch.compile`` is used as
-        it was before.
+        The network: (n, *input_shape) -> (n, n_classes) logits. It is not copied, and
+        moved to `device` if that is given. If ``torch.compile`` compiled it, the
+        original module is used.
     input_shape : tuple of int or None
-        Shape of one input, (channels, height, width) for images. None takes inputs
-        of any shape as they come.
+        Shape of one input, (channels, height, width) for images. None accepts inputs
+        of any shape.
     bounds : (float, float) or None, default=(0.0, 1.0)
         Smallest and largest value of an input. Inputs outside are refused; None
         switches this check off.
     mean, std : float or sequence of float, optional
-        The network is given (x - mean) / std, per channel. Lengths and curvatures
-        refer to x, before this normalisation.
+        Normalisation: the network gets (x - mean) / std, per channel. Lengths and
+        curvatures refer to x, before this normalisation.
     device : str or torch.device, optional
-        Where to compute; where the module is by default.
+        Where to compute; by default where the module is.
     batch_size : int, optional
         Rows given to the module at a time. By default as many as keep its
         activations in the cache, at most 128 on a CPU and 8,192 on a GPU.
     clamp : bool or "inside", default=False
-        Whether values outside `bounds` are moved onto them before the module sees
-        them. Probes and searches step outside: a module that must not be asked there
-        (a root, a logarithm, a check of its input) needs it. What is measured is then
-        the clamped network, x -> f(clamp(x)), which is flat outside the bounds; the
-        gradient is 1 on the bounds themselves. "inside" moves values a millionth of
-        the range further: for a module that clamps its input itself, and has no
-        gradient at black and white.
+        Whether values outside `bounds` are moved onto them before the module gets
+        them. Measuring around an image steps outside the bounds; a module that must not
+        be called there (it takes a root or a logarithm, or checks its input) needs
+        this. The clamped network x -> f(clamp(x)) is then measured, which is flat
+        outside the bounds; the gradient of the clamp is 1 on the bounds themselves.
+        "inside" moves values a millionth of the range further in, for a module that
+        clamps its input itself and has no gradient at black and white.
     class_names : sequence of str, optional
-        A name for each logit, in their order: for tables and pictures.
+        Names of the classes in the order of the logits, for tables and pictures.
     preparation : Preparation, optional
-        How a picture of any size becomes an input, see
-        :class:`curvdetect.network.Preparation`: for files of pictures alone. Arrays are
-        inputs already.
+        How a picture of any size becomes an input; see
+        :class:`curvdetect.network.Preparation`. It applies to files of pictures only;
+        arrays are taken as inputs.
 
     See Also
     --------
     TorchModel.from_timm, TorchModel.from_torchvision, TorchModel.from_transformers :
-        Networks of others, with all of this as their libraries say.
-    TorchModel.from_onnx : Networks in files.
+        Networks from libraries, with the libraries' settings.
+    TorchModel.from_onnx : Networks in ONNX files.
 
     Raises
     ------
