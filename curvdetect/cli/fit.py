@@ -122,10 +122,10 @@ def run_fit(
     out : str or Path
         The file of the guard, see :func:`curvdetect.storage.save`.
     preset : str, optional
-        In the place of `factory`: timm:NAME, torchvision:NAME,
+        Instead of `factory`: timm:NAME, torchvision:NAME,
         transformers:NAME_OR_FOLDER or onnx:FILE, used as its library says.
     input_shape : (int, int, int), optional
-        Channels, height and width; needed for `factory`. For a preset, in the place of
+        Channels, height and width; needed for `factory`. For a preset, instead of
         the library's.
     mean, std : tuple of float, optional
         Normalisation of the network, a number for each channel or one for all; that of

@@ -1,4 +1,4 @@
-"""`LearnedDetector`: learns from attacks on the very network, decides in stages."""
+"""`LearnedDetector`: learns from attacks on the network, decides in stages."""
 
 from __future__ import annotations
 
