@@ -115,12 +115,12 @@ class LearnedDetector(ImageDetector):
 
     Notes
     -----
-    *Companion.* What it says is an input of the forests. It also has a veto: if
+    *Companion.* What it says is an input of the boosted trees. It also has a veto: if
     its odds against the network's label are exceeded by a share s of clean images only,
     the score is at least the one that a share s of clean images exceeds. So an attacker
-    who makes the forests sure of an image still has to make the companion agree.
+    who makes the trees sure of an image still has to make the companion agree.
 
-    *False-positive rate.* Stages, exits and forests depend only on the images learned
+    *False-positive rate.* Stages, exits and trees depend only on the images learned
     from. Given them, the score is a fixed function. The n calibration images and a new
     clean one are exchangeable, so the rank of the new score among the n + 1 is uniform
     (ties only help), and it is among the k = floor(target_fpr (n + 1)) largest with
@@ -135,7 +135,7 @@ class LearnedDetector(ImageDetector):
     range per value; minimal perturbations times 1.02, 1.5, 2 and 3; and, as negatives,
     noise of the same norms. Attackers who know the detector are not among these.
 
-    *Cost.* See :meth:`cost`. `fit` attacks at most 8,000 times, and trains the forests.
+    *Cost.* See :meth:`cost`. `fit` attacks at most 8,000 times, and trains the trees.
 
     References
     ----------
