@@ -1,10 +1,14 @@
-"""Guard image classifiers by the curvature of their decision boundaries.
+"""Guard torch image classifiers against adversarial images.
 
-`CurvatureFeaturizer` measures the curvature of the boundaries around an image,
-`CurvatureThresholdDetector` flags adversarial images and `CurvatureRelabeler`
-recovers the label they had; `GuardedClassifier` is all three in one, and
-`CurvatureGuard` that as a torch module, for serving.
-:mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
+`GuardedClassifier` puts a guard around a network, which `TorchModel` wraps: it flags
+adversarial images and recovers the labels that they had. `CurvatureGuard` is the same
+as a torch module, for serving.
+
+What flags images is one of three detectors. `LearnedDetector`, the default, learns from
+attacks that it makes on the network. `VotingDetector` gives certificates.
+`CurvatureThresholdDetector` sets a threshold on the curvature of the decision
+boundaries, which `CurvatureFeaturizer` measures and from which `CurvatureRelabeler`
+recovers labels. :mod:`curvdetect.geometry` defines curvature and its sign.
 """
 
 from typing import TYPE_CHECKING

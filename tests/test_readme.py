@@ -4,24 +4,59 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from curvdetect.study.datasets import load_fashion_mnist_sample
+from curvdetect.study.networks import load_lenet
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 #: What needs more extras than the rest.
 OTHERS = [block for block in BLOCKS if "from_timm" in block]
+#: What stands for a reader's own network and images.
+OWN = [block for block in BLOCKS if "new_images" in block]
 
 
 @pytest.mark.filterwarnings("ignore:mean AUROC")  # what the guard will miss
 def test_the_examples_run_in_order():
     names = {}
     for block in BLOCKS:
-        if block not in OTHERS:
+        if block not in OTHERS + OWN:
             exec(block, names)
     assert 0 <= names["flagged"].mean() <= 0.2
     assert names["accuracy"] > 0.7
     assert (names["decided"] == names["y"][200:300]).mean() > 0.8
     assert 0.8 < names["guarded"].self_test_.mean_auroc <= 1
     assert names["found"].logits.shape == (8, 10)
+
+
+class InColour(torch.nn.Module):
+    """The LeNet of the package, for normalised colour images of 32 x 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.lenet = load_lenet("fashion-mnist")
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        self.mean, self.std = (
+            torch.tensor(each)[:, None, None] for each in (mean, std)
+        )
+
+    def forward(self, x):
+        return self.lenet((x * self.std + self.mean).mean(1, True)[..., 2:-2, 2:-2])
+
+
+@pytest.mark.filterwarnings("ignore:mean AUROC")  # what the guard will miss
+def test_a_network_of_the_readers():
+    X, y = load_fashion_mnist_sample()
+    X = np.pad(X, ((0, 0), (0, 0), (2, 2), (2, 2))).repeat(3, axis=1)
+    names = {"images": X[:120], "labels": y[:120], "new_images": X[120:170]}
+    names["network"] = InColour().eval()
+    (block,) = OWN
+    exec(block.replace("(3, 224, 224)", "(3, 32, 32)"), names)
+    found = names["found"]
+    assert (found.label == y[120:170]).mean() > 0.8
+    assert ((found.score > 0) == found.flagged).all()
+    assert 0.8 < names["guard"].self_test_.mean_auroc <= 1
 
 
 def test_networks_of_others(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Noise as long as an attack: the control that must not be flagged."""
+"""Noise of the same norm as an attack: the control that must not be flagged."""
 
 from __future__ import annotations
 

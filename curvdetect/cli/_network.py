@@ -44,14 +44,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         dest="factory",
         metavar="PACKAGE.MODULE:FACTORY",
-        help="a function without arguments that returns the network, or the network; "
-        "or a .pt2 file of torch.export; code of your own, which is executed; or an "
-        ".onnx file",
+        help="your network: a function without arguments that returns it, or the "
+        "module itself; or a .pt2 file of torch.export (both execute code, so use only "
+        "your own); or an .onnx file",
     )
     source.add_argument(
         "--preset",
         metavar="LIBRARY:NAME",
-        help=f"a network of a library, used as that says: {_PRESETS}",
+        help="a network from a library, with the library's input shape, normalisation "
+        f"and class names: {_PRESETS}",
     )
 
 
@@ -60,12 +61,13 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         type=Path,
-        help="state dict of the network, or a checkpoint with one",
+        help="file with the network's state dict, or a checkpoint that contains it",
     )
     parser.add_argument(
         "--weights-key",
         metavar="KEY",
-        help="which, where a checkpoint has several that fit, such as state_dict_ema",
+        help="key of the state dict to use, such as state_dict_ema, if several in a "
+        "checkpoint fit the network",
     )
 
 
@@ -75,12 +77,19 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         "--input-shape",
         type=_shape,
         metavar="C,H,W",
-        help="channels (1 or 3), height and width; as a preset says where there is one",
+        help="channels (1 or 3), height and width of an input; needed with --model "
+        "unless it is an .onnx file",
     )
     parser.add_argument(
-        "--mean", type=_numbers, help="of the normalisation: m or m,m,m"
+        "--mean",
+        type=_numbers,
+        help="mean that the network expects to be subtracted: m or m,m,m",
     )
-    parser.add_argument("--std", type=_numbers, help="of the normalisation: s or s,s,s")
+    parser.add_argument(
+        "--std",
+        type=_numbers,
+        help="standard deviation that it expects to be divided by: s or s,s,s",
+    )
 
 
 def add_companion(parser: argparse.ArgumentParser) -> None:
@@ -88,8 +97,8 @@ def add_companion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--companion",
         metavar="PACKAGE.MODULE:FACTORY",
-        help="a second network that the guard asks about every image, as --model or "
-        "--preset",
+        help="a second network that the guard asks about every image, given as for "
+        "--model or --preset",
     )
 
 
@@ -98,7 +107,7 @@ def add_companion_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--companion-weights",
         type=Path,
-        help="its state dict, as curvdetect companion writes it",
+        help="state dict of the companion, as curvdetect companion writes it",
     )
 
 

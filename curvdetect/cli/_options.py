@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ examples:
   curvdetect demo --dataset mnist --data-dir ~/data
   curvdetect reproduce --dataset mnist --data-dir ~/data
 
-a network of your own, in net.py a function make() without arguments (or net.pt2):
+a network of your own, made by a function make() without arguments in net.py:
   curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images calibration/ --target-fpr 0.01 --out guard.skops
   curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
@@ -39,7 +40,7 @@ a network of your own, in net.py a function make() without arguments (or net.pt2
   curvdetect curvature-profile --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images new/ --out curvatures
 
-a network of a library (timm, torchvision, transformers, onnx), used as that says:
+a network from a library (timm, torchvision, transformers), or an ONNX file:
   curvdetect fit --preset timm:resnet50 --images calibration/ --out guard.skops
   curvdetect score --preset timm:resnet50 --guard guard.skops --images photos/ \\
       --out scores.csv
@@ -47,14 +48,15 @@ a network of a library (timm, torchvision, transformers, onnx), used as that say
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[..., object], **texts: str
+    commands: Any, name: str, run: Callable[..., object], *, help: str, description: str
 ) -> argparse.ArgumentParser:
     """Add a command; `run` gets its options, by their names."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
+        help=help,
+        description=textwrap.fill(description, 80),  # the examples keep their lines
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **texts,
     )
     parser.set_defaults(run=run)
     return parser
@@ -62,7 +64,9 @@ def add_command(
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add the seed of what is random."""
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed (default: %(default)s)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser, *, default: str) -> None:
@@ -106,12 +110,12 @@ def add_experiment(parser: argparse.ArgumentParser, *, out: str, n_images: int) 
         "--n-images",
         type=int,
         default=n_images,
-        help="test images to start from (default: %(default)s)",
+        help="number of images to use (default: %(default)s)",
     )
-    add_device(parser, default="where the network is")
+    add_device(parser, default="that of the network")
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="folder of data sets in torchvision's layout "
+        help="folder with data sets in torchvision's layout "
         "(default: $CURVDETECT_DATA, else ~/.cache/curvdetect)",
     )

@@ -18,8 +18,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser: what it parses names the function to run, and its options."""
     parser = argparse.ArgumentParser(
         prog="curvdetect",
-        description="Detect adversarial images by the curvature of decision "
-        "boundaries.",
+        description="Guard an image classifier: flag adversarial images, and recover "
+        "the labels that they had.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -25,13 +25,13 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         required=True,
-        help="folder of pictures, a picture, or a .npy or .npz file",
+        help="a folder of pictures, one picture, or a .npy or .npz file",
     )
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="resize pictures of another size instead of refusing them; a preset "
-        "resizes all in its own way",
+        help="resize pictures of the wrong size instead of refusing them; not needed "
+        "with a preset, which prepares all pictures as its library does",
     )
 
 

@@ -28,11 +28,13 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "companion",
         run_companion,
-        help="train a second, flatter network for a guard to ask",
+        help="train a second, flatter network that the guard also asks",
         description=(
-            "Fine-tune a copy of a network against curvature (CURE), on images of its "
-            "training and the labels that it gives itself, and save its state dict, "
-            "for curvdetect fit --companion. Says what it reached."
+            "Fine-tune a copy of a network against curvature (CURE), and save its "
+            "state dict for curvdetect fit --companion. --images should be thousands "
+            "of the images that the network was trained on; their labels are those "
+            "that the network gives. Prints how often the two agree, and how hard they "
+            "are to fool."
         ),
     )
     add_model(parser)
@@ -45,18 +47,18 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         default=[0.03],
-        help="of the penalty; of several, the best is kept (default: 0.03)",
+        help="strength of the penalty; the best of several is kept (default: 0.03)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=4, help="how long (default: %(default)s)"
+        "--epochs", type=int, default=4, help="epochs to train (default: %(default)s)"
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="file from which an interrupted training goes on",
+        help="file from which an interrupted training continues",
     )
     add_seed(parser)
-    parser.add_argument("--out", type=Path, required=True, help="file of the weights")
+    parser.add_argument("--out", type=Path, required=True, help="file for the weights")
     return parser
 
 

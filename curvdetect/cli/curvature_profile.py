@@ -26,10 +26,11 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "curvature-profile",
         run_curvature_profile,
-        help="show how the boundaries around some images are curved",
+        help="show how the decision boundaries around some images curve",
         description=(
-            "Measure the principal curvatures of the boundaries near some images. "
-            "Prints a table, writes curvature_profile.json and curvature_profile.png."
+            "Measure the principal curvatures of the decision boundaries near some "
+            "images. Prints a table; writes curvature_profile.json and .png. Needs the "
+            "extra plot, and vision for pictures."
         ),
     )
     add_model(parser)
@@ -38,22 +39,28 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_weights(parser)
     add_input(parser)
     parser.add_argument(
-        "--n-images", type=int, default=5, help="the first (default: %(default)s)"
+        "--n-images",
+        type=int,
+        default=5,
+        help="number of images, the first ones (default: %(default)s)",
     )
     parser.add_argument(
-        "--n-boundaries", type=int, default=3, help="nearest (default: %(default)s)"
+        "--n-boundaries",
+        type=int,
+        default=3,
+        help="number of boundaries around each, the nearest (default: %(default)s)",
     )
     parser.add_argument(
         "--step",
         type=float,
         default=0.1,
-        help="of the differences, an L2 length (default: %(default)s)",
+        help="finite step, an L2 length in input units (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("curvature-profile"),
-        help="folder (default: %(default)s)",
+        help="folder for the two files (default: %(default)s)",
     )
     return parser
 
@@ -86,10 +93,10 @@ def run_curvature_profile(
     out : str or Path
         Folder for curvature_profile.json and curvature_profile.png.
     preset : str, optional
-        In the place of `factory`: timm:NAME, torchvision:NAME,
+        Instead of `factory`: timm:NAME, torchvision:NAME,
         transformers:NAME_OR_FOLDER or onnx:FILE, used as its library says.
     input_shape : (int, int, int), optional
-        Channels, height and width; needed for `factory`. For a preset, in the place of
+        Channels, height and width; needed for `factory`. For a preset, instead of
         the library's.
     mean, std : tuple of float, optional
         Normalisation of the network, a number for each channel or one for all; that of

@@ -16,11 +16,11 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "demo",
         _run,
-        help="attack a trained network, detect and relabel the images",
+        help="guard a trained network, attack it, and show what is detected",
         description=(
-            "Fit a guard on clean images; attack others with PGD, detect the "
-            "adversarial ones and recover their labels. Prints a table, writes "
-            "pictures and results.json."
+            "Fit a guard on half of the images, attack the other half with PGD, detect "
+            "the adversarial images and recover their labels. Prints a table; writes "
+            "pictures and results.json. Needs the extra demo."
         ),
     )
     parser.add_argument(
@@ -33,8 +33,8 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         "--detector",
         choices=["learned", "threshold"],
         default="learned",
-        help="learned from attacks on the network (default), or a threshold of "
-        "curvature, with the pictures of the report",
+        help="learned: from attacks on the network (default); threshold: on the "
+        "largest curvature, with the pictures of the report",
     )
     add_experiment(parser, out="curvdetect-demo", n_images=800)
     return parser

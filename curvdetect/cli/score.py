@@ -35,11 +35,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         commands,
         "score",
         run_score,
-        help="score images with such a guard",
+        help="flag and relabel images with a guard that fit saved",
         description=(
-            "Score images with a guard: a line for each, with the guard's label, the "
-            "network's, the recovered one, names where classes have any, whether the "
-            "image is flagged, and the score."
+            "Score images with a guard that curvdetect fit saved. Writes a line for "
+            "each image: the guard's label, the network's label, the recovered label "
+            "(and class names, if the network has any), whether the image is flagged, "
+            "and the score, which is positive if it is."
         ),
     )
     add_model(parser)
@@ -52,7 +53,8 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         default="-",
-        help="a .csv, .json or .parquet file, or - for standard output (default)",
+        help="a .csv, .json or .parquet file, or - for CSV on standard output "
+        "(default)",
     )
     return parser
 

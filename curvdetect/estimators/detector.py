@@ -30,28 +30,28 @@ _CRITERIA = ("balanced_accuracy", "accuracy")
 
 
 class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
-    """Tell adversarial images from clean ones by one threshold.
+    """Tell adversarial images from clean ones by a threshold on curvature.
 
-    An image is flagged if a statistic of its boundaries' curvatures is above the
-    threshold: clean images have concave surroundings, adversarial ones a boundary
-    that bulges out.
+    An image is flagged if a statistic of the curvatures of its boundaries, by default
+    the largest, is above the threshold. The boundaries around clean images curve away
+    from them; around an adversarial image, one bulges out.
 
     Parameters
     ----------
     statistic : {"max", "sum", "mean"}, default="max"
-        Score of an image: over all its columns that are not NaN. Every column
-        counts, so give it curvatures at one step alone.
+        Score of an image, over all columns that are not NaN. Every column counts, so
+        give it only curvatures, at one step.
     target_fpr : float, optional
-        If given, the threshold is set on the clean images alone, so that a new clean
-        image is flagged with probability at most `target_fpr` (see Notes), and
-        adversarial images are not needed to fit.
+        False-positive rate. If given, the threshold is set on clean images alone, so
+        that a new clean image is flagged with probability at most `target_fpr` (see
+        Notes). Otherwise `fit` needs adversarial images too.
     criterion : {"balanced_accuracy", "accuracy"}, default="balanced_accuracy"
         What the threshold maximises on the images given to `fit`; not used with
         `target_fpr`.
     pos_label : int, str or bool, optional
-        The label that means adversarial. By default 1 of 0 and 1, and True of False
-        and True. Of any other two labels, it is the one whose images have the larger
-        scores, with a warning: 1 and -1 mean one thing here and another there.
+        The label that means adversarial. By default 1 for labels 0 and 1, and True for
+        booleans. For any other two labels it is the one whose images have the larger
+        scores, with a warning, because 1 and -1 have no fixed meaning.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
     threshold_ : float
         Images with a larger score are flagged.
     clean_scores_ : ndarray
-        Scores of the clean images given to `fit`, in order.
+        Scores of the clean images given to `fit`, sorted.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -73,9 +73,8 @@ class CurvatureThresholdDetector(ClassifierMixin, BaseEstimator):
     With `target_fpr` the threshold is a conformal quantile: the k-th smallest of the
     n clean scores, k = ceil((n + 1)(1 - target_fpr)). If the new clean image and the
     n images are exchangeable, it is flagged with probability at most `target_fpr`,
-    on average over the draw of the n images, for every n. This needs
-    n >= 1 / target_fpr - 1 images. The images must not have been used to train the
-    network.
+    on average over the draw of the n images. This needs n >= 1 / target_fpr - 1 images,
+    which must not have been used to train the network.
 
     References
     ----------

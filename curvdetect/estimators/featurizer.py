@@ -77,84 +77,83 @@ _MANY_CLASSES, _N_BOUNDARIES = 100, 5
 class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     r"""Measure the curvature of the decision boundaries around each image.
 
-    For every other class j a point z is sought on the boundary between j and the
-    predicted class i, and the boundary's average curvature there is a feature:
-    positive where the region of i is locally convex. On natural images it is
-    negative on average; on perturbed ones the boundary back to the original class
-    bulges out, and its curvature is large. So the largest feature tells perturbed
-    images from natural ones, and its class is the original label.
+    For every other class j, a point z on the boundary between j and the predicted class
+    i is found. The boundary's average curvature at z is a feature; it is positive where
+    the region of i is locally convex. Around clean images it is negative on average;
+    around an adversarial image, the boundary back to the original class bulges out and
+    has a large curvature. So the largest feature tells adversarial images from clean
+    ones, and its class is the original label.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network. A bare module is wrapped in a :class:`TorchModel` with
-        its defaults and the shape of the inputs it is fitted with; without bounds,
-        and with a warning, where these lie outside [0, 1]. As a part of a
-        :class:`GuardedClassifier`, it may be left out: it takes the guard's.
+        default settings and the shape of the images given to `fit`; if these lie
+        outside [0, 1], it has no bounds, and a warning says so. Within a
+        :class:`GuardedClassifier` it may be left out: the guard's is used.
     at : {"boundary", "input"}, default="boundary"
-        Where the curvature is taken: at a boundary point, or - an approximation -
-        on the level set of the margin through the image itself.
+        Where the curvature is measured: at a boundary point, or, as a cheaper
+        approximation, on the level set of the margin through the image itself.
     method : {"forward", "gradient", "autodiff"}, default="forward"
-        How second derivatives are taken; see
+        How second derivatives are computed; see
         :func:`curvdetect.geometry.mean_curvature`.
     n_directions : int or "all", default=7
-        Random directions averaged over. "all" takes an orthonormal basis, d - 1
-        directions close to the pixel axes: no sampling error, at d / 7 times the
-        cost. For networks with kinks the two differ at a finite step, because a
-        step along one pixel meets other kinks than a step spread over all of them.
+        Number of random directions to average over. "all" takes an orthonormal basis of
+        d - 1 directions close to the pixel axes, without sampling error, at d / 7
+        times the cost. For networks with kinks the two differ at a finite step, because
+        a step along one pixel meets other kinks than a step spread over all pixels.
     step : "auto", float or sequence of float, default="auto"
-        Finite step h, an L2 length in input units. "auto" takes the median
-        distance of the images given to `fit` to their nearest boundary. Several
-        steps give a block of columns each.
+        Finite step h, an L2 length in input units. "auto" takes the median distance of
+        the images given to `fit` to their nearest boundary. Each of several steps gives
+        a block of columns.
     n_boundaries : int or "all", optional
-        Only the boundaries to the k nearest classes, chosen by first-order
-        distance, or all; by default all of up to 100 classes, and 5 of more. With many
-        classes, among those with the largest logits: twice k, at least ten, or seven
-        with `n_curved`.
+        How many boundaries to measure: those to the k nearest classes, by first-order
+        distance, or all. By default all with up to 100 classes, and 5 with more. With
+        many classes the k are chosen among those with the largest logits: twice k, at
+        least ten, or seven with `n_curved`.
     n_curved : int, default=0
         How many of these k are chosen by their curvature at the image instead. Strong
-        attacks lead far from the boundary they crossed, weak ones stay near it: with
-        ``n_boundaries=3, n_curved=2, n_directions=3`` the features cost less than a
-        third of the default's and tell both apart nearly as well.
+        attacks lead far from the boundary that they crossed, weak ones stay near it.
+        With ``n_boundaries=3, n_curved=2, n_directions=3`` the features cost less than
+        a third of the default and detect both nearly as well.
     tol : float, default=0.1
-        How near to a boundary its search gets before the last step: the linearised
-        boundary is within `tol` times the distance from the image, less than 1. What
-        the last step leaves is of second order, where it crosses no kink. A margin that
-        comes so close to zero without crossing it counts as a boundary. 1e-3 costs
-        some 50 forward passes more for ten classes.
+        How near the search gets to a boundary before its last step: the linearised
+        boundary is within `tol` times the distance from the image. Less than 1. The
+        error after the last step is of second order if it crosses no kink. A margin
+        that comes so close to zero without crossing it counts as a boundary. 1e-3
+        costs some 50 forward passes more for ten classes.
     features : sequence of str or Signal, default=("curvature",)
-        What is measured, by name or as instances of :mod:`curvdetect.signals`, also of
-        classes of your own:
+        What is measured: names, or instances of classes of :mod:`curvdetect.signals` or
+        of your own classes:
 
         - "curvature": average curvature of each boundary, in 1 / input units;
         - "distance": L2 distance to the point found on each boundary, in input units;
         - "laplacian": F(x) - mean of F(x + h u) over random unit steps u, for each
           margin F at the image itself, in logits (minus a Laplacian);
-        - "logits": the logits less the largest;
+        - "logits": the logits minus the largest;
         - "first_order": distance to the two nearest boundaries by the gradient at the
           image, in input units.
     layout : {"class", "nearest"}, optional
         How the values of boundaries are arranged:
 
-        - "class": a column per class; NaN at the predicted class and where no
-          boundary was asked for or found. For the relabeler.
-        - "nearest": columns ordered by the distance of the boundary, without NaN,
-          for any classifier. Where a boundary was not found, its columns repeat
-          those of the farthest one found; where none was, curvature and laplacian
-          are 0 and distance is the diagonal of the input range.
+        - "class": a column for each class; NaN for the predicted class and where no
+          boundary was asked for or found. The relabeler needs this layout.
+        - "nearest": columns ordered by the distance of the boundary, without NaN, for
+          any classifier. If a boundary was not found, its columns repeat those of the
+          farthest one found; if none was found, curvature and laplacian are 0, and
+          distance is the diagonal of the input range.
 
-        By default "class"; of some of more than 100 classes, "nearest": k columns
-        instead of a thousand that are nearly all empty. :meth:`measure` gives
-        the classes that they belong to.
+        By default "class"; with more than 100 classes, unless all boundaries are
+        measured, "nearest": k columns instead of a thousand that are nearly all empty.
+        :meth:`measure` gives the classes that they belong to.
     laplacian_step : float or sequence of float, optional
-        Steps of the "laplacian" feature; those of `step` by default.
+        Steps of the "laplacian" feature; by default those of `step`.
     memory : str or joblib.Memory, optional
-        Folder in which `transform` keeps its results, as in ``Pipeline(memory=...)``:
-        a pipeline's own memory holds those of `fit_transform` alone, this one also
-        those of test folds. They are looked up by the images, the weights and the
-        settings.
+        Folder in which `transform` keeps its results, including those of test folds;
+        ``Pipeline(memory=...)`` keeps only those of `fit_transform`. Results are looked
+        up by the images, the weights and the settings.
     random_state : int, RandomState or None, default=None
-        Draws the directions, at `fit`.
+        Seed of the directions, which `fit` draws.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -165,17 +164,17 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
     n_classes_ : int
         Number of logits.
     step_ : float or tuple of float
-        The step or steps used; NaN for "auto" where no feature asks for it.
+        The step or steps used; NaN for "auto" if no feature needs it.
     directions_ : ndarray of shape (n_directions, *input_shape) or None
         Unit directions; None for "all".
     bounds_ : (float, float) or None
-        What values of images lie within.
+        Smallest and largest allowed value of an image.
     input_shape_ : tuple of int
         Shape of one input.
     precision_ : str
-        The network's number format, "float32" or another; the coarsest of its weights.
-        Cast to another one later, the network has other curvatures: then images are
-        refused, unless both are "float32" and "float64".
+        The network's number format, such as "float32"; the coarsest of its weights. If
+        the network is cast to another format later, its curvatures change, so images
+        are refused, except between "float32" and "float64".
     n_features_in_ : int
         Number of values of one input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -183,17 +182,17 @@ class CurvatureFeaturizer(SharedNetworkMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    The boundary point is sought near the first-order estimate of it, x - F(x) g /
-    |g|^2: Newton's method leads onto the boundary, a last step towards the foot of the
-    perpendicular from the estimate. It is somewhat farther from the image than the
-    nearest point, and better at telling strong attacks apart. "distance" is the way
-    from the image to it.
+    The boundary point is found in three steps: a first-order estimate of the boundary,
+    x - F(x) g / |g|^2; Newton's method from there; and the foot of the perpendicular
+    from the estimate on the boundary linearised at the last point. It is somewhat
+    farther from the image than the nearest point, and better at detecting strong
+    attacks. "distance" is the distance from the image to this point.
 
-    Directions are drawn once, at `fit`, and shared by all images: the result for an
-    image depends on no other image. Their sampling error is described at
+    `fit` draws the directions once for all images, so the result for an image does not
+    depend on other images. Their sampling error is described at
     :func:`curvdetect.geometry.mean_curvature`.
 
-    :meth:`cost` says what the features cost. `fit` with step="auto" searches one
+    :meth:`cost` gives the cost of the features. `fit` with step="auto" searches one
     boundary for at most 256 images.
 
     Examples

@@ -49,14 +49,14 @@ class Assessment(NamedTuple):
     model_label : ndarray of shape (n_samples,), int64
         The label that the network gives.
     recovered_label : ndarray of shape (n_samples,), int64
-        The label before an attack, if there was one; the network's label where no
-        boundary was found.
+        The label before the attack, on the assumption that there was one; the
+        network's label where no boundary was found.
     flagged : ndarray of shape (n_samples,), bool
         Whether the image looks adversarial.
     score : ndarray of shape (n_samples,)
-        The detector's score: the larger, the more likely adversarial.
+        The larger, the more likely adversarial; positive where an image is flagged.
     class_names : tuple of str or None
-        Those of the network, if it has any.
+        The network's names of the classes, if it has any.
     """
 
     label: npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ class Assessment(NamedTuple):
 
     @property
     def label_name(self) -> npt.NDArray[np.str_] | None:
-        """Names of `label`, "" for a `reject_label`; None where there are none."""
+        """Names of `label`, "" for a `reject_label`; None without class names."""
         return named(self.label, self.class_names)
 
     @property
@@ -85,63 +85,65 @@ class Assessment(NamedTuple):
 class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
     """Predict a network's labels, but relabel or reject images that look adversarial.
 
-    By default a :class:`LearnedDetector` flags and relabels: it learns from attacks on
-    the very network. With ``detector="threshold"``, or a featurizer, the rule is: the
-    largest curvature above a threshold.
+    By default a :class:`LearnedDetector` flags and relabels images; it learns from
+    attacks that it makes on this network. With ``detector="threshold"``, or with a
+    featurizer, an image is flagged if the largest curvature of its boundaries is above
+    a threshold.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
     companion : Companion, TorchModel or torch.nn.Module, optional
-        A second classifier that a learned detector asks about every image: what an
-        attacker who knows the guard has to fool as well. See :class:`LearnedDetector`,
+        A second classifier that a learned detector asks about every image, so that an
+        attacker who knows the guard has to fool both. See :class:`LearnedDetector`,
         and :func:`~curvdetect.study.training.train_companion`.
     featurizer : CurvatureFeaturizer, optional
-        For a detector of features. A copy is fitted, with the guard's `model`; its own
-        may be left out. By default one with its defaults and `random_state`. Flagged
-        images are relabelled by the class of their largest curvature, so "curvature"
-        must be among its features where `on_flag` is "relabel".
+        What measures the features, for a detector that needs features. A copy is
+        fitted, with the guard's `model`; the featurizer's own may be left out. By
+        default one with default settings and `random_state`. A flagged image is
+        relabelled with the class of its largest curvature, so "curvature" must be
+        among the features if `on_flag` is "relabel".
     detector : {"learned", "threshold"} or estimator, optional
         What flags images; a copy is fitted.
 
-        - "learned", or a :class:`LearnedDetector` or :class:`VotingDetector`: it
-          measures by itself, and relabels;
+        - "learned", or a :class:`LearnedDetector` or :class:`VotingDetector`, which
+          take images and also relabel them;
         - "threshold": a :class:`CurvatureThresholdDetector` with `target_fpr`, for
           which the features must be curvatures at one step;
         - a classifier with ``decision_function``, or an outlier detector of
-          scikit-learn or PyOD, fitted on the features of clean images alone (without
-          NaN with the featurizer's ``layout="nearest"``).
+          scikit-learn or PyOD, fitted on the features of clean images only. If it
+          cannot handle NaN, give the featurizer ``layout="nearest"``.
 
         By default "learned"; with a `featurizer`, "threshold".
     on_flag : {"relabel", "reject", "label"}, default="relabel"
-        What :meth:`predict` gives for a flagged image: the recovered label, the
-        `reject_label`, or the network's label all the same.
+        What :meth:`predict` returns for a flagged image: the recovered label, the
+        `reject_label`, or the network's label.
     reject_label : int, default=-1
         The label of rejected images.
     target_fpr : float, optional
-        Share of clean images that may be flagged. By default 0.01, or what the images
-        allow, with a warning ("learned"). Not together with an estimator as `detector`,
-        which has its own.
+        False-positive rate: the share of clean images that may be flagged. By default
+        0.01; with "learned" and too few images, the lowest rate that they allow, with
+        a warning. Must be left out if `detector` is an estimator, which has its own.
     random_state : int, optional
-        Of what is fitted; 0 by default. Not together with `featurizer`.
+        Seed of what is fitted; 0 by default. Must be left out with a `featurizer`.
     verbose : int, default=0
         1 shows what a learned detector is doing.
 
     Attributes
     ----------
     detector_ : estimator
-        Fitted.
+        The fitted detector.
     featurizer_ : CurvatureFeaturizer or None
-        Fitted; None with a learned detector.
+        The fitted featurizer; None with a detector that takes images.
     model_ : TorchModel
         The wrapped network.
     input_shape_ : tuple of int
         Shape of an image.
     self_test_ : SelfTest or None
-        What a learned detector says of itself.
+        How well a learned detector detects each attack; ``print`` it.
     weights_ : str
-        Digest of the network's weights: one with others is refused.
+        Digest of the network's weights. If they change, the guard refuses images.
     classes_ : ndarray of shape (n_classes,), int64
         0 .. n_classes - 1: labels are the positions of the logits.
     n_features_in_ : int
@@ -149,10 +151,10 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
     Notes
     -----
-    To scikit-learn this is a predictor and no classifier: it learns no classes from y,
-    which a classifier must. Where scikit-learn numbers labels anew, as in
-    ``cross_val_predict(method="predict_proba")``, y must hold every class. What asks
-    for a classifier, as voting does, takes it within ``CalibratedClassifierCV``.
+    For scikit-learn this is not a classifier, because it does not learn its classes
+    from y. Where scikit-learn renumbers labels, as in
+    ``cross_val_predict(method="predict_proba")``, y must contain every class. To use it
+    where a classifier is required, as in voting, wrap it in ``CalibratedClassifierCV``.
 
     Examples
     --------
@@ -282,7 +284,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
 
     @property
     def self_test_(self) -> SelfTest | None:
-        """What a learned detector says of itself; None for another, or untested."""
+        """The self-test of a learned detector; None without one."""
         check_is_fitted(self)
         return getattr(self.detector_, "self_test_", None)
 
@@ -312,7 +314,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
             )
 
     def assess(self, X: npt.ArrayLike | Tensor) -> Assessment:
-        """Look at images once and say all that is known.
+        """Measure images once, and return labels, flags and scores.
 
         Parameters
         ----------
@@ -322,7 +324,7 @@ class GuardedClassifier(SharedNetworkMixin, BaseEstimator):
         Returns
         -------
         Assessment
-            Labels, flags and scores. Cost: that of the featurizer.
+            Labels, flags and scores. Cost: that of the detector or the featurizer.
 
         Raises
         ------

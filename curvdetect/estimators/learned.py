@@ -1,4 +1,4 @@
-"""`LearnedDetector`: learns from attacks on the very network, decides in stages."""
+"""`LearnedDetector`: learns from attacks on the network, decides in stages."""
 
 from __future__ import annotations
 
@@ -41,47 +41,50 @@ _LEAST_LEARNED = 50
 
 
 class LearnedDetector(ImageDetector):
-    r"""Flag adversarial images by what attacks on this very network look like.
+    r"""Flag adversarial images by what attacks on this network look like.
 
-    `fit` takes clean images, attacks some of them itself, and learns to tell what the
-    attacks made from clean and noisy images; the others set the threshold and try the
-    detector out. Deciding, an image is measured further only as long as it is in doubt:
-    logits; then how they change where it is moved by a pixel, mirrored, and in black
-    and white; then moved back, blurred, and a step in a random direction both ways, the
-    mean curvature of the margins. What an attack adds does not survive that; what the
-    image shows does.
+    `fit` takes clean images, attacks some of them itself, and learns to tell the
+    results from clean and noisy images. The other images set the threshold and are used
+    to test the detector. An image is measured in up to three stages, and goes on to the
+    next only while the decision is in doubt: its logits; then how they change when it
+    is moved by a pixel, mirrored, and reduced to black and white; then when it is moved
+    back and blurred, and after a step in a random direction both ways, which gives the
+    mean curvature of the margins. An adversarial perturbation does not survive these
+    changes; the content of a clean image does.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
     companion : Companion, TorchModel or torch.nn.Module, optional
-        A second classifier of the same classes, asked about every image: a flatter
-        copy (:func:`~curvdetect.study.training.train_companion`), or another network,
-        the larger or the more robust the better. See
-        :class:`~curvdetect.signals.Companion` for other sizes of the input and orders
-        of the classes.
+        A second classifier of the same classes, which is asked about every image: a
+        flatter copy (:func:`~curvdetect.study.training.train_companion`), or another
+        network, the larger or the more robust the better. See
+        :class:`~curvdetect.signals.Companion` if the size of its input or the order of
+        its classes differs.
     target_fpr : float, optional
-        Share of clean images that may be flagged. It takes 2 / target_fpr - 1 images
-        for the threshold and 50 to learn from. By default 0.01, or what the images
-        allow, with a warning.
+        False-positive rate: the share of clean images that may be flagged. It takes
+        2 / target_fpr - 1 images for the threshold and 50 to learn from. By default
+        0.01; with too few images, the lowest rate that they allow, with a warning.
     attacks : dict of str to callable, optional
-        Further attacks to learn from: ``attack(images, labels) -> images``, as of
-        torchattacks, :func:`curvdetect.attacks.from_foolbox` or ``from_art``.
+        Further attacks to learn from, by name: ``attack(images, labels) -> images``,
+        such as those of torchattacks, :func:`curvdetect.attacks.from_foolbox` or
+        ``from_art``.
     kinds : sequence of str, default=("gradient steps", "minimal norm")
-        Which attacks of its own to learn from.
+        Which of the built-in attacks to learn from.
     budget : float, default=6
-        What a clean image may cost on average, in forward-equivalents: 1 for logits, 4
-        with the second stage, 8 with the third, for images in doubt. It holds a pass of
-        a companion that is no larger than the network; what a larger one costs more is
-        not counted.
+        What a clean image may cost on average, in forward-equivalents (a forward pass
+        is one, a backward pass two). An image costs 1 if the logits suffice, 4 after
+        the second stage and 8 after the third. This includes the pass of a companion
+        that is no larger than the network; what a larger one costs more is not counted.
     self_test : bool, default=True
-        Whether `fit` tries the detector on attacks that it did not learn from.
+        Whether `fit` tests the detector on attacks on images that it did not learn
+        from.
     memory : str or joblib.Memory, optional
-        Folder in which `fit` keeps what each of its own attacks made: a `fit` that was
-        interrupted goes on where it was.
+        Folder in which `fit` keeps the results of its own attacks, so that an
+        interrupted `fit` continues where it stopped.
     random_state : int, RandomState or None, default=None
-        Splits the images, draws directions, attacks and noise.
+        Seed of the split of the images, and of directions, attacks and noise.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -90,54 +93,56 @@ class LearnedDetector(ImageDetector):
     threshold_ : float
         Images with a larger score are flagged.
     target_fpr_ : float
-        The rate that the threshold keeps.
+        The false-positive rate that the threshold guarantees.
     clean_scores_ : ndarray
         Scores of the clean images that set the threshold, sorted.
     self_test_ : SelfTest or None
-        What the detector does on each attack; see :func:`curvdetect.assess_guard`.
+        How well the detector detects each attack; see
+        :func:`curvdetect.assess_guard`.
     shortest_ : (float, float)
-        What it typically takes to fool the network, in input units: the largest change
-        of a value, and the L2 norm, median of the minimal perturbations.
+        How large a perturbation typically has to be to fool the network, in input
+        units: medians over minimal perturbations of the L-infinity norm and of the L2
+        norm.
     model_ : TorchModel
         The network, clamped to its bounds.
     companion_ : Companion or None
         The second classifier.
     passes_ : float
-        What a forward pass of it costs, in those of the network: by multiplications
-        and additions.
+        Cost of a forward pass of the companion, in forward passes of the network,
+        by multiplications and additions.
     n_classes_, n_features_in_ : int
         Number of logits; of values of an image.
 
     Notes
     -----
-    *Companion.* What it thinks is among the numbers that the forests read. Beside them
-    it has a veto: where it gives odds against the network's label that a share s of
-    clean images exceeds, the score is at least what a share s of them exceeds. So
-    whoever makes the forests sure of an image has still to make the companion agree.
+    *Companion.* What it says is an input of the boosted trees. It also has a veto: if
+    its odds against the network's label are exceeded by a share s of clean images only,
+    the score is at least the one that a share s of clean images exceeds. So an attacker
+    who makes the trees sure of an image still has to make the companion agree.
 
-    *Bound.* Stages, exits and forests depend on the images learned from alone. Given
-    them, the score is a fixed function; the n calibration images and a new clean one
-    are exchangeable, so the rank of the new score among the n + 1 is uniform (ties
-    only help), and the new one is among the k = floor(target_fpr (n + 1)) largest with
+    *False-positive rate.* Stages, exits and trees depend only on the images learned
+    from. Given them, the score is a fixed function. The n calibration images and a new
+    clean one are exchangeable, so the rank of the new score among the n + 1 is uniform
+    (ties only help), and it is among the k = floor(target_fpr (n + 1)) largest with
     probability at most k / (n + 1) <= target_fpr. The threshold is the k-th largest of
-    the n: what lies above it is among the k largest of n + 1. It holds for images like
-    those of the calibration: with y, for images that the network gets right; others
-    are flagged more often, and rightly so. It holds on average over calibrations; with
-    one, the rate varies as a Beta(k, n + 1 - k).
+    the n: a score above it is among the k largest of n + 1. This holds for images like
+    those of the calibration. If y is given, these are images that the network gets
+    right; others are flagged more often, and rightly so. It holds on average over
+    calibration sets; for a single one, the rate varies as a Beta(k, n + 1 - k).
 
     *What it learns from.* One step and ten steps along the gradient, in L-infinity and
-    L2, budgets by factors of two from the network's own minimal norms to 64/255 of the
-    range on every value; minimal perturbations times 1.02, 1.5, 2 and 3; noise as long
-    as each, among the negatives. Whoever knows the detector is not among them.
+    L2, with budgets that double from the network's own minimal norms to 64/255 of the
+    range per value; minimal perturbations times 1.02, 1.5, 2 and 3; and, as negatives,
+    noise of the same norms. Attackers who know the detector are not among these.
 
-    *Cost.* :meth:`cost`; `fit` attacks at most 8,000 times, and learns forests.
+    *Cost.* See :meth:`cost`. `fit` attacks at most 8,000 times, and trains the trees.
 
     References
     ----------
     W. Xu, D. Evans, Y. Qi, "Feature squeezing: detecting adversarial examples in deep
     neural networks", NDSS 2018 (levels, blur). C. Guo, M. Rana, M. Cisse, L. van der
-    Maaten, "Countering adversarial images using input transformations", ICLR 2018. That
-    neither stops who knows it: W. He, J. Wei, X. Chen, N. Carlini, D. Song,
+    Maaten, "Countering adversarial images using input transformations", ICLR 2018.
+    Neither stops attackers who know it: W. He, J. Wei, X. Chen, N. Carlini, D. Song,
     "Adversarial example defenses: ensembles of weak defenses are not strong", WOOT
     2017, and :class:`~curvdetect.evasion.AgreementAttack`.
 
@@ -195,18 +200,19 @@ class LearnedDetector(ImageDetector):
         X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
             Clean images that the network was not trained on.
         y : array of shape (n_samples,), optional
-            Their true labels. With them, only images that the network gets right are
-            used; without, its own labels are taken for true.
+            Their true labels: images that the network gets wrong are then left out.
+            Without them, the network's labels are taken as true.
         adversarial : array, Tensor or list of shape (n, *input_shape) or (n, d)
-            Adversarial images to learn from as well, by default none: made of X, from
-            some of it or all. They count as much as all attacks of its own. Those made
-            of images that set the threshold are not learned from, but tried by the
-            self-test; the image that one is nearest to is taken for its source.
+            Adversarial images to learn from as well, made from some or all of the
+            images in X; by default none. They have as much weight as all built-in
+            attacks together. The source of each is taken to be the nearest image in X;
+            if that sets the threshold, the adversarial image is not learned from but
+            used in the self-test.
 
         Returns
         -------
         LearnedDetector
-            Itself. Interrupted, it is as it was before.
+            Itself. After an interruption it is as it was before.
 
         Raises
         ------
@@ -497,17 +503,17 @@ def assess_guard(
     guard : LearnedDetector, GuardedClassifier or CurvatureGuard
         Fitted, with a learned detector.
     X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-        Clean images that neither the network nor the guard has seen.
+        Clean images that neither the network nor the guard was fitted on.
     y : array of shape (n_samples,), optional
-        Their true labels: with them, only images that the network gets right count.
+        Their true labels: images that the network gets wrong are then left out.
     random_state : int, RandomState or None, default=None
-        Of attacks and noise.
+        Seed of attacks and noise.
 
     Returns
     -------
     SelfTest
-        Against the clean images given; without the column of kinds left out. Cost:
-        some hundred forward-equivalents an image and attack.
+        Attacks against the clean images given, without the column of AUROCs without
+        their kind. Cost: some hundred forward-equivalents for each image and attack.
 
     Raises
     ------

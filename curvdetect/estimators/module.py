@@ -39,16 +39,17 @@ _OF_A_NETWORK = ("input_shape", "bounds", "mean", "std", "clamp")
 
 
 class Guarded(NamedTuple):
-    """What :class:`CurvatureGuard` returns for n images, on their device.
+    """What :class:`CurvatureGuard` returns for n images, on the device of the images.
 
     Attributes
     ----------
     logits : Tensor of shape (n, n_classes)
-        Of the network.
+        Logits of the network.
     label : Tensor of shape (n,), int64
-        The label that the guard gives: for flagged images what `on_flag` says.
+        The label that the guard gives; for flagged images the one that `on_flag`
+        chooses.
     recovered_label : Tensor of shape (n,), int64
-        The label before an attack, if there was one.
+        The label before the attack, on the assumption that there was one.
     flagged : Tensor of shape (n,), bool
         Whether the image looks adversarial.
     score : Tensor of shape (n,), float64
@@ -63,24 +64,24 @@ class Guarded(NamedTuple):
 
 
 class CurvatureGuard(nn.Module):
-    """Serve a network that looks at every image twice.
+    """A guarded network as a torch module, for serving.
 
-    A :class:`curvdetect.GuardedClassifier` as a torch module: it moves with ``.to``,
-    and its state dict holds the calibration beside the weights. Without gradients, and
-    always as in eval mode.
+    It is a :class:`curvdetect.GuardedClassifier` that moves with ``.to``, and whose
+    state dict holds the calibration together with the weights. It returns tensors
+    without gradients, and always works in eval mode.
 
     Parameters
     ----------
     guard : GuardedClassifier
-        Fitted, or to be fitted by :meth:`calibrate` or ``load_state_dict``. Used,
-        not copied. Its network must not be bound to a device.
+        Fitted, or to be fitted by :meth:`calibrate` or ``load_state_dict``. It is not
+        copied. Its network must not be bound to a device.
 
     Attributes
     ----------
     module : torch.nn.Module
-        The network; not to be replaced.
+        The network. Do not replace it.
     companion : torch.nn.Module or None
-        The second one, if the guard has one; not to be replaced either.
+        The companion, if the guard has one. Do not replace it either.
     guard : GuardedClassifier
         The guard.
 
@@ -94,12 +95,10 @@ class CurvatureGuard(nn.Module):
     Notes
     -----
     ``torch.load(path, weights_only=True)`` reads the state dict: it holds tensors and
-    numbers alone. It fits a guard with the same parameters, but for `on_flag` and
-    `reject_label`, which are the server's own; others are refused. New weights need a
-    new calibration.
+    numbers alone. Only a guard with the same parameters accepts it; `on_flag` and
+    `reject_label` may differ. New weights need a new calibration.
 
-    Cost per image: that of the guard's detector. Threads take
-    turns.
+    An image costs what the guard's detector costs. Threads take turns.
 
     Examples
     --------

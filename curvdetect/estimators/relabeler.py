@@ -16,12 +16,13 @@ __all__ = ["CurvatureRelabeler", "most_curved"]
 
 
 class CurvatureRelabeler(ClassifierMixin, BaseEstimator):
-    """Recover the original label of adversarial images.
+    """Recover the original label of adversarial images from the curvatures.
 
-    It is the class whose boundary has the largest average curvature: the one that
-    bulges out towards the image. Column k of the features belongs to class k, as
-    ``CurvatureFeaturizer(layout="class")`` with one feature and one step gives them;
-    nothing else is learned from the images.
+    The original label is taken to be the class whose boundary has the largest average
+    curvature, the one that bulges out. Column k of the features belongs to class k, as
+    in the features of ``CurvatureFeaturizer(layout="class")`` with one feature and one
+    step. `fit` learns only which labels the columns stand for. The predicted class,
+    whose column is NaN, is not returned, so ask for flagged images only.
 
     Attributes
     ----------

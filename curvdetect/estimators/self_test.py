@@ -34,30 +34,30 @@ _CHANCE = 0.6
 
 
 class Tried(NamedTuple):
-    """An attack, and what the detector made of it; 95 % intervals.
+    """How well the detector detects one attack, with 95 % intervals.
 
     Attributes
     ----------
     attack, kind : str
-        Its name, and what it is like: "gradient steps", "minimal norm" or "given".
+        Name and kind: "gradient steps", "minimal norm" or "given".
     budget : float
         Largest change of a value (linf), L2 norm (l2), or multiple of the minimal
         norm; NaN if unknown.
     norm : float
         Mean L2 norm of the perturbations that succeeded, in input units.
     n_attacked, n_fooled : int
-        Images that the network got right; and then wrong.
+        Images that were attacked, which the network got right; and those of them that
+        it got wrong after the attack.
     auroc, auroc_low, auroc_high : float
-        Against clean images.
+        AUROC of adversarial against clean images.
     detected, detected_low, detected_high : float
-        Share flagged.
+        Share of adversarial images that are flagged (true-positive rate).
     relabelled, relabelled_low, relabelled_high : float
-        Share whose recovered label is the one before the attack.
+        Share of adversarial images whose recovered label is the original one.
     flagged_noise : float
-        Share flagged of images with noise as long as the perturbation of each.
+        Share flagged of clean images with noise of the norms of the perturbations.
     auroc_without : float
-        AUROC of a detector that learned from no attack of this kind; NaN if there is
-        none.
+        AUROC of a detector that learned from no attack of this kind; NaN without one.
     """
 
     attack: str
@@ -85,21 +85,21 @@ class Tried(NamedTuple):
 
 
 class SelfTest:
-    """What a detector does on each attack, on images that it did not learn from.
+    """How well a detector detects each attack, on images that it did not learn from.
 
     Attributes
     ----------
     rows : list of Tried
         One for each attack that fooled the network at least ten times.
     target_fpr : float
-        The rate of false positives that the threshold keeps.
+        The false-positive rate that the threshold guarantees.
 
     Notes
     -----
     ``print(self_test)`` shows a table, ``to_frame()`` gives it to pandas, and
     :class:`curvdetect.plotting.SelfTestDisplay` draws it. Attackers who know the
-    detector are not in it (:class:`curvdetect.evasion.AgreementAttack`): they evade it,
-    and docs/learned.md says how far they have to go.
+    detector (:class:`curvdetect.evasion.AgreementAttack`) are not in it: they evade it,
+    and docs/learned.md says how large their perturbations are.
     """
 
     def __init__(self, rows: Sequence[Tried], target_fpr: float) -> None:

@@ -36,25 +36,25 @@ _NO_USE = 0.01
 
 
 class Certified(NamedTuple):
-    """What is certified of n images; see :meth:`VotingDetector.certify`.
+    """Certificates of n images; see :meth:`VotingDetector.certify`.
 
     Attributes
     ----------
     radius : ndarray of shape (n,)
-        L2, in input units; 0 where nothing is certified.
+        Certified radius, an L2 norm in input units; 0 where nothing is certified.
     share : ndarray of shape (n,)
-        Lower bound p of the ideal share of the votes for the network's label.
+        Lower bound p of the ideal share of votes for the network's label.
     label : ndarray of shape (n,), int64
-        The network's.
+        The network's label.
     limit : float
-        t: what is left unflagged has shown its label's share to be as large.
+        t: an image whose label has an ideal share below t is left unflagged with
+        probability at most b.
     level : float
-        b: with which probability an image of a smaller share is left unflagged all the
-        same.
+        b, this probability.
     confidence : float
-        1 - a, for each image by itself.
+        1 - a, the confidence of the statement for each image by itself.
     sigma : float
-        Of the noise.
+        Standard deviation of the noise.
     """
 
     radius: npt.NDArray[np.float64]
@@ -77,39 +77,41 @@ class Certified(NamedTuple):
 
 
 class VotingDetector(ImageDetector):
-    r"""Flag images by votes of a companion on noisy copies: with a certificate.
+    r"""Flag images by a companion's votes on noisy copies, with a certificate.
 
     A companion that was trained with Gaussian noise votes on noisy copies of an image.
-    An image is left unflagged only if enough votes are for the label that the network
-    gives. How the share of a class can change with the image is limited by the noise
-    alone, so :meth:`certify` states a radius within which no image with another label
-    passes, whatever attack made it, but for a known probability.
+    The image is flagged unless enough votes are for the network's label. The noise
+    limits how fast the share of a class can change with the image. Therefore
+    :meth:`certify` can state a radius within which an image with another label is
+    flagged, whatever attack made it, except with a known probability.
 
     Parameters
     ----------
     model : TorchModel or torch.nn.Module
         The trained network.
     companion : Companion, TorchModel or torch.nn.Module
-        What votes; see :class:`~curvdetect.study.training.GaussianNoise` for its
-        training.
+        The classifier that votes; :class:`~curvdetect.study.training.GaussianNoise`
+        says how to train it.
     sigma : float, default=0.25
-        Of the noise, in input units. More makes larger radii, of fewer images.
+        Standard deviation of the noise, in input units. More noise gives larger radii,
+        for fewer images.
     n_votes : int, default=100
-        Of every image.
+        Number of votes for each image.
     target_fpr : float, default=0.05
-        Share of clean images that may be flagged.
+        False-positive rate: the share of clean images that may be flagged.
     level : float, default=0.001
-        b: with which probability an image within a certified radius may pass.
+        b, the probability with which an adversarial image within a certified radius may
+        pass.
     detector : LearnedDetector, optional
-        A copy is fitted as well, for `model` and with a companion of its own, or none;
-        an image is flagged if either flags it, and each has half of `target_fpr`. The
-        certificate is the same: no image leaves unflagged before the vote.
+        A learned detector to use as well. A copy is fitted, for `model`, with its own
+        companion or none. An image is flagged if either flags it, and each gets half of
+        `target_fpr`. The certificate is the same, because the votes are always taken.
     key : bytes, optional
-        Secret, at most 32 bytes: whoever has it foresees the noise, and is outside of
-        the claim. By default drawn in `fit`, from the operating system, or from
-        `random_state` where that is given, which is then as secret as that.
+        Secret of at most 32 bytes. The certificate does not hold against an attacker
+        who has it and can predict the noise. By default `fit` draws it from the
+        operating system; with a `random_state`, from that, which must then be secret.
     random_state : int, RandomState or None, default=None
-        Of the key, if it is not given, and of `detector`, if it has none of its own.
+        Seed of the key, unless that is given, and of `detector`, unless it has its own.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -118,15 +120,15 @@ class VotingDetector(ImageDetector):
     least_votes_ : int
         k: an image with fewer votes for its label is flagged.
     limit_ : float
-        t, of the image's ideal share, that k votes show at the level b.
+        t: the lower bound of the ideal share that k votes show at level b.
     threshold_ : float
-        0: a score above it is flagged.
+        0: an image with a larger score is flagged.
     clean_scores_ : ndarray
-        Scores of the clean images that the votes were calibrated with, sorted.
+        Scores of the clean images that set k, sorted.
     detector_ : LearnedDetector or None
-        Fitted.
+        The fitted learned detector.
     key_ : str
-        The key, in hexadecimal digits; in pickles and files as well.
+        The key in hexadecimal digits. It is also in pickles and saved files.
     model_, companion_, passes_, n_classes_, n_features_in_
         As in :class:`LearnedDetector`.
 
@@ -146,14 +148,14 @@ class VotingDetector(ImageDetector):
     p_c(x') > 1 - t (the lemma of Neyman and Pearson, as in the second reference), so
     the share of any other class is less than t, and if the network gives x' another
     label it has k votes with probability at most b. :meth:`certify` bounds p from below
-    by votes with fresh noise. For Q images that do not depend on what was flagged the
-    probability that one passes is at most Q b. Nothing is said of images outside of all
-    radii, of one image about itself (that it passed says nothing of whether it was
-    attacked), of attackers who learn about the key, and of floating-point numbers,
-    with which the noise is not quite Gaussian.
+    by votes with fresh noise. For Q images that do not depend on what was flagged, the
+    probability that one passes is at most Q b. Nothing is claimed about images outside
+    all radii, about a single image (that it passed does not show that it was not
+    attacked), about attackers who learn about the key, or about rounding, with which
+    the noise is not quite Gaussian.
 
-    *Cost.* 1 + n_votes passes of the companion an image, in passes of the network:
-    :meth:`cost`.
+    *Cost.* A pass of the network and n_votes passes of the companion for each image;
+    :meth:`cost` gives it in passes of the network.
 
     References
     ----------

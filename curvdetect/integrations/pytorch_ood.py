@@ -68,43 +68,43 @@ _FAR = 0.25
 
 
 class CurvatureDetector(GradientDetector):
-    """Score images by what attacks on this very network look like.
+    """Score images by what attacks on this network look like.
 
-    A ``GradientDetector``: it takes gradients to its input, so pytorch-ood's benchmarks
-    and searches do not call it under ``torch.no_grad``.
+    It is a ``GradientDetector``: it computes gradients of its input, so pytorch-ood's
+    benchmarks and searches do not call it under ``torch.no_grad``.
 
-    It is made to detect attacks, not other data sets: on the LeNet of Fashion-MNIST its
-    AUROC is 0.993 (0.990-0.995) for what PGD makes of 1,648 test images at 16/255,
-    where pytorch-ood's energy score has 0.502 (0.484-0.521); and 0.847 (0.835-0.859),
-    with another seed 0.822, for 2,000 images of MNIST, where the energy has 0.872
-    (0.861-0.882); all against 2,000 test images (``benchmarks/other_data.py``).
+    It is made to detect attacks, not other data sets. On the LeNet for Fashion-MNIST,
+    against 2,000 test images, its AUROC is 0.993 (0.990-0.995) for 1,648 test images
+    after PGD at 16/255, where pytorch-ood's energy score has 0.502 (0.484-0.521). For
+    2,000 images of MNIST it is 0.847 (0.835-0.859), and 0.822 with another seed, where
+    the energy score has 0.872 (0.861-0.882) (``benchmarks/other_data.py``).
 
     Parameters
     ----------
     model : TorchModel, torch.nn.Module or bound method of one
-        The network, which gives logits. A TorchModel says which values images have.
-        Otherwise those that it is fitted on say it, normalised or not: from 0 to 1 if
-        they are, or from their smallest value to their largest. Images beyond are moved
-        onto that range, with a warning where it is far.
+        The network, which returns logits. A TorchModel gives the range of image values.
+        Otherwise the images that it is fitted on, normalised or not, give it: 0 to 1 if
+        they lie within, or else from their smallest value to their largest. Images
+        beyond that range are moved onto it, with a warning if they lie far outside.
     detector : {"learned", "threshold"}, default="learned"
-        A :class:`~curvdetect.LearnedDetector`; or, as 0.1 had it, the largest average
+        A :class:`~curvdetect.LearnedDetector`; or, as in 0.1, the largest average
         curvature of the boundaries around an image.
     **parameters
-        Of the learned detector, such as ``companion``; ``random_state=0`` and
-        ``self_test=False`` by default. Or of the
-        :class:`~curvdetect.CurvatureFeaturizer`, of which the features are curvatures,
-        one for each class.
+        Parameters of the learned detector, such as ``companion``; by default
+        ``random_state=0`` and ``self_test=False``. Or those of the
+        :class:`~curvdetect.CurvatureFeaturizer`, whose features must be curvatures, one
+        for each class.
 
     Attributes
     ----------
     estimator : LearnedDetector or CurvatureFeaturizer
-        What looks at images.
+        What measures images.
     device : torch.device or None
-        Where the network is; None if nothing tells.
+        Where the network is; None if that is unknown.
     hyperparameter_space : dict of str to list
         What ``pytorch_ood.utils.GridSearch`` tries by default: ``budget`` and ``kinds``
-        of the learned detector, ``at`` and ``n_boundaries`` of curvatures. Searches may
-        be given others of their parameters.
+        of the learned detector, or ``at`` and ``n_boundaries`` of the featurizer. A
+        search may be given other parameters of these.
 
     Examples
     --------

@@ -69,56 +69,56 @@ Clamp: TypeAlias = Literal[False, True, "inside"]
 
 
 class TorchModel:
-    """A trained torch image classifier, with all that is needed to call it.
+    """Wrap a trained torch image classifier: its inputs, normalisation and device.
 
-    It keeps the module's state out of your way: every call runs in eval mode with
-    gradients to the input only, and leaves training mode, ``requires_grad``,
-    ``.grad`` and the random number generators as they were, also after an error.
+    Calls do not change the module: each runs in eval mode, computes gradients of the
+    input only, and leaves the training mode, ``requires_grad``, ``.grad`` and the
+    random number generators as they were, even after an error.
 
-    ``sklearn.clone`` shares it, pickle copies it, and ``joblib.hash`` depends on its
-    weights and settings alone: it is the same in every copy and process. A copy that
-    comes out of a pickle is on the CPU unless `device` was given.
+    ``sklearn.clone`` shares the wrapper and pickle copies it. ``joblib.hash`` depends
+    only on weights and settings, so it is the same for every copy and in every process.
+    A copy from a pickle is on the CPU unless `device` was given.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network: (n, *input_shape) -> (n, n_classes) logits. Not copied; moved to
-        `device` if that is given. One that was compiled by ``torch.compile`` is used as
-        it was before.
+        The network: (n, *input_shape) -> (n, n_classes) logits. It is not copied, and
+        moved to `device` if that is given. If ``torch.compile`` compiled it, the
+        original module is used.
     input_shape : tuple of int or None
-        Shape of one input, (channels, height, width) for images. None takes inputs
-        of any shape as they come.
+        Shape of one input, (channels, height, width) for images. None accepts inputs
+        of any shape.
     bounds : (float, float) or None, default=(0.0, 1.0)
         Smallest and largest value of an input. Inputs outside are refused; None
         switches this check off.
     mean, std : float or sequence of float, optional
-        The network is given (x - mean) / std, per channel. Lengths and curvatures
-        refer to x, before this normalisation.
+        Normalisation: the network gets (x - mean) / std, per channel. Lengths and
+        curvatures refer to x, before this normalisation.
     device : str or torch.device, optional
-        Where to compute; where the module is by default.
+        Where to compute; by default where the module is.
     batch_size : int, optional
         Rows given to the module at a time. By default as many as keep its
         activations in the cache, at most 128 on a CPU and 8,192 on a GPU.
     clamp : bool or "inside", default=False
-        Whether values outside `bounds` are moved onto them before the module sees
-        them. Probes and searches step outside: a module that must not be asked there
-        (a root, a logarithm, a check of its input) needs it. What is measured is then
-        the clamped network, x -> f(clamp(x)), which is flat outside the bounds; the
-        gradient is 1 on the bounds themselves. "inside" moves values a millionth of
-        the range further: for a module that clamps its input itself, and has no
-        gradient at black and white.
+        Whether values outside `bounds` are moved onto them before the module gets
+        them. Measuring around an image steps outside the bounds; a module that must not
+        be called there (it takes a root or a logarithm, or checks its input) needs
+        this. The clamped network x -> f(clamp(x)) is then measured, which is flat
+        outside the bounds; the gradient of the clamp is 1 on the bounds themselves.
+        "inside" moves values a millionth of the range further in, for a module that
+        clamps its input itself and has no gradient at black and white.
     class_names : sequence of str, optional
-        A name for each logit, in their order: for tables and pictures.
+        Names of the classes in the order of the logits, for tables and pictures.
     preparation : Preparation, optional
-        How a picture of any size becomes an input, see
-        :class:`curvdetect.network.Preparation`: for files of pictures alone. Arrays are
-        inputs already.
+        How a picture of any size becomes an input; see
+        :class:`curvdetect.network.Preparation`. It applies to files of pictures only;
+        arrays are taken as inputs.
 
     See Also
     --------
     TorchModel.from_timm, TorchModel.from_torchvision, TorchModel.from_transformers :
-        Networks of others, with all of this as their libraries say.
-    TorchModel.from_onnx : Networks in files.
+        Networks from libraries, with the libraries' settings.
+    TorchModel.from_onnx : Networks in ONNX files.
 
     Raises
     ------
@@ -190,36 +190,37 @@ class TorchModel:
             f"bounds={self.bounds}{clamp})"
         )
 
-    # Networks of others ----------------------------------------------------
+    # Networks from libraries ----------------------------------------------------
 
     @classmethod
     def from_timm(
         cls, name: str | nn.Module, *, pretrained: bool = True, **settings: Any
     ) -> TorchModel:
-        """Take a network of timm, as timm itself prepares pictures for it.
+        """Wrap a network from timm, with timm's settings.
 
         Parameters
         ----------
         name : str or torch.nn.Module
-            As of ``timm.list_models()``, or what ``timm.create_model`` returned.
+            A name from ``timm.list_models()``, or what ``timm.create_model`` returned.
         pretrained : bool, default=True
-            Whether its weights are downloaded (or taken from timm's cache); random
-            ones otherwise. Without effect for a module.
+            Whether to download the weights (or take them from timm's cache); otherwise
+            they are random. No effect if `name` is a module.
         **settings
-            Of :class:`TorchModel`, such as `device` or `clamp`; `input_shape`, `mean`,
-            `std`, `class_names` and `preparation` in the place of timm's.
+            Parameters of :class:`TorchModel`, such as `device` or `clamp`;
+            `input_shape`, `mean`, `std`, `class_names` and `preparation` replace those
+            of timm.
 
         Returns
         -------
         TorchModel
-            With the shape, normalisation, preparation of its ``pretrained_cfg``, and
-            with class names where timm knows them.
+            With the shape, normalisation and preparation of its ``pretrained_cfg``, and
+            with class names if timm knows them.
 
         Raises
         ------
         ValueError
-            If timm has no network of this name, or no weights for it, or it gives
-            features and no logits.
+            If timm has no network of this name, or no weights for it, or the network
+            returns features instead of logits.
         ImportError
             If timm is not installed (extra "timm").
         """
@@ -231,20 +232,21 @@ class TorchModel:
     def from_torchvision(
         cls, name: Any, *, weights: Any = "DEFAULT", **settings: Any
     ) -> TorchModel:
-        """Take a network of torchvision, as its weights say to prepare pictures.
+        """Wrap a network from torchvision, with the settings of its weights.
 
         Parameters
         ----------
         name : str, WeightsEnum or torch.nn.Module
-            As of ``torchvision.models.list_models()``; or weights, such as
-            ``ResNet50_Weights.IMAGENET1K_V2`` or that as a string; or a network that
-            was made of `weights`.
+            A name from ``torchvision.models.list_models()``; or weights, such as
+            ``ResNet50_Weights.IMAGENET1K_V2`` or this as a string; or a network that
+            was made with `weights`.
         weights : str, WeightsEnum or None, default="DEFAULT"
-            Which, such as "IMAGENET1K_V1": downloaded, or taken from torch's cache.
-            None: random ones, prepared and named as the default weights are, or those
-            in `name`. For a module: those that it has, which are not loaded again.
+            Which weights to download or take from torch's cache, such as
+            "IMAGENET1K_V1". None gives random weights, with the preparation and class
+            names of the default weights or of those in `name`. If `name` is a module,
+            these are the weights that it has, which are not loaded again.
         **settings
-            As of :meth:`from_timm`.
+            As in :meth:`from_timm`.
 
         Returns
         -------
@@ -255,7 +257,7 @@ class TorchModel:
         ------
         ValueError
             If torchvision has no classifier of this name, or no such weights, or they
-            are another network's.
+            belong to another network.
         ImportError
             If torchvision is not installed (extra "vision").
         """
@@ -270,21 +272,23 @@ class TorchModel:
         pretrained: bool = True,
         **settings: Any,
     ) -> TorchModel:
-        """Take an image classifier of transformers, with its image processor.
+        """Wrap an image classifier from transformers, with its image processor.
 
         Parameters
         ----------
         name : str, Path or torch.nn.Module
-            On Hugging Face's hub, or a folder of ``save_pretrained``; code in it is not
-            executed. Or the network itself, such as a ``ViTForImageClassification``.
+            A name on Hugging Face's hub, or a folder that ``save_pretrained`` wrote;
+            code in it is not executed. Or the network itself, such as a
+            ``ViTForImageClassification``.
         processor : image processor, str or Path, optional
-            Of transformers, or where it is; where the network is by default. Needed for
-            a module that does not say where it came from.
+            An image processor of transformers, or the place to load it from; by default
+            that of the network. Needed for a module that does not record where it came
+            from.
         pretrained : bool, default=True
-            Whether the weights are loaded, in single precision; random ones of its
-            configuration otherwise. Without effect for a module.
+            Whether to load the weights, in single precision; otherwise they are random.
+            No effect if `name` is a module.
         **settings
-            As of :meth:`from_timm`.
+            As in :meth:`from_timm`.
 
         Returns
         -------
@@ -295,10 +299,10 @@ class TorchModel:
         Raises
         ------
         ValueError
-            If there is no such network, its weights lack its last layer, it is no
-            classifier into one class each (its ``config.problem_type``), or the
-            processor does what a :class:`~curvdetect.network.Preparation` and a
-            normalisation cannot say.
+            If there is no such network, its weights lack the last layer, it does not
+            put each image into one class (``config.problem_type``), or the processor
+            does what a :class:`~curvdetect.network.Preparation` and a normalisation
+            cannot express.
         ImportError
             If transformers is not installed (extra "transformers").
         """
@@ -314,23 +318,23 @@ class TorchModel:
         input_shape: Sequence[int] | None = None,
         **settings: Any,
     ) -> TorchModel:
-        """Take a network from an ONNX file, by onnx2torch.
+        """Wrap a network from an ONNX file, which onnx2torch reads.
 
         Parameters
         ----------
         path : str or Path
-            The file. It holds operations and numbers: nothing in it is executed but
-            what onnx2torch knows.
+            The file. It holds operations and numbers; only operations that onnx2torch
+            knows are executed.
         input_shape : tuple of int, optional
-            Of one input; as the file says by default.
+            Shape of one input; by default that in the file.
         **settings
-            As of :meth:`from_timm`. A file says nothing of `mean`, `std`,
-            `class_names` and `preparation`.
+            As in :meth:`from_timm`. The file does not give `mean`, `std`, `class_names`
+            or `preparation`.
 
         Returns
         -------
         TorchModel
-            For batches of any size.
+            A model for batches of any size.
 
         Raises
         ------
@@ -338,8 +342,8 @@ class TorchModel:
             If there is no such file.
         ValueError
             If it cannot be read, takes anything but one batch of images in
-            floating-point numbers, or does not take batches of any size, or does not
-            say the shape of its input.
+            floating-point numbers, does not take batches of any size, or does not give
+            the shape of its input.
         ImportError
             If onnx2torch is not installed (extra "onnx").
         """

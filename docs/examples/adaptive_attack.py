@@ -1,10 +1,11 @@
 """Attack a guarded network with and without knowledge of the guard.
 
-    pip install 'curvdetect[attacks]'
+    pip install '.[attacks]'
     python docs/examples/adaptive_attack.py
 
-Within one budget, PGD fools the network and is mostly flagged; orthogonal PGD, which
-differentiates the guard's own score, fools both.
+The guard is a threshold on curvature. With the same budget, PGD fools the network but
+is mostly flagged, and orthogonal PGD, which follows the gradient of the guard's own
+score, fools both.
 """
 
 from curvdetect import GuardedClassifier, TorchModel

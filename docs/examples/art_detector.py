@@ -1,11 +1,12 @@
 """Guard a classifier of the Adversarial Robustness Toolbox.
 
-    pip install 'curvdetect[art]'
+    pip install '.[art]'
     python docs/examples/art_detector.py
 
-The detector is an ART `EvasionDetector`: it is built from an ART classifier, calibrated
-on clean images alone and tried on an attack of ART. Who has adversarial images already
-gives them too, with labels 0 for clean and 1 for adversarial: they are learned from.
+The detector is an ART `EvasionDetector`. It is built from an ART classifier, fitted on
+clean images only, and tested on an attack of ART. If you already have adversarial
+images, give them too, with labels 0 for clean and 1 for adversarial, to learn from
+them:
 
     detector.fit(np.concatenate([clean, adversarial]), y)
 """

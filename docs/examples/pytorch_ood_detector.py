@@ -1,16 +1,17 @@
-"""Use the learned guard as a detector of pytorch-ood, beside its own.
+"""Use the learned guard as a detector of pytorch-ood.
 
-    pip install 'curvdetect[attacks,ood]'
+    pip install '.[attacks,ood]'
     python docs/examples/pytorch_ood_detector.py
 
-It is three lines, with the network and the loaders that pytorch-ood's detectors take:
+It takes three lines, with a network and loaders as for pytorch-ood's own detectors:
 
     detector = CurvatureDetector(network)
     detector.fit(loader)
     scores = detector(images)
 
-Adversarial images take the place of out-of-distribution ones; pytorch-ood's own metrics
-judge its energy score and ours, learned from attacks and the largest curvature.
+Adversarial images take the place of out-of-distribution ones. pytorch-ood's metrics
+compare its energy score with two scores of ours: the learned guard's, and the largest
+curvature.
 """
 
 import torch

@@ -1,15 +1,16 @@
 """Serve a guarded network over HTTP.
 
-    pip install 'curvdetect[serve]'
+    pip install '.[serve]'
     python docs/examples/serve_http.py
 
     curl --data-binary @shirt.png http://127.0.0.1:8000/classify
 
-answers {"label": ..., "flagged": ..., "score": ..., ...}, with the names of the classes
-where the network has any. A network with a preparation takes pictures of any size, as
-TorchModel.from_timm and its like give it. Requests are taken in turns;
-to answer more at once, start more processes. There is no limit on how often a client
-may ask, and each answer tells an attacker something: put one in front of it.
+answers {"label": ..., "flagged": ..., "score": ..., ...}, with class names if the
+network has any. Pictures must have the size of the network's input, unless the network
+has a preparation, as those of TorchModel.from_timm and the like do. Requests are
+answered one after the other; start more processes to answer more at once. Each answer
+tells an attacker something, and nothing here limits how often a client may ask: put a
+rate limit in front of it.
 """
 
 import io
@@ -29,7 +30,7 @@ MAX_BYTES = 2**23  # a photograph
 
 
 class Verdict(BaseModel):
-    """What the guard makes of an image."""
+    """The guard's answer for one image."""
 
     label: int
     model_label: int
@@ -42,7 +43,7 @@ class Verdict(BaseModel):
 
 
 def make_app(guard: CurvatureGuard) -> FastAPI:
-    """Return an application that answers for a calibrated guard."""
+    """Return an application that serves a calibrated guard."""
     app = FastAPI(title="curvdetect")
     input_shape, model = guard.guard.input_shape_, guard.guard.model_
 
@@ -53,9 +54,9 @@ def make_app(guard: CurvatureGuard) -> FastAPI:
 
     @app.post("/classify", response_model_exclude_none=True)
     async def classify(request: Request) -> Verdict:
-        """Take one picture as the body of a request."""
+        """Classify the picture in the body of the request."""
         body = await read_body(request)
-        # In other threads, so that other requests are heard meanwhile.
+        # In other threads, so that other requests are accepted meanwhile.
         try:
             image = await run_in_threadpool(read, body)
         except (ValueError, OSError) as error:
@@ -81,7 +82,7 @@ def make_app(guard: CurvatureGuard) -> FastAPI:
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a body, but no more than is allowed."""
+    """Read the body of a request, up to the allowed size."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -91,7 +92,7 @@ async def read_body(request: Request) -> bytes:
 
 
 def calibrated_guard() -> CurvatureGuard:
-    """Return the guard to serve; load the state dict of one of yours here."""
+    """Return the guard to serve; to serve yours, load its state dict here."""
     X, y = load_fashion_mnist_sample()
     network = load_lenet("fashion-mnist")
     quick = LearnedDetector(target_fpr=0.05, self_test=False, random_state=0)

@@ -28,9 +28,9 @@ def torus(x):
 
 
 # %%
-# Points on the surface, by the angle along the axis and that around the tube. In three
-# dimensions there are two principal curvatures; "all" takes a basis of the tangent
-# plane.
+# Points on the surface are given by two angles, one around the axis and one around the
+# tube. In three dimensions there are two principal curvatures; "all" takes a basis of
+# the tangent plane.
 
 along, around = np.meshgrid(
     np.linspace(0, 2 * np.pi, 61), np.linspace(0, 2 * np.pi, 41)
@@ -80,8 +80,8 @@ plt.show()
 # An image has hundreds of tangent directions or more; the featurizer averages over
 # seven random ones. The error of such an average is known: the variance of one normal
 # curvature is :math:`2 (\operatorname{tr} A^2 / (d - 1) - \kappa^2) / (d + 1)` for the
-# shape operator :math:`A`, and :math:`m` directions divide it by :math:`m`. Here, an
-# ellipsoid in 200 dimensions, measured 200 times with each number of directions.
+# shape operator :math:`A`, and :math:`m` directions divide it by :math:`m`. Here we
+# measure an ellipsoid in 200 dimensions, 200 times with each number of directions.
 
 d = 200
 axes = torch.linspace(0.2, 5, d, dtype=torch.float64)  # coefficients of x_i^2
@@ -119,6 +119,6 @@ ax.legend(frameon=False)
 plt.show()
 
 # %%
-# The error falls with the root of the number of directions, and in many dimensions
-# already one direction is near the average: the curvatures of most directions are
-# alike. See :ref:`theory-estimators`.
+# The error falls with the square root of the number of directions. In many dimensions a
+# single direction already gives nearly the average, because most directions have
+# similar curvatures. See :ref:`theory-estimators`.

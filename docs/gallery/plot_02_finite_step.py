@@ -1,11 +1,11 @@
 """
-Curvature of something with kinks
+Curvature of a surface with kinks
 =================================
 
 *A ReLU network is piecewise linear. What is its curvature?*
 
-Exactly, zero almost everywhere. At a finite step it has one: a polygon is flat on each
-side and round from a distance.
+Its exact curvature is zero almost everywhere. At a finite step it is not: a polygon is
+flat on each side, but round from a distance.
 """
 
 import warnings
@@ -22,9 +22,9 @@ from curvdetect.study.networks import trained_model
 # %%
 # Polygons around the unit disc
 # -----------------------------
-# The margin is one minus the largest of K linear functions, as a network with one layer
-# of max-pooling would have it. Curvature is measured at 4,000 points of each boundary,
-# with steps from 0.01 to 2.
+# The margin is one minus the largest of K linear functions, like that of a network with
+# one layer of max-pooling. We measure curvature at 4,000 points of each boundary, with
+# steps from 0.01 to 2.
 
 
 def polygon(n_sides):
@@ -69,16 +69,17 @@ right.legend(frameon=False)
 plt.show()
 
 # %%
-# At steps longer than a side all agree: the kinks do not matter. At short ones most
-# points of a polygon see no kink, hence the median of zero, and the few beside one see
-# a very large curvature: the mean stays, but no single value tells the shape. So the
-# step is part of the result, a curvature "at scale h".
+# With steps longer than a side, all shapes agree: the kinks do not matter. With short
+# steps, most points of a polygon are far from any kink, so the median is zero, and the
+# few points beside a kink have a very large curvature. The mean stays the same, but no
+# single value describes the shape. So the step is part of the result: a curvature "at
+# scale h".
 #
 # A trained network
 # -----------------
-# The boundaries nearest to 100 images, measured at steps around the median distance to
-# them, which is what ``step="auto"`` takes. Exact second derivatives are zero, and the
-# package warns of it.
+# We measure the boundaries nearest to 100 images, with steps around the median distance
+# to them, which is the step that ``step="auto"`` takes. Exact second derivatives are
+# zero, and the package warns about that.
 
 X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
@@ -116,5 +117,5 @@ ax.legend(frameon=False, loc="lower right")
 plt.show()
 
 # %%
-# The boundaries around natural images curve away from them at every step, and the less
-# the longer the step is.
+# The boundaries around natural images curve away from them at every step; the longer
+# the step, the less they do.

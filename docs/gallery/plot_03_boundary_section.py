@@ -4,8 +4,8 @@ The boundary around one image
 
 *What does a decision boundary look like near an image?*
 
-A network of 784 inputs cannot be drawn, a plane through a boundary point can: that of
-the normal and of the tangent which leads towards the image.
+A network with 784 inputs cannot be drawn, but a plane through a boundary point can. We
+take the plane of the normal and of the tangent that leads towards the image.
 """
 
 import matplotlib.pyplot as plt
@@ -23,13 +23,13 @@ attack = MinimalNormAttack(model, factor=1.5)
 attacked = make_adversarial_set(model, attack, X[:100], y[:100])
 
 # %%
-# On the left an image x, and the point z that the search found on its boundary with the
-# class which the attack led to. The predicted region is blue and above. The boundary
-# bends away from the image: its osculating circle is below, the curvature negative. On
-# the right the same image after the attack, which went across the boundary and 1.5
-# times as far as it had to, and the boundary back to the original class; y is the clean
-# image. What is now the predicted region bulges out, and the curvature is positive.
-# (This is an image on which it is easy to see.)
+# Left: an image x, and the point z that the search found on its boundary with the class
+# to which the attack led. The predicted region is blue and above. The boundary bends
+# away from the image: its osculating circle is below, and the curvature is negative.
+# Right: the same image after the attack, which went 1.5 times as far as needed to cross
+# the boundary, and the boundary back to the original class; y is the clean image. What
+# is now the predicted region bulges out, and the curvature is positive. (We chose an
+# image on which this is easy to see.)
 
 k = 10
 step = 0.4  # about the median distance to the boundary
@@ -46,9 +46,9 @@ axes[1].set_title("around what the attack made of it")
 plt.show()
 
 # %%
-# One tangent of one image says little. The average over tangents, of the boundary
-# between the same two classes, for all images that were attacked: negative before,
-# positive after. :ref:`theory-at-the-boundary` says why the sign changes.
+# One tangent of one image says little. For all attacked images, we now average over
+# tangents, on the boundary between the same two classes: the average is negative before
+# the attack and positive after it. :ref:`theory-at-the-boundary` says why.
 
 featurizer = CurvatureFeaturizer(model, step=step, random_state=0).fit(X[:100])
 rows = np.arange(len(attacked.source))

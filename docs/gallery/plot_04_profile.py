@@ -5,7 +5,7 @@ The profile of principal curvatures
 *In how many directions does a boundary curve?*
 
 In few: most principal curvatures are near zero, some are large, and more of these are
-negative. That is the figure which the method began with.
+negative. The method began with this observation.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
 
 # %%
-# All 783 principal curvatures of the three boundaries nearest to each of four images,
-# at a step of 0.1: as many gradients for each boundary.
+# We compute all 783 principal curvatures of the three boundaries nearest to each of
+# four images, at a step of 0.1. This takes as many gradients for each boundary.
 
 n_images, n_boundaries = 4, 3
 nearest = find_nearest_boundaries(model, X[:n_images], n_boundaries=n_boundaries)
@@ -37,9 +37,10 @@ near_zero = profile_statistics(profile.values).near_zero.mean()
 print(f"within 5 % of the largest: {near_zero:.0%}")
 
 # %%
-# A warning. Between kinks the differences are not linear in the direction, so a matrix
-# made of them has eigenvalues that no direction has. The normal curvatures along the
-# same eigenvectors, measured one by one at the same step, are much smaller.
+# A warning: across kinks the differences are not linear in the direction, so a matrix
+# made of them has eigenvalues that are the curvature of no direction. The normal
+# curvatures along the same eigenvectors, measured one by one at the same step, are much
+# smaller.
 
 with model.evaluating():
     along = normal_curvature(
@@ -63,6 +64,7 @@ print(f"largest:  eigenvalue {largest.mean():+.1f}, along it {along[0]:+.1f}")
 print(f"smallest: eigenvalue {smallest.mean():+.1f}, along it {along[-1]:+.1f}")
 
 # %%
-# So take the profile for what it is, a definition at a scale. The average over random
-# directions, which detection uses, has no such trouble. With a smooth network (softplus
-# in place of ReLU) and ``method="autodiff"`` the two lines agree.
+# So the profile is a definition at a scale, not the curvature along single directions.
+# The average over random directions, which detection uses, does not have this problem.
+# With a smooth network (softplus instead of ReLU) and ``method="autodiff"`` the two
+# lines agree.

@@ -2,7 +2,7 @@
 Detect
 ======
 
-*Can adversarial images be told from clean ones, with nothing learned from attacks?*
+*Can adversarial images be told from clean ones without learning from attacks?*
 
 A featurizer measures the boundaries around each image, and a detector sets one
 threshold on clean images alone.
@@ -25,7 +25,7 @@ X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
 
 # %%
-# The attack is any function of images and labels; this is PGD.
+# An attack is any function of images and labels that returns images; this one is PGD.
 
 
 def pgd(images, labels, eps=16 / 255, steps=20):
@@ -47,8 +47,8 @@ print(
 
 # %%
 # Calibrate on images that the network was not trained on and gets right; no attack is
-# needed. Then score other images, attacked ones, and ones with noise as long as the
-# attack, which should not be flagged.
+# needed. Then score other clean images, adversarial images, and images with noise of
+# the same norm as the attack, which should not be flagged.
 
 calibration = X[:400][model.predict(X[:400]) == y[:400]]
 pipeline = make_pipeline(
@@ -69,8 +69,8 @@ area = auroc(scores["clean"], scores["adversarial"])
 print(f"AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f})")
 
 # %%
-# The boundaries of each image, ordered by curvature: it is the first of them that
-# differs.
+# The boundaries of each image, ordered by curvature: clean and adversarial images
+# differ in the first, that with the largest curvature.
 
 figure, (first, second, third) = plt.subplots(1, 3, figsize=(12, 4))
 AverageCurvatureDisplay.from_predictions(
@@ -105,9 +105,9 @@ RocCurveDisplay.from_predictions(
     plot_chance_level=True,
     chance_level_kw={"label": "chance"},
 )
-third.set(xlabel="false-positive rate", ylabel="detection rate")
+third.set(xlabel="false-positive rate", ylabel="true-positive rate")
 plt.show()
 
 # %%
-# These are few images; :doc:`/detection` compares with other detectors, over nine
+# These are few images; :doc:`/detection` compares this detector with others, for nine
 # attacks and three networks.

@@ -4,9 +4,9 @@ At the boundary, or at the image?
 
 *Where should curvature be measured?*
 
-The level set of the margin through the image itself needs no search for a boundary, so
-it is cheaper. It shows attacks that went far, at a long step, and misses those that
-stopped beside the boundary; at the boundary it is the other way round.
+Measuring on the level set of the margin through the image itself needs no search for a
+boundary, so it is cheaper. With a long step it detects large perturbations, and misses
+those that stopped just across the boundary. At the boundary it is the other way round.
 """
 
 import matplotlib.pyplot as plt
@@ -23,8 +23,8 @@ X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
 
 # %%
-# Attacks of growing length: the smallest perturbation, a little longer and twice as
-# long, and PGD with growing budgets.
+# Attacks of growing norm: the smallest perturbation, times 1.02 and times 2, and PGD
+# with growing budgets.
 
 
 def pgd(eps, steps=20):
@@ -53,8 +53,8 @@ made = {
 }
 
 # %%
-# The score is the largest curvature, as in the threshold detector. At the boundary the
-# step is the default; at the image, one as short and one of 2 input units.
+# The score is the largest curvature, as in the threshold detector. At the boundary we
+# take about the default step; at the image the same step, and one of 2 input units.
 
 settings = {
     "at the boundary, h = 0.35": {"at": "boundary", "step": 0.35},
@@ -88,13 +88,13 @@ ax.set_xticks(
     [f"{name}\n(L2 {length:.1f})" for name, length in zip(made, lengths, strict=True)],
     fontsize=9.5,
 )
-ax.set_xlabel("attack, and mean length of its perturbations (input units)")
+ax.set_xlabel("attack, and mean norm of its perturbations (input units)")
 ax.set_ylabel("AUROC, with 95 % interval")
 ax.legend(frameon=False, loc="lower center")
 plt.show()
 
 # %%
-# The default is the boundary: most attacks are short, and the original label can be
-# recovered there. :ref:`theory-at-the-boundary` explains the difference. For both kinds
-# at once, let a classifier learn from curvatures at the boundary and the "laplacian"
+# The default is the boundary: most perturbations are small, and the original label can
+# be recovered there. :ref:`theory-at-the-boundary` explains the difference. To detect
+# both kinds, let a classifier learn from curvatures at the boundary and the "laplacian"
 # feature, which is measured at the image: :doc:`/guide/learned`.

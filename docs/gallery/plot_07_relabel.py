@@ -4,7 +4,7 @@ Relabel
 
 *Which label did an image have before the attack?*
 
-That of the class whose boundary bulges out the most. Nothing is learned for it.
+The class whose boundary bulges out the most. Nothing has to be learned for this.
 """
 
 import matplotlib.pyplot as plt
@@ -23,9 +23,9 @@ names = ["T-shirt", "trouser", "pullover", "dress", "coat"]
 names += ["sandal", "shirt", "sneaker", "bag", "boot"]
 
 # %%
-# An attack that goes 1.5 times as far as it must. The second largest logit is the
-# obvious rival: near the boundary that was crossed it is the original class as well,
-# farther on it is not always.
+# The attack goes 1.5 times as far as it needs to. The class of the second largest logit
+# is the obvious alternative: near the boundary that was crossed it is the original
+# class too, but farther away not always.
 
 attacked = make_adversarial_set(
     model, MinimalNormAttack(model, factor=1.5), X[400:600], y[400:600]
@@ -41,14 +41,14 @@ for name, labels in (("curvature", recovered), ("second logit", runner_up)):
     print(f"{name}: {right.value:.2f} right ({right.low:.2f} to {right.high:.2f})")
 
 # %%
-# Where the original label comes among the nine other classes:
+# The rank of the original label among the nine other classes:
 
 figure, ax = plt.subplots(figsize=(5, 3.5))
 RelabelRankDisplay.from_estimator(relabeler, features, attacked.original_label, ax=ax)
 plt.show()
 
 # %%
-# And the curvatures of some images, class by class. The predicted class has none.
+# The curvatures of some images, class by class. The predicted class has none.
 
 figure, axes = plt.subplots(2, 4, figsize=(11, 5.5), height_ratios=[1, 1.3])
 _, chosen = np.unique(attacked.original_label, return_index=True)
@@ -70,5 +70,5 @@ for (above, below), k in zip(axes.T, chosen[:4], strict=True):
 plt.show()
 
 # %%
-# ``GuardedClassifier`` puts the recovered label in the place of the network's where an
-# image is flagged; see :doc:`/guide/decide`.
+# ``GuardedClassifier`` replaces the network's label of a flagged image by the recovered
+# one; see :doc:`/guide/decide`.

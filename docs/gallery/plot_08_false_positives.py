@@ -23,7 +23,7 @@ model = trained_model("fashion-mnist")
 right = X[model.predict(X) == y]
 
 # %%
-# Features are measured once; everything after that is a matter of milliseconds.
+# Features are measured once; everything after that takes milliseconds.
 
 featurizer = CurvatureFeaturizer(model, random_state=0).fit(right)
 features = featurizer.transform(right)
@@ -33,7 +33,7 @@ attacked = make_adversarial_set(
 adversarial = featurizer.transform(attacked.adversarial)
 
 # %%
-# A threshold from n clean images, tried on those that are left: 300 draws of the n.
+# Set the threshold on n random clean images and apply it to the others, 300 times.
 
 rng = np.random.default_rng(0)
 target = 0.05
@@ -56,10 +56,10 @@ for n, rates in zip(sizes, flagged, strict=True):
     print(f"n = {n}: {np.mean(rates):.3f} flagged on average, at most {max(rates):.3f}")
 
 # %%
-# The average stays at or below the target for every n; how far a single draw is from it
+# The average stays at or below the target for every n; how far single draws are from it
 # depends on n. In theory the rate of one draw follows a beta distribution, whose middle
-# 90 % are marked beside the boxes. Those, with whiskers from 5 to 95 % of the draws,
-# are a little longer where few images are left to judge by.
+# 90 % are marked beside the boxes. The whiskers of the boxes span 5 to 95 % of the
+# draws; they are a little longer where few other images are left.
 
 figure, (left, right_ax) = plt.subplots(1, 2, figsize=(10, 4))
 position = np.arange(len(sizes))
@@ -91,8 +91,8 @@ plt.show()
 # %%
 # p-values
 # --------
-# Where the rate is to be chosen later, keep the p-value of each image: a clean one has
-# a p-value of at most a with probability at most a, for every a at once.
+# If you want to choose the rate later, store the p-value of each image: for every a, a
+# clean image has a p-value of at most a with probability at most a.
 
 half = len(features) // 2
 detector = CurvatureThresholdDetector(target_fpr=target).fit(features[:half])
@@ -108,7 +108,7 @@ ax.legend(frameon=False)
 plt.show()
 
 # %%
-# One per cent needs 99 images at least, one per thousand 999: with fewer, the detector
+# A rate of 1 % needs at least 99 images, 0.1 % needs 999. With fewer, the detector
 # refuses.
 
 try:

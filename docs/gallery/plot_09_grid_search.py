@@ -4,8 +4,8 @@ Grid search without measuring twice
 
 *Which settings are best, and what does it cost to find out?*
 
-Features cost hundreds of forward passes an image, a classifier on them nothing. So let
-scikit-learn keep what was measured.
+Features cost hundreds of forward passes per image, a classifier on them almost nothing.
+So let the featurizer store what it has measured.
 """
 
 import tempfile
@@ -28,8 +28,8 @@ X, y = load_fashion_mnist_sample()
 model = trained_model("fashion-mnist")
 
 # %%
-# A clean image and what an attack made of it are alike, so both must be in the same
-# fold: the groups see to that.
+# A clean image and its adversarial copy look alike, so both must be in the same fold:
+# the groups ensure that.
 
 attacked = make_adversarial_set(
     model, MinimalNormAttack(model, factor=2), X[:100], y[:100]
@@ -37,10 +37,9 @@ attacked = make_adversarial_set(
 known = attacked.labelled()
 
 # %%
-# The step and the features are searched over, and two classifiers. ``layout="nearest"``
-# gives columns without NaN, ordered by distance. The featurizer has a memory of its
-# own, which keeps the features of the test folds too (that of a pipeline holds only
-# those of the training folds).
+# We search over the step, the features and two classifiers. ``layout="nearest"`` gives
+# columns without NaN, ordered by distance. The featurizer's own memory also keeps the
+# features of the test folds; that of a pipeline keeps only those of the training folds.
 
 boosting = HistGradientBoostingClassifier(max_iter=50, random_state=0)
 linear = make_pipeline(RobustScaler(), LogisticRegression(max_iter=1000))
@@ -76,8 +75,8 @@ with count_passes(model.module) as again:
 
 # %%
 # Each setting of the features is measured once per fold, however many classifiers are
-# tried on it; a second search measures nothing (what is left is the check of the
-# network in each ``fit``).
+# tried on it. A second search measures nothing; the passes that remain are those with
+# which each ``fit`` checks the network.
 
 n_fits = len(search.cv_results_["params"]) * 3
 print(f"{n_fits} fits on {len(known.X)} images")

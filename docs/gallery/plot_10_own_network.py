@@ -5,9 +5,9 @@ Guard a network of your own
 *What does it take for a network that is not in the package, and how do I know that it
 works?*
 
-Wrap it once, with its normalisation; calibrate; and try it on attacks before you rely
-on it. On the small network below the default does badly in that trial, a learned
-detector better.
+Wrap it with its normalisation, calibrate, and test the detector on attacks before you
+rely on it. On the small network below the threshold on curvature does badly in this
+test; a classifier that learns from attacks does better.
 """
 
 import tempfile
@@ -49,17 +49,18 @@ for _epoch in range(60):
 network.eval()
 
 # %%
-# It takes normalised images. Give the normalisation to ``TorchModel``, and images in
-# [0, 1] to everything else: lengths and curvatures then mean the same for all networks.
+# It expects normalised images. Give the normalisation to ``TorchModel``, and images in
+# [0, 1] to everything else, so that lengths and curvatures mean the same for all
+# networks.
 
 model = TorchModel(network, input_shape=(1, 8, 8), mean=mean, std=std)
 print(f"test accuracy {(model.predict(X[n_train:]) == y[n_train:]).mean():.3f}")
 
 # %%
-# A trial of the default
-# ----------------------
+# A test of the threshold
+# -----------------------
 # Calibrate on some images that the network was not trained on, attack others, and do
-# not forget noise of the same length. The two attacks need no other package.
+# not forget noise of the same norm. The two attacks need no other package.
 
 known, test = slice(n_train, 1300), slice(1300, None)
 
@@ -70,7 +71,7 @@ def made_by(factor, rows):
     )
 
 
-default = make_pipeline(
+threshold = make_pipeline(
     CurvatureFeaturizer(model, random_state=0),
     CurvatureThresholdDetector(target_fpr=0.05),
 ).fit(made_by(1.02, known).clean)
@@ -92,18 +93,18 @@ def trial(score):
     return scores
 
 
-by_default = trial(default.decision_function)
+by_threshold = trial(threshold.decision_function)
 
 # %%
-# That is not much: 64 inputs and boundaries that hardly differ in curvature. The
-# default was made for larger images, see :doc:`/start`. Without the trial nobody would
-# have known, because the share of clean images that are flagged is right all the same.
+# That is poor: with 64 inputs, the boundaries hardly differ in curvature. The threshold
+# was made for larger images, see :doc:`/start`. Without the test nobody would have
+# known, because the false-positive rate is right all the same.
 #
-# A learned detector
-# ------------------
+# A classifier that learns from attacks
+# -------------------------------------
 # The distance to each boundary comes with its curvature, and a classifier weighs the
-# two. It learns from attacks on the known images; noisy ones are among those it must
-# not flag.
+# two. It learns from attacks on the known images; clean and noisy images are the
+# negatives. (``GuardedClassifier`` does all of this by itself: :doc:`/guide/learned`.)
 
 pieces, answers = [], []
 for factor in (1.02, 1.5, 2):
@@ -122,8 +123,8 @@ learned = make_pipeline(
 by_learned = trial(lambda images: learned.predict_proba(images)[:, 1])
 
 # %%
-# Both on the same test images. These attacks are of the kind that it learned from; what
-# becomes of others is in :doc:`/detection`.
+# Both detectors on the same test images. The classifier learned from this kind of
+# attack; :doc:`/detection` has figures for others.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
 styles = {
@@ -132,13 +133,13 @@ styles = {
     "attacked x 1.02": (ADVERSARIAL, "-"),
     "attacked x 2": ("#CC79A7", "-."),
 }
-for ax, scores in zip(axes, (by_default, by_learned), strict=True):
+for ax, scores in zip(axes, (by_threshold, by_learned), strict=True):
     for name, values in scores.items():
         colour, style = styles[name]
         ax.ecdf(values, complementary=True, color=colour, ls=style, label=name)
 axes[0].set_xlabel("largest curvature above the threshold (1 / input units)")
 axes[0].set_ylabel("share of images with a larger score")
-axes[0].set_title("default")
+axes[0].set_title("threshold")
 axes[1].set_xlabel("probability of an attack")
 axes[1].set_title("learned")
 axes[0].legend(frameon=False, loc="upper right")
@@ -147,10 +148,10 @@ plt.show()
 # %%
 # Keep it
 # -------
-# The file holds arrays and settings, and the weights, but no code, and nothing in it is
-# executed: to load it, give a network of the same kind, and name the types that are
-# neither the package's nor trusted by skops. ``curvdetect fit`` and ``curvdetect
-# score`` do this from the command line, for the default detector.
+# The file holds arrays, settings and the weights, but no code, and nothing in it is
+# executed. To load it, give a network of the same architecture, and name the types that
+# are neither the package's own nor trusted by skops. ``curvdetect fit`` and
+# ``curvdetect score`` save and load a ``GuardedClassifier`` from the command line.
 
 trees = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 

@@ -4,8 +4,8 @@ Inside the Adversarial Robustness Toolbox
 
 *Does it work where attacks and detectors are already those of ART?*
 
-The detector is one of ART's ``EvasionDetector``; it takes bounds and normalisation from
-the ART classifier.
+Yes: the detector is an ``EvasionDetector`` of ART. It takes bounds and normalisation
+from the ART classifier.
 """
 
 import warnings
@@ -36,13 +36,14 @@ classifier = PyTorchClassifier(
 )
 
 # %%
-# Calibrate on clean images, as every detector of ART is fitted.
+# Fit it on clean images.
 
 detector = CurvatureEvasionDetector(classifier, target_fpr=0.05)
 detector.fit(X[:200])
 
 # %%
-# ART's PGD on other images, of those that the network gets right and the attack fools.
+# Attack other images with ART's PGD. Only those count that the network gets right
+# before the attack and wrong after it.
 
 attack = ProjectedGradientDescent(
     classifier, eps=16 / 255, eps_step=2 / 255, max_iter=20, verbose=False
@@ -62,7 +63,8 @@ for name, flagged in (("clean", flagged_clean), ("adversarial", flagged_attacked
     )
 
 # %%
-# ``detect`` gives scores beside the verdict, positive where an image is flagged.
+# Besides the verdict, ``detect`` returns scores, which are positive where an image is
+# flagged.
 
 figure, ax = plt.subplots(figsize=(6, 4))
 scores = report_clean["scores"], report_attacked["scores"]

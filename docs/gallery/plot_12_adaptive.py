@@ -2,9 +2,9 @@
 An honest failure: the attacker who knows the detector
 ======================================================
 
-*Does it hold when the attacker aims at the detector too?*
+*Does the threshold on curvature stop an attacker who knows it?*
 
-No. The score has a gradient, and whoever differentiates it gets through. Use the
+No. The score has a gradient, and an attacker who follows it gets through. Use the
 detector against attacks that were made for the network alone, and never as the only
 defence.
 """
@@ -26,8 +26,8 @@ guard = GuardedClassifier(model, detector="threshold", target_fpr=0.05, random_s
 guard.fit(X[:300], y[:300])
 
 # %%
-# PGD knows the network. Orthogonal PGD descends the guard's own score as well, along
-# what keeps the image misclassified; both have the same budget.
+# PGD knows only the network. Orthogonal PGD also lowers the guard's own score, in
+# directions that keep the image misclassified. Both have the same budget.
 
 
 def pgd(images, labels, eps=16 / 255, steps=20):
@@ -66,8 +66,8 @@ for name, images in made.items():
     )
 
 # %%
-# Scores of all images, and one of those that are flagged after PGD: to the eye the two
-# attacks are alike.
+# Scores of all images, and one image that is flagged after PGD: to the eye the two
+# attacks look alike.
 
 figure, axes = plt.subplot_mosaic(
     [["scores", "clean", "PGD", "orthogonal PGD"]],
@@ -100,5 +100,6 @@ for name, picture in pictures.items():
 plt.show()
 
 # %%
-# How much longer the perturbation has to be, for other detectors and other attacks, is
-# in :doc:`/adaptive`: hardly at all.
+# :doc:`/adaptive` measures how much larger the perturbation has to be, for other
+# detectors and other attacks: hardly at all. :doc:`/companion` does so for the learned
+# guard.

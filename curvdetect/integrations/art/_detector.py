@@ -38,30 +38,31 @@ __all__ = ["CurvatureEvasionDetector"]
 
 
 class CurvatureEvasionDetector(EvasionDetector):
-    """Detect evasion by what attacks on this very classifier look like, inside ART.
+    """Detect evasion by what attacks on this classifier look like, inside ART.
 
     Parameters
     ----------
     classifier : art.estimators.classification.PyTorchClassifier
         The classifier to guard.
     target_fpr : float, optional
-        Share of clean images that may be flagged. By default 0.01, or what the images
-        allow, with a warning ("learned"). Not together with an estimator as `detector`,
-        which has its own.
+        False-positive rate: the share of clean images that may be flagged. By default
+        0.01; with "learned" and too few images, the lowest rate that they allow, with
+        a warning. Must be left out if `detector` is an estimator, which has its own.
     featurizer : CurvatureFeaturizer, optional
-        For a detector of features; a copy is fitted.
+        What measures the features, for a detector that needs features; a copy is
+        fitted.
     detector : {"learned", "threshold"} or estimator, optional
         As in :class:`~curvdetect.GuardedClassifier`: a
         :class:`~curvdetect.LearnedDetector` or :class:`~curvdetect.VotingDetector`,
-        which measures by itself; a :class:`~curvdetect.CurvatureThresholdDetector` of
+        which take images; a :class:`~curvdetect.CurvatureThresholdDetector` of
         curvatures; or a scikit-learn classifier with ``decision_function`` on the
         features. A copy is fitted. By default "learned"; with a `featurizer`,
         "threshold".
     random_state : int, optional
-        Of what is fitted; 0 by default. Not together with `featurizer`.
+        Seed of what is fitted; 0 by default. Must be left out with a `featurizer`.
     companion : ART classifier, Companion, TorchModel or torch.nn.Module, optional
         A second classifier that a learned detector asks about every image. A bare
-        module is given images as the network of `classifier` is.
+        module gets the same inputs as the network of `classifier`.
 
     Attributes
     ----------

@@ -109,27 +109,27 @@ def train_companion(
     model : TorchModel
         The network to be guarded; it is not changed.
     X : array or Tensor of shape (n_samples, *input_shape)
-        Images, best those of its training: thousands. None of those that the guard
-        will be calibrated on.
+        Images: thousands, best those that the network was trained on. They must not
+        be those that the guard will be fitted on.
     y : array of shape (n_samples,), optional
         Their labels; by default those that the network gives.
     module : torch.nn.Module, optional
-        What to train instead of a copy: a larger network, where the guarded one is too
-        small to be flat and right. It takes the same images, with the same
-        normalisation; it is trained in place, from the weights that it has.
+        What to train instead of a copy: a larger network, if the guarded one is too
+        small to be both flat and right. It takes the same images, with the same
+        normalisation, and is trained in place, from the weights that it has.
     loss : callable or sequence of callable, optional
-        As :func:`train` takes it; :class:`CURE` by default. Of several, each is tried,
-        on a copy, and the one with the largest `joint_norm` is kept.
+        As in :func:`train`; by default :class:`CURE`. With several, a copy is trained
+        with each, and the one with the largest `joint_norm` is kept.
     n_epochs, batch_size, max_lr, checkpoint, random_state, verbose
-        As :func:`train` takes them. A checkpoint has the number of the loss in its
-        name, where there are several.
+        As in :func:`train`. With several losses, the name of a checkpoint contains the
+        number of the loss.
     validation : float, default=0.1
-        Share of the images held back, at most 2,000 of them, to say what was reached.
+        Share of the images to hold back, at most 2,000, to judge the companion.
 
     Returns
     -------
     TrainedCompanion
-        The companion, in eval mode, and what it reached. Print it.
+        The companion, in eval mode, and how good it is. Print it.
 
     Raises
     ------
@@ -142,13 +142,14 @@ def train_companion(
     -----
     UserWarning
         If the companion agrees with the network on less than 90 % of the images held
-        back, or one of several losses is left out, since it did not stay finite.
+        back, or one of several losses is left out because it did not stay finite.
 
     Notes
     -----
-    Cost: with CURE about eight forward passes and as many backward passes an image and
-    epoch. It is not stopped early: steps of :func:`train` become small towards the end,
-    while the one of CURE grows, so an earlier end is another, weaker training.
+    Cost: with CURE about eight forward passes and as many backward passes for each
+    image and epoch. There is no early stopping: the learning rate of :func:`train`
+    becomes small towards the end, while the step of CURE grows, so stopping earlier
+    would be another, weaker training.
 
     References
     ----------
