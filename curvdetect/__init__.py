@@ -3,7 +3,8 @@
 `CurvatureFeaturizer` measures the curvature of the boundaries around an image,
 `CurvatureThresholdDetector` flags adversarial images and `CurvatureRelabeler`
 recovers the label they had; `GuardedClassifier` is all three in one, and
-`CurvatureGuard` that as a torch module, for serving.
+`CurvatureGuard` that as a torch module, for serving, and `GuardMonitor` watches what
+is served.
 :mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
 """
 
@@ -17,6 +18,7 @@ __all__ = [
     "CurvatureGuard",
     "CurvatureRelabeler",
     "CurvatureThresholdDetector",
+    "GuardMonitor",
     "Guarded",
     "GuardedClassifier",
     "LearnedDetector",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         CurvatureThresholdDetector,
         Guarded,
         GuardedClassifier,
+        GuardMonitor,
         LearnedDetector,
         VotingDetector,
         assess_guard,
