@@ -9,6 +9,7 @@ from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
 from curvdetect.estimators.learned import LearnedDetector, assess_guard
 from curvdetect.estimators.module import CurvatureGuard, Guarded
+from curvdetect.estimators.monitor import FlagCount, GuardMonitor, MonitorState
 from curvdetect.estimators.relabeler import CurvatureRelabeler
 from curvdetect.estimators.self_test import SelfTest, Tried
 from curvdetect.estimators.voting import Certified, VotingDetector
@@ -21,9 +22,12 @@ __all__ = [
     "CurvatureRelabeler",
     "CurvatureThresholdDetector",
     "Examined",
+    "FlagCount",
+    "GuardMonitor",
     "Guarded",
     "GuardedClassifier",
     "LearnedDetector",
+    "MonitorState",
     "SelfTest",
     "Tried",
     "VotingDetector",

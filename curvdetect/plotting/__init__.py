@@ -9,6 +9,7 @@ from curvdetect.plotting._axes import ADVERSARIAL, CLEAN
 from curvdetect.plotting._boundary_section import BoundarySectionDisplay
 from curvdetect.plotting._certificate import CertificateDisplay
 from curvdetect.plotting._curvature_profile import CurvatureProfileDisplay
+from curvdetect.plotting._monitor import MonitorDisplay
 from curvdetect.plotting._profile_comparison import ProfileComparisonDisplay
 from curvdetect.plotting._region_path import RegionPathDisplay
 from curvdetect.plotting._relabel_rank import RelabelRankDisplay
@@ -23,6 +24,7 @@ __all__ = [
     "CertificateDisplay",
     "CurvatureProfileDisplay",
     "FoolingRateDisplay",
+    "MonitorDisplay",
     "ProfileComparisonDisplay",
     "RegionPathDisplay",
     "RelabelRankDisplay",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from curvdetect._base.extras import require
 from curvdetect._base.stand_ins import stand_in
 from curvdetect.estimators.learned import LearnedDetector
+from curvdetect.estimators.monitor import GuardMonitor
 from curvdetect.estimators.state import is_network, networks_replaced
 from curvdetect.network import Preparation, TorchModel
 from curvdetect.network.fingerprint import weights_digest
@@ -36,6 +37,7 @@ _OURS = (
     "curvdetect.estimators.featurizer.CurvatureFeaturizer",
     "curvdetect.estimators.guard.GuardedClassifier",
     "curvdetect.estimators.learned.LearnedDetector",
+    "curvdetect.estimators.monitor.GuardMonitor",
     "curvdetect.estimators.relabeler.CurvatureRelabeler",
     "curvdetect.estimators.voting.VotingDetector",
     "curvdetect.signals.companion.Companion",
@@ -337,8 +339,10 @@ def _with_networks(estimator: Any, modules: list[nn.Module]) -> Any:
 
 
 def _check_learned(held: Any) -> None:
-    """Refuse numbers that no learned detector in it can have learned."""
+    """Refuse numbers that no learned detector or monitor in it can have."""
     if isinstance(held, LearnedDetector) and hasattr(held, "forests_"):
+        held.check_learned()
+    if isinstance(held, GuardMonitor) and hasattr(held, "known_"):
         held.check_learned()
     if isinstance(held, BaseEstimator):
         held = list(vars(held).values())
