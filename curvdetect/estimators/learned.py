@@ -46,10 +46,10 @@ class LearnedDetector(ImageDetector):
     `fit` takes clean images, attacks some of them itself, and learns to tell what the
     attacks made from clean and noisy images; the others set the threshold and try the
     detector out. Deciding, an image is measured further only as long as it is in doubt:
-    logits; then how they change where it is moved by a pixel, mirrored, and in black
-    and white; then moved back, blurred, and a step in a random direction both ways, the
-    mean curvature of the margins. What an attack adds does not survive that; what the
-    image shows does.
+    logits; then how they change where it is moved by a pixel, mirrored, and in two
+    levels of grey; then moved back, blurred, and a step in a random direction both
+    ways, the mean curvature of the margins. What an attack adds does not survive that;
+    what the image shows does.
 
     Parameters
     ----------
@@ -127,8 +127,10 @@ class LearnedDetector(ImageDetector):
 
     *What it learns from.* One step and ten steps along the gradient, in L-infinity and
     L2, budgets by factors of two from the network's own minimal norms to 64/255 of the
-    range on every value; minimal perturbations times 1.02, 1.5, 2 and 3; noise as long
-    as each, among the negatives. Whoever knows the detector is not among them.
+    range on every value; minimal perturbations times 1.02, 1.5, 2 and 3. Among the
+    negatives are noise as long as each, and the clean images again, four times, with
+    less contrast, lighter or darker, blurred or turned by up to 10 degrees, where the
+    network still gets them right. Whoever knows the detector is not among them.
 
     *Cost.* :meth:`cost`; `fit` attacks at most 8,000 times, and learns forests.
 
