@@ -185,7 +185,7 @@ class Evidence:
         if stage == 0:
             return []
         if stage == 1:
-            levels = in_two_levels(x, self.model.bounds)
+            levels = in_two_levels(x)
             return [(moved(x, axes, 1),), (mirrored(x, axes),), (levels,)]
         step = self.scale * torch.as_tensor(self.direction).to(x)
         return [(moved(x, axes, -1),), (blurred(x, axes),), (x + step, x - step)]

@@ -21,6 +21,7 @@ from curvdetect.estimators._lessons import (
     CLEAN,
     UNKNOWN,
     Material,
+    corrupted_material,
     doubt,
     grown,
     kept_material,
@@ -143,7 +144,10 @@ class Learning:
         """Return what is learned from: clean images, and what each attack made."""
         n = len(x)
         none = np.full(n, CLEAN)
-        parts = [measured_material(evidence, x, none, none, np.arange(n))]
+        parts = [
+            measured_material(evidence, x, none, none, np.arange(n)),
+            corrupted_material(evidence, x, y, self.seed),
+        ]
         n_each = min(n, max(effort_for(x[0].numel()).n_attacked // len(lessons), 1))
         random = np.random.default_rng(self.seed)
         memory = check_memory(self.detector.memory)
@@ -189,8 +193,8 @@ class Learning:
         kinds = np.array([lesson.kind for lesson in lessons])
         found = {}
         for kind in dict.fromkeys(kinds):
-            clean = material.lesson == CLEAN
-            others = clean | (kinds[material.lesson] != kind)
+            harmless = material.lesson < 0
+            others = harmless | (kinds[material.lesson] != kind)
             if not (material.before[others] >= 0).any():
                 continue
             nodes = [

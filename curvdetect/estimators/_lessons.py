@@ -15,16 +15,19 @@ from torch import Tensor
 
 from curvdetect.attacks import Lesson, MinimalNormAttack, same_norm_noise
 from curvdetect.estimators._cascade import Nodes, forests_of, log_odds, vetoed
+from curvdetect.estimators._corruptions import corrupted
 from curvdetect.estimators._evidence import N_STAGES, Columns, Evidence
 from curvdetect.estimators._forest import grow_forest
 from curvdetect.network import TorchModel
 
 __all__ = [
     "CLEAN",
+    "CORRUPTED",
     "N_VETO",
     "UNKNOWN",
     "Material",
     "attacked",
+    "corrupted_material",
     "doubt",
     "grown",
     "kept_material",
@@ -36,12 +39,17 @@ __all__ = [
 
 #: Label before the attack, of images that nobody attacked; and their lesson.
 CLEAN = -1
+#: Lesson of clean images that were changed as nobody does to fool a network.
+CORRUPTED = -2
 #: Label before the attack, of adversarial images that were given.
 UNKNOWN = -2
 #: Share of the attacked images that may leave a stage as clean.
 _LOST = 0.01
-#: Attacked images count twice as much as clean ones, and noise as much as these.
-_ATTACKED, _NOISE = 2.0, 1.0
+#: Attacked images count twice as much as clean ones, noise as much as these, and so do
+#: corrupted ones.
+_ATTACKED, _NOISE, _CORRUPTED = 2.0, 1.0, 1.0
+#: How often a clean image is corrupted.
+_N_CORRUPTED = 4
 #: Adversarial images that were given count as much as all other attacks together: they
 #: are what the user expects.
 _GIVEN = 2.0
@@ -101,12 +109,14 @@ class Material:
         """Return how much each of some rows counts: every attack as much as another."""
         before, lesson = self.before[rows], self.lesson[rows]
         given, clean = before == UNKNOWN, lesson == CLEAN
+        changed = lesson == CORRUPTED
         attacked = (before != CLEAN) & ~given
         weight = np.ones(len(before))
         for part, total in (
             (attacked, _ATTACKED),
             (given, _GIVEN),
-            (~attacked & ~given & ~clean, _NOISE),
+            (changed, _CORRUPTED),
+            (~attacked & ~given & ~clean & ~changed, _NOISE),
         ):
             names, n_each = np.unique(lesson[part], return_counts=True)
             each = total * max(clean.sum(), 1) / (len(names) * n_each)
@@ -303,6 +313,45 @@ def lesson_material(
         np.concatenate([y.numpy()[fooled], np.full(len(kept), CLEAN)]),
         np.full(len(fooled) + len(kept), number),
         rows[np.concatenate([fooled, kept])],
+    )
+
+
+def corrupted_material(
+    evidence: Evidence, images: Tensor, labels: Tensor, seed: int
+) -> Material:
+    """Corrupt clean images, and measure those that the network still gets right.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What is measured.
+    images : Tensor of shape (n, *input_shape)
+        Clean images that the network gets right.
+    labels : Tensor of shape (n,)
+        Their labels.
+    seed : int
+        Of the corruptions.
+
+    Returns
+    -------
+    Material
+        Of at most `_N_CORRUPTED` of each.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    changed = torch.cat(
+        [
+            corrupted(images, evidence.model.bounds, generator)
+            for _ in range(_N_CORRUPTED)
+        ]
+    )
+    told = evidence.model.predict(changed)
+    kept = np.flatnonzero(told == labels.repeat(_N_CORRUPTED).numpy())
+    return measured_material(
+        evidence,
+        changed[kept],
+        np.full(len(kept), CLEAN),
+        np.full(len(kept), CORRUPTED),
+        kept % len(images),
     )
 
 

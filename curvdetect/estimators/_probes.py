@@ -115,29 +115,26 @@ def blurred(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return x
 
 
-def in_two_levels(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
-    """Return images of black and white.
+def in_two_levels(x: Tensor) -> Tensor:
+    """Return images of two values each: their own darkest and lightest.
+
+    Not of black and white: a pale image would be all black, and look like an attack.
 
     Parameters
     ----------
     x : Tensor of shape (n, *input_shape)
         Images.
-    bounds : (float, float) or None
-        Black and white; None for the extreme values of each image.
 
     Returns
     -------
     Tensor of shape (n, *input_shape)
-        Each value is one of the two, the nearer one.
+        Each value is one of the two, the nearer one. Without a gradient.
 
     Examples
     --------
-    >>> in_two_levels(torch.tensor([[0.1, 0.4, 0.6]]), (0.0, 1.0))
-    tensor([[0., 0., 1.]])
+    >>> in_two_levels(torch.tensor([[0.1, 0.4, 0.6]]))
+    tensor([[0.1000, 0.6000, 0.6000]])
     """
-    if bounds is None:
-        values = tuple(range(1, x.ndim))
-        low, high = x.amin(values, keepdim=True), x.amax(values, keepdim=True)
-    else:
-        low, high = (x.new_tensor(bound) for bound in bounds)
+    x, values = x.detach(), tuple(range(1, x.ndim))
+    low, high = x.amin(values, keepdim=True), x.amax(values, keepdim=True)
     return torch.where(2 * x > low + high, high, low)

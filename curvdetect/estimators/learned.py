@@ -47,10 +47,10 @@ class LearnedDetector(ImageDetector):
     results from clean and noisy images. The other images set the threshold and are used
     to test the detector. An image is measured in up to three stages, and goes on to the
     next only while the decision is in doubt: its logits; then how they change when it
-    is moved by a pixel, mirrored, and reduced to black and white; then when it is moved
-    back and blurred, and after a step in a random direction both ways, which gives the
-    mean curvature of the margins. An adversarial perturbation does not survive these
-    changes; the content of a clean image does.
+    is moved by a pixel, mirrored, and reduced to two levels of grey; then when it is
+    moved back and blurred, and after a step in a random direction both ways, which
+    gives the mean curvature of the margins. An adversarial perturbation does not
+    survive these changes; the content of a clean image does.
 
     Parameters
     ----------
@@ -132,8 +132,10 @@ class LearnedDetector(ImageDetector):
 
     *What it learns from.* One step and ten steps along the gradient, in L-infinity and
     L2, with budgets that double from the network's own minimal norms to 64/255 of the
-    range per value; minimal perturbations times 1.02, 1.5, 2 and 3; and, as negatives,
-    noise of the same norms. Attackers who know the detector are not among these.
+    range per value; and minimal perturbations times 1.02, 1.5, 2 and 3. The negatives
+    are clean images; noise of the same norms; and clean images with less contrast,
+    lighter or darker, blurred, or turned by up to 10 degrees, where the network still
+    gets them right. Attackers who know the detector are not among these.
 
     *Cost.* See :meth:`cost`. `fit` attacks at most 8,000 times, and trains the trees.
 

@@ -76,20 +76,24 @@ def test_mirrored_twice_is_the_image(images):
 
 
 def test_two_levels(images):
-    found = in_two_levels(images, (0.0, 1.0))
-    assert torch.equal(found, (images > 0.5).to(images))
-    other = in_two_levels(4 * images - 2, (-2.0, 2.0))
-    assert torch.equal(other, 4 * found - 2)
-    # Without bounds, an image's own extremes; another image changes nothing.
-    own = in_two_levels(images, None)
-    for image, levels in zip(images, own, strict=True):
-        assert set(levels.unique().tolist()) == {image.min().item(), image.max().item()}
-        assert torch.equal(in_two_levels(image[None], None)[0], levels)
+    found = in_two_levels(images)
+    for image, levels in zip(images, found, strict=True):
+        low, high = image.min(), image.max()
+        expected = torch.where(image - low > high - image, high, low)
+        assert torch.equal(levels, expected)
+        assert torch.equal(in_two_levels(image[None])[0], levels)  # alone
+
+
+def test_two_levels_of_a_pale_image_are_those_of_the_image(images):
+    pale = 0.25 * images + 0.125  # exact, of float32 in steps of 1/8
+    torch.testing.assert_close(
+        in_two_levels(pale), 0.25 * in_two_levels(images) + 0.125
+    )
 
 
 def test_an_image_of_one_value_stays():
     grey = torch.full((1, 1, 6, 6), 0.3)
-    assert torch.equal(in_two_levels(grey, None), grey)
+    assert torch.equal(in_two_levels(grey), grey)
     assert torch.equal(blurred(grey, (2, 3)), grey)
 
 
@@ -97,6 +101,6 @@ def test_nothing_is_written_to_the_images(images):
     axes, before = pixel_axes(tuple(images.shape[1:])), images.clone()
     for change in (moved(images, axes, 1), mirrored(images, axes)):
         change.zero_()
-    in_two_levels(images, (0.0, 1.0)).zero_()
+    in_two_levels(images).zero_()
     blurred(images, axes).zero_()
     assert torch.equal(images, before)
