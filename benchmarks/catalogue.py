@@ -8,12 +8,13 @@ photographs), OLD a checkout of 0.1.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common.results import RESULTS
-from benchmarks.common.tables import table
+from benchmarks.common.tables import paragraph, table
 
 __all__ = ["MEASUREMENTS", "Measurement", "commands", "figures"]
 
@@ -366,13 +367,17 @@ QUESTIONS = {
 def commands() -> str:
     """Return what each page of results asks, and the commands that make it."""
     parts = [
-        f"**{{doc}}`{page}`**. {question}\n\n{blocks(of_page(page))}"
+        paragraph(f"**{{doc}}`{page}`**. {question}") + "\n\n" + blocks(of_page(page))
         for page, question in QUESTIONS.items()
     ]
     parts.append(
-        "**{doc}`Fashion-MNIST <reproduction/fashion-mnist/README>` and {doc}`MNIST\n"
-        "<reproduction/mnist/README>`**. Does the experiment that the method comes "
-        "from give what was reported?\n\n" + blocks(of_page("reproduction"))
+        paragraph(
+            "**{doc}`Fashion-MNIST <reproduction/fashion-mnist/README>` and "
+            "{doc}`MNIST <reproduction/mnist/README>`**. Does the experiment that the "
+            "method comes from give what was reported?"
+        )
+        + "\n\n"
+        + blocks(of_page("reproduction"))
     )
     parts.append(
         "**This page, and the README's table of three networks a data set.**\n\n"
@@ -395,7 +400,7 @@ def blocks(measurements: Iterable[Measurement]) -> str:
 def wrapped(command: str, width: int = 88) -> str:
     """Return a command in lines that a shell joins."""
     lines, line = [], ""
-    for word in command.split(" "):
+    for word in re.findall(r'(?:[^ "]|"[^"]*")+', command):
         if line and len(line) + len(word) + 3 > width:
             lines.append(line + " \\")
             line = "   "

@@ -10,8 +10,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as commands
-from benchmarks import report
-from benchmarks.catalogue import MEASUREMENTS
+from benchmarks import catalogue, report
 from benchmarks.common.results import RESULTS, read, rounded, significant, write
 from curvdetect.cli._parser import make_parser
 
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = [
     module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")
 ]
-LINES = [line for each in MEASUREMENTS for line in each.lines()]
+LINES = [line for each in catalogue.MEASUREMENTS for line in each.lines()]
 
 
 def imported(name):
@@ -129,11 +128,20 @@ def test_every_documented_command_parses(line):
         parser_of(words[3]).parse_args(words[4:])
 
 
+def test_commands_are_the_same_where_they_are_broken_into_lines():
+    blocks = re.findall(r"```bash\n(.*?)```", catalogue.commands(), flags=re.DOTALL)
+    typed = "".join(blocks).replace("\\\n", "").splitlines()
+    assert {*map(tuple, map(shlex.split, typed))} == {
+        *map(tuple, map(shlex.split, LINES))
+    }
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 88
+
+
 # Results --------------------------------------------------------------------------
 
 
 def test_every_file_of_results_is_that_of_a_measurement():
-    named = {path for each in MEASUREMENTS for path in each.files()}
+    named = {path for each in catalogue.MEASUREMENTS for path in each.files()}
     assert all(path.exists() for path in named)
     assert set(RESULTS.iterdir()) <= named
 

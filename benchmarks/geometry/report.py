@@ -40,10 +40,10 @@ def _times(of: dict[str, float]) -> str:
 
 PROFILES = {
     "images": lambda r: r["n_images"],
-    "principal curvatures within 5 % of the largest": lambda r: (
+    "principal curvatures smaller than 5 % of the largest": lambda r: (
         f"{r['relu']['near_zero']:.2f}"
     ),
-    "of them above half of it": lambda r: f"{r['relu']['above_half_of_largest']:.1f}",
+    "how many exceed half of it": lambda r: f"{r['relu']['above_half_of_largest']:.1f}",
     "average curvature negative, at the boundary": lambda r: (
         f"{r['average']['0.1']['boundary_all']['negative']:.3f}"
     ),

@@ -77,7 +77,7 @@ class CurvatureDetector(GradientDetector):
     AUROC is 0.993 (0.990-0.995) for what PGD makes of 1,648 test images at 16/255,
     where pytorch-ood's energy score has 0.502 (0.484-0.521); and 0.847 (0.835-0.859),
     with another seed 0.822, for 2,000 images of MNIST, where the energy has 0.872
-    (0.861-0.882); all against 2,000 test images (``benchmarks/other_data.py``).
+    (0.861-0.882); all against 2,000 test images (``python -m benchmarks other-data``).
 
     Parameters
     ----------
