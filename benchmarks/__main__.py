@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "output-attacks": ("evasion.output_attacks", "how far a false alarm is"),
     "decision-attack": ("evasion.decision_attack", "attackers who see decisions alone"),
     "certified": ("evasion.certified", "what votes certify"),
-    "cost": ("cost.ways", "average curvature, beside other ways to it"),
+    "cost": ("cost.table", "average curvature, beside other ways to it"),
     "learned-speed": ("cost.learned_speed", "the learned guard beside 0.1's default"),
     "scale": ("cost.scale", "memory by images, speed by workers"),
     "few-boundaries": ("defaults.few_boundaries", "three boundaries instead of all"),

@@ -1,6 +1,6 @@
 """Every measurement: the commands that make its results, how long, and where they are.
 
-`report` writes the table of `benchmarks/README.md` and the commands of
+`catalogue_report.py` makes the table of `benchmarks/README.md` and the commands of
 `docs/results.md` from this. FOLDER is one of ONNX files (for `imagenet`, of
 photographs), OLD a checkout of 0.1.
 """
@@ -8,15 +8,14 @@ photographs), OLD a checkout of 0.1.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks.common.networks import LENETS
 from benchmarks.common.results import RESULTS
-from benchmarks.common.tables import paragraph, table
 
-__all__ = ["MEASUREMENTS", "Measurement", "commands", "figures"]
+__all__ = ["MEASUREMENTS", "ROOT", "Measurement"]
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = "python -m benchmarks "
@@ -53,26 +52,33 @@ class Measurement:
         return [ROOT / name if "/" in name else RESULTS / name for name in self.results]
 
 
-def recorded(key: str, *names: str) -> str:
+def known(name: str) -> Any:
+    """Return a committed file of results, by its path or without its .json."""
+    path = ROOT / name if "/" in name else RESULTS / f"{name}.json"
+    return json.loads(path.read_text())
+
+
+def recorded(*names: str) -> str:
     """Return the minutes that files of results say, one after the other."""
-    seconds = [
-        json.loads((RESULTS / f"{name}.json").read_text())[key] for name in names
-    ]
-    return ", ".join(f"{s / 60:.0f}" for s in seconds) + " min"
+    return ", ".join(f"{known(name)['seconds'] / 60:.0f}" for name in names) + " min"
+
+
+def more_than(name: str, key: str) -> str:
+    """Return the minutes of a part of the work that a file of results has."""
+    parts = [of.get(key, 0) for of in known(name).values() if isinstance(of, dict)]
+    return f"more than {sum(parts) / 60:.0f} min ({key.replace('_', ' ')})"
 
 
 def companions_time() -> str:
     """Return the minutes that companions of all sizes took."""
-    found = json.loads((RESULTS / "companions.json").read_text())
-    seconds = [size["seconds"] for sizes in found.values() for size in sizes.values()]
-    return f"{sum(seconds) / 60:.0f} min"
+    sizes = [of for network in known("companions").values() for of in network.values()]
+    return f"{sum(of['seconds'] for of in sizes) / 60:.0f} min"
 
 
 def reproduction_time() -> str:
     """Return the minutes that `curvdetect reproduce` took."""
-    folder = ROOT / "docs" / "reproduction"
-    found = [json.loads(path.read_text()) for path in folder.glob("*/results.json")]
-    return f"{max(of['seconds'] for of in found) / 60:.0f} min each"
+    paths = (f"docs/reproduction/{name}/results.json" for name in LENETS)
+    return ", ".join(f"{known(path)['seconds'] / 60:.0f}" for path in paths) + " min"
 
 
 OTHER_LENETS = tuple(
@@ -118,9 +124,7 @@ MEASUREMENTS = (
             ),
         ),
         tuple(
-            f"main_job-{network}-{seed}.json"
-            for network in ("fashion-mnist", "mnist")
-            for seed in range(3)
+            f"main_job-{network}-{seed}.json" for network in LENETS for seed in range(3)
         ),
         time=LENETS_TIME,
         readme="What curvature alone reaches",
@@ -140,6 +144,7 @@ MEASUREMENTS = (
             f"learned {STRANGERS_MNIST} cifar10_large resnet_4b --strangers FOLDER",
         ),
         ("learned.json",),
+        time=more_than("learned", "fit_seconds"),
         readme="What the learned guard reaches",
     ),
     Measurement(
@@ -212,12 +217,14 @@ MEASUREMENTS = (
             f"learned {STRANGERS_MNIST} --strangers FOLDER --companions",
         ),
         ("learned-companions.json",),
+        time=more_than("learned-companions", "fit_seconds"),
     ),
     Measurement(
         "What votes certify",
         "companion",
         ("certified fashion-mnist mnist cifar10",),
         ("certified.json",),
+        time=more_than("certified", "training_seconds"),
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -225,6 +232,7 @@ MEASUREMENTS = (
         "imagenet",
         ("imagenet FOLDER",),
         ("imagenet.json",),
+        time=more_than("imagenet", "fit_seconds"),
         readme="Photographs",
     ),
     Measurement(
@@ -251,13 +259,13 @@ MEASUREMENTS = (
             *(
                 f"adaptive {network} --weights {CURE_WEIGHTS.format(network, way)} "
                 f"--n-images 20 --steps 20 {DEFAULT_ALONE}"
-                for network in ("fashion-mnist", "mnist")
+                for network in LENETS
                 for way in ("CURE", "PGD-training")
             ),
         ),
         tuple(
             f"adaptive-{network}-{way}.json"
-            for network in ("fashion-mnist", "mnist")
+            for network in LENETS
             for way in ("cure", "pgd-training")
         ),
         readme="Attackers who know the threshold of curvature",
@@ -296,12 +304,9 @@ MEASUREMENTS = (
         "reproduction",
         tuple(
             f"curvdetect reproduce --dataset {name} --out docs/reproduction/{name}"
-            for name in ("fashion-mnist", "mnist")
+            for name in LENETS
         ),
-        tuple(
-            f"docs/reproduction/{name}/results.json"
-            for name in ("fashion-mnist", "mnist")
-        ),
+        tuple(f"docs/reproduction/{name}/results.json" for name in LENETS),
         time=reproduction_time(),
         readme="What curvature alone reaches",
     ),
@@ -309,10 +314,8 @@ MEASUREMENTS = (
         "Profiles of curvature",
         "results",
         ("curvature-profile fashion-mnist", "curvature-profile mnist"),
-        tuple(f"curvature_profile-{n}.json" for n in ("fashion-mnist", "mnist")),
-        time=recorded(
-            "seconds", "curvature_profile-fashion-mnist", "curvature_profile-mnist"
-        ),
+        tuple(f"curvature_profile-{n}.json" for n in LENETS),
+        time=recorded("curvature_profile-fashion-mnist", "curvature_profile-mnist"),
     ),
     Measurement(
         "Robustness and regions",
@@ -320,7 +323,6 @@ MEASUREMENTS = (
         ("robustness fashion-mnist", "robustness mnist", "robustness cifar10"),
         tuple(f"robustness-{n}.json" for n in ("fashion-mnist", "mnist", "cifar10")),
         time=recorded(
-            "seconds",
             "robustness-fashion-mnist",
             "robustness-mnist",
             "robustness-cifar10",
@@ -345,94 +347,3 @@ MEASUREMENTS = (
         ("principal_scaling.json",),
     ),
 )
-
-#: What each page asks, in the order of the page of results.
-QUESTIONS = {
-    "detection": "How well does it detect and relabel, after nine attacks, beside "
-    "other packages' detectors?",
-    "adaptive": "What does evasion cost an attacker who knows the threshold of "
-    "curvature?",
-    "learned": "What does the learned guard reach, on networks of ours and of other "
-    "people, on attacks that it did not make?",
-    "companion": "What does a second network add, for attackers who know it, and what "
-    "do votes certify?",
-    "imagenet": "Does it work on photographs, with 1,000 classes, and at what price?",
-    "bounds": "How well does it do on networks of other people, and what does it "
-    "change to keep probes within the bounds?",
-    "cost": "What does it cost, beside other ways to the same number? In which "
-    "precision, and for how many images?",
-}
-
-
-def commands() -> str:
-    """Return what each page of results asks, and the commands that make it."""
-    parts = [
-        paragraph(f"**{{doc}}`{page}`**. {question}") + "\n\n" + blocks(of_page(page))
-        for page, question in QUESTIONS.items()
-    ]
-    parts.append(
-        paragraph(
-            "**{doc}`Fashion-MNIST <reproduction/fashion-mnist/README>` and "
-            "{doc}`MNIST <reproduction/mnist/README>`**. Does the experiment that the "
-            "method comes from give what was reported?"
-        )
-        + "\n\n"
-        + blocks(of_page("reproduction"))
-    )
-    parts.append(
-        "**This page, and the README's table of three networks a data set.**\n\n"
-        + blocks(of_page("results"))
-    )
-    return "\n\n".join(parts)
-
-
-def of_page(page: str) -> list[Measurement]:
-    return [each for each in MEASUREMENTS if each.page == page]
-
-
-def blocks(measurements: Iterable[Measurement]) -> str:
-    """Return a block of commands, without repeating one."""
-    lines = [line for each in measurements for line in each.lines()]
-    text = "\n".join(wrapped(line) for line in dict.fromkeys(lines))
-    return f"```bash\n{text}\n```"
-
-
-def wrapped(command: str, width: int = 88) -> str:
-    """Return a command in lines that a shell joins."""
-    lines, line = [], ""
-    for word in re.findall(r'(?:[^ "]|"[^"]*")+', command):
-        if line and len(line) + len(word) + 3 > width:
-            lines.append(line + " \\")
-            line = "   "
-        line += (" " if line else "") + word
-    return "\n".join([*lines, line])
-
-
-def figures() -> str:
-    """Return the table of all measurements, with links from `benchmarks/`."""
-    rows = []
-    for each in MEASUREMENTS:
-        name = each.name + (f". *{each.note}*" if each.note else "")
-        files = [path.relative_to(ROOT).as_posix() for path in each.files()]
-        shown = [f"[{link}](../{link})" for link in pages_of(each)]
-        shown += [f"README, *{each.readme}*"] if each.readme else []
-        rows.append(
-            [
-                name,
-                "<br>".join(f"`{line}`" for line in each.lines()),
-                each.time,
-                "<br>".join(f"[{Path(file).name}](../{file})" for file in files),
-                "<br>".join(shown),
-            ]
-        )
-    head = ("figure or table", "commands", "time", "results", "shown in")
-    return table(head, rows)
-
-
-def pages_of(measurement: Measurement) -> list[str]:
-    """Return the pages that show a measurement."""
-    if measurement.page != "reproduction":
-        return [f"docs/{measurement.page}.md"]
-    return [
-        f"docs/reproduction/{name}/README.md" for name in ("fashion-mnist", "mnist")
-    ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks import catalogue
+from benchmarks import catalogue_report
 from benchmarks.common.arguments import IMAGES, command_parser
 from benchmarks.cost import report as cost
 from benchmarks.defaults import clamping_report
@@ -29,7 +29,12 @@ from benchmarks.detection import (
     reproduction_report,
 )
 from benchmarks.detection import report as detection
-from benchmarks.evasion import adaptive_report, companion_report
+from benchmarks.evasion import (
+    adaptive_report,
+    companion_pictures,
+    companion_report,
+)
+from benchmarks.evasion import short_report as evasion
 from benchmarks.geometry import report as geometry
 from benchmarks.training import report as training
 
@@ -52,7 +57,7 @@ PICTURES: tuple[Callable[[], dict[str, Figure]], ...] = (
     learned_report.pictures,
     imagenet_report.pictures,
     adaptive_report.pictures,
-    companion_report.pictures,
+    companion_pictures.pictures,
 )
 #: Parts of pages that are written by hand, by the names of their marks.
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -68,9 +73,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "main job": main_job_report.short_table,
     "reproduction": reproduction_report.short_table,
     "other data": other_data_report.by_detector,
-    "evasion": companion_report.evasion_table,
-    "evasion, other ways": companion_report.other_ways,
-    "certified": companion_report.certified_short,
+    "other data, in short": other_data_report.in_short,
+    "evasion": evasion.evasion,
+    "evasion, other ways": evasion.other_ways,
+    "certified": evasion.certified,
     "threshold": adaptive_report.short_table,
     "threshold, trained": adaptive_report.trained_against,
     "cost": cost.short_table,
@@ -80,8 +86,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "estimators": geometry.estimators,
     "scaling": geometry.scaling,
     "training": training.by_training,
-    "commands": catalogue.commands,
-    "figures": catalogue.figures,
+    "commands": catalogue_report.commands,
+    "figures": catalogue_report.figures,
 }
 #: Where blocks may be.
 BY_HAND = ("README.md", "benchmarks/README.md", "docs/*.md", "docs/guide/*.md")

@@ -44,8 +44,8 @@ neither on the number of pixels nor on that of the classes.
 MEASURED = """
 All were timed on a machine that did nothing else; what takes less than ten seconds is
 timed five times, and the best counts. A CPU's batches have at most 128 rows because of
-malloc: with 256, glibc gave the memory of each batch back and took it again, and the
-same script found 298 forward passes for the first row.
+malloc: with 256, glibc gave the memory of each batch back and took it again, which took
+more time.
 """
 
 FEW = """
@@ -91,8 +91,9 @@ SIZING = """
 To size a cluster: an image takes about FE times the time of a forward pass at the best
 batch size (the first table says how far that holds), images are independent, and every
 worker holds the network and one block of images. So N images of FE each, on W workers
-that make P forward passes a second, take N x FE / (W x P) seconds: at the 118 images a
-second that each of two workers made, 10 workers take 14 minutes for a million images.
+that make P forward passes a second, take N x FE / (W x P) seconds: at the {speed:.0f}
+images a second that each of two workers made, 10 workers take {minutes:.0f} minutes for
+a million images.
 
 *Dask's malloc* is what its workers have by default: `MALLOC_TRIM_THRESHOLD_=65536`,
 with which glibc no longer adapts its other threshold, and maps and unmaps every tensor
@@ -109,6 +110,8 @@ def page() -> str:
         [c["n_workers"] or "without dask", c["malloc"], c["images_per_second"]]
         for c in scale["workers"]
     ]
+    two = next(c for c in scale["workers"] if c["n_workers"] == 2)
+    speed = two["images_per_second"] / 2
     return "".join(
         [
             INTRODUCTION,
@@ -117,7 +120,7 @@ def page() -> str:
             PRECISION + precision_table(read("precision")) + "\n",
             SCALE + table(["images", "peak memory, MiB"], memory) + "\n",
             WORKERS + table(["workers", "malloc", "images a second"], workers) + "\n",
-            SIZING,
+            SIZING.format(speed=speed, minutes=1e6 / (10 * speed) / 60),
         ]
     )
 

@@ -69,10 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = protocol.calibration
         shorter = Split(images.X[: 2 * args.limit], images.y[: 2 * args.limit])
         protocol = replace(protocol, calibration=shorter)
+    n_new = 0
     with path.open("a") as out:
         for name, cell in measured(protocol, args, done):
             cell = {"network": args.network, "detector": name, **cell}
             print(json.dumps(rounded(cell)), file=out, flush=True)
+            n_new += 1
+    if not n_new:
+        print(f"{path} has all of it: remove it, or give another --out")
 
 
 def measured(protocol: Protocol, args: argparse.Namespace, done: set):

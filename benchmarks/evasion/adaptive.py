@@ -17,29 +17,28 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.common.arguments import add_data_dir, add_out, command_parser
-from benchmarks.common.batches import attack_in_batches, in_batches
+from benchmarks.common.batches import attack_in_batches
 from benchmarks.common.networks import NETWORKS, load_images, smallest_eps
 from benchmarks.common.results import CACHE, RESULTS, known, write
-from curvdetect import CurvatureFeaturizer, TorchModel
+from benchmarks.evasion.detectors import detectors, learned
+from curvdetect import TorchModel
 from curvdetect.attacks import pgd
 from curvdetect.evasion import (
     EvasionAttack,
     LogitMatchingAttack,
     NeighbourhoodMarginAttack,
-    SignalScore,
     minimal_evasion,
 )
 from curvdetect.geometry import adversarial_perturbation
-from curvdetect.signals import FirstOrder
 from curvdetect.study import metrics
 from curvdetect.study.networks import trained_model
 
@@ -47,31 +46,8 @@ BUDGETS = (0.5, 1, 2, 4)
 STEPS = (5, 20, 80)
 #: L2 budgets, in medians of the smallest perturbations.
 L2_BUDGETS = (1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 3, 5)
-SCALES = (1.0, 2.0, 4.0)
-#: In log-odds: how far below the threshold of the learned model to aim.
-LEARNED_MARGINS = (0.0, 3.0)
 #: Images that are attacked at a time: scores keep a graph of all their probes.
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Detector:
-    """Scores with a gradient, and their thresholds: flagged if any is above its own.
-
-    `of_attacker` is what the attacker differentiates: the same scores, but where they
-    are drawn at random or have no gradient. Then it may help to aim below the
-    thresholds, by one of the `margins`.
-    """
-
-    scores: Callable[[Tensor], Tensor]
-    of_attacker: Callable[[Tensor], Tensor]
-    thresholds: dict[float, np.ndarray]
-    margins: tuple[float, ...] = (0.0,)
-
-    def excess(self, x: Tensor, fpr: float) -> np.ndarray:
-        """Return how far the largest score is above its threshold."""
-        values = without_gradients(self.scores, x)
-        return (values - self.thresholds[fpr]).max(axis=1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,20 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, calibration, x, label = load(args)
     of = detectors(model, calibration)
     if args.cache:
-        of["learned"] = lambda: learned(args)
-    results = {
-        "network": args.network,
-        "weights": args.weights.name if args.weights else "as shipped",
-        "n_calibration": len(calibration),
-        "n_images": len(x),
-        "steps": args.steps,
-        "torch": torch.__version__,
-    }
+        of["learned"] = lambda: learned(args.network, args.cache, args.data_dir)
     out = args.out or RESULTS / f"adaptive-{name_of(args)}.json"
-    before = known(out, results)
-    if any(before.get(key) != value for key, value in results.items()):
-        parser().error(f"{out} has other settings; give another --out, or the same")
-    results = before
+    results = begun(out, args, n_calibration=len(calibration), n_images=len(x))
     if not args.cost_only and "budgets" not in results:
         default = of["default"]()
         results["budgets"] = within_budgets(model, args, default, calibration, x, label)
@@ -128,14 +93,34 @@ def main(argv: Sequence[str] | None = None) -> None:
             model.logits, x, label=label, bounds=(0, 1), batch_size=256
         ).norms
     results["median_norm_to_fool"] = float(smallest.median())
-    results.setdefault("evasion", {})
-    for name, make in of.items():
-        left_out = args.detectors is not None and name not in args.detectors
-        if left_out or name in results["evasion"]:
-            continue
-        results["evasion"][name] = evasion_cost(model, args, make(), x, label, smallest)
-        print(name, results["evasion"][name], flush=True)
-        write(out, results)
+    costs = results.setdefault("evasion", {})
+    wanted = [name for name in of if name in (args.detectors or of)]
+    if set(wanted) <= set(costs):
+        print(f"{out} has all of it: remove it, or give another --out")
+    for name in wanted:
+        if name not in costs:
+            costs[name] = evasion_cost(model, args, of[name](), x, label, smallest)
+            print(name, costs[name], flush=True)
+            write(out, results)
+
+
+def begun(out: Path, args: argparse.Namespace, **sizes: int) -> dict[str, Any]:
+    """Return what a file has already, which must be of the same settings."""
+    settings = {
+        "network": args.network,
+        "weights": args.weights.name if args.weights else "as shipped",
+        **sizes,
+        "steps": args.steps,
+        "torch": torch.__version__,
+    }
+    results = known(out, settings)
+    for key, value in settings.items():
+        if results.get(key) != value:
+            parser().error(
+                f"{out} is of {key} {results.get(key)}, this run of {value}: remove "
+                "the file, or give another --out"
+            )
+    return results
 
 
 def name_of(args: argparse.Namespace) -> str:
@@ -158,88 +143,6 @@ def load(args) -> tuple[TorchModel, Tensor, Tensor, Tensor]:
         torch.from_numpy(X[test]),
         torch.from_numpy(y[test]),
     )
-
-
-# Detectors ------------------------------------------------------------------
-
-
-def detectors(model: TorchModel, clean: Tensor) -> dict[str, Callable[[], Detector]]:
-    """Return what makes the default, and what might be harder to evade."""
-    one = CurvatureFeaturizer(model, random_state=0).fit(clean)
-    scale = one.step_
-    three = CurvatureFeaturizer(
-        model, random_state=0, step=(scale / 2, scale, 2 * scale)
-    ).fit(clean)
-    default, scales = SignalScore(one), SignalScore(three)
-    # An attacker who does not know the directions averages over many others.
-    secret = CurvatureFeaturizer(model, random_state=1, step=scale).fit(clean)
-    guessed = CurvatureFeaturizer(
-        model, random_state=2, step=scale, n_directions=32
-    ).fit(clean)
-    laplacian = score_of(model, clean, ("laplacian",), laplacian_step=SCALES)
-    distance = score_of(model, clean, [FirstOrder(n_nearest=1)])
-
-    def with_laplacian(x: Tensor) -> Tensor:
-        return torch.cat([scales(x), laplacian(x)], dim=1)
-
-    def with_distance(x: Tensor) -> Tensor:
-        return torch.cat([scales(x), -distance(x)], dim=1)
-
-    ways = {
-        "default": (default, default),
-        "secret directions": (SignalScore(secret), SignalScore(guessed)),
-        "three scales": (scales, scales),
-        "three scales and laplacian": (with_laplacian, with_laplacian),
-        "three scales and distance": (with_distance, with_distance),
-    }
-
-    def made(scores: Callable, of_attacker: Callable) -> Detector:
-        values = without_gradients(scores, clean)
-        limits = {fpr: thresholds(values, fpr) for fpr in (0.01, 0.05)}
-        return Detector(scores, of_attacker, limits)
-
-    nothing = Detector(no_score, no_score, {0.05: np.array([np.inf], np.float32)})
-    makers = {name: partial(made, *way) for name, way in ways.items()}
-    return {"no detector": lambda: nothing, **makers}
-
-
-def score_of(
-    model: TorchModel, clean: Tensor, features: Sequence, **settings
-) -> SignalScore:
-    """Return other features with a gradient, in the same directions."""
-    featurizer = CurvatureFeaturizer(
-        model, features=features, random_state=0, **settings
-    )
-    return SignalScore(featurizer.fit(clean))
-
-
-def learned(args) -> Detector:
-    """Return the learned model of the detection benchmark."""
-    # It needs that benchmark's extras, which nothing else here does.
-    from benchmarks.evasion.learned_model import learned_model
-
-    found = learned_model(args.network, args.cache, args.data_dir)
-    return Detector(*found, margins=LEARNED_MARGINS)
-
-
-def no_score(x: Tensor) -> Tensor:
-    """Score nothing: the control, what the attacks need where nothing is flagged."""
-    return 0 * x.flatten(1).sum(1, keepdim=True)
-
-
-def thresholds(values: np.ndarray, fpr: float) -> np.ndarray:
-    """Return a threshold a score, all at one level, that together flag `fpr`."""
-    for level in np.linspace(fpr, fpr / (2 * values.shape[1]), 50):
-        limits = np.quantile(values, 1 - level, axis=0, method="higher")
-        if (values > limits).any(axis=1).mean() <= fpr:
-            break
-    return limits.astype(np.float32)
-
-
-def without_gradients(scores: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
-    """Score images, without a graph of all their probes."""
-    with torch.no_grad():
-        return in_batches(scores, x, 64)
 
 
 # Attacks --------------------------------------------------------------------
@@ -313,29 +216,21 @@ def evasion_cost(model, args, detector, x, label, smallest):
             passed[wrong] = detector.excess(z[wrong], 0.05) <= 0
         return torch.from_numpy(passed)
 
-    def smallest_by(attack: Callable) -> Tensor:
-        budgets = [unit * b for b in L2_BUDGETS]
-        parts = zip(x.split(BATCH_SIZE), label.split(BATCH_SIZE), strict=True)
-        return torch.cat(
-            [
-                minimal_evasion(attack, evades, *part, budgets=budgets).norms
-                for part in parts
-            ]
-        )
+    budgets = [unit * b for b in L2_BUDGETS]
 
-    common = {"norm": "L2", "steps": args.steps}
+    def smallest_by(attack: Callable) -> Tensor:
+        parts = zip(x.split(BATCH_SIZE), label.split(BATCH_SIZE), strict=True)
+        at = lambda eps: attack(eps=eps, norm="L2", steps=args.steps)
+        found = [minimal_evasion(at, evades, *p, budgets=budgets) for p in parts]
+        return torch.cat([each.norms for each in found])
+
     orthogonal = [
-        smallest_by(
-            lambda eps, margin=margin: evasion(
-                model, detector, 0.05, margin, eps=eps, **common
-            )
-        )
+        smallest_by(partial(evasion, model, detector, 0.05, margin))
         for margin in detector.margins
     ]
+    radius = NETWORKS[args.network].radius
     neighbourhood = smallest_by(
-        lambda eps: NeighbourhoodMarginAttack(
-            model, eps=eps, radius=NETWORKS[args.network].radius, **common
-        )
+        partial(NeighbourhoodMarginAttack, model, radius=radius)
     )
     norms = {
         "orthogonal PGD": torch.stack(orthogonal).amin(0),

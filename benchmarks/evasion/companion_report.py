@@ -1,23 +1,18 @@
-"""The page of companions and certificates, its pictures, and the README's parts."""
+"""The page of companions, of attackers who know them, and of certificates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from benchmarks.common.results import read
-from benchmarks.common.tables import interval, paragraph, table
+from benchmarks.common.tables import interval, table
 from benchmarks.detection.learned_report import areas_of, mean, without_kind
-from benchmarks.evasion.figures import attackers_cells, evasion_costs, smallest
-from curvdetect.plotting import ADVERSARIAL, CLEAN, CertificateDisplay
+from benchmarks.evasion.figures import attackers_cells, smallest, stated
 
-__all__ = ["certified_short", "evasion_table", "other_ways", "page", "pictures"]
+__all__ = ["page"]
 
-#: In the names of results without a companion.
-_ALONE = ", no companion"
 
 INTRODUCTION = """\
 # Companions, and what votes certify
@@ -230,24 +225,6 @@ def page() -> str:
     return "".join(parts) + "\n"
 
 
-def pictures() -> dict[str, Figure]:
-    """Return the pictures of what is certified, and of who evades."""
-    return {
-        "certified.png": draw(read("certified")),
-        "evasion.png": curves(read("learned_adaptive-companions")),
-    }
-
-
-def stated(certified: dict[str, Any]) -> dict[str, str]:
-    """Return what certificates state, which is the same for all networks."""
-    first = next(iter(certified.values()))
-    return {
-        "n_votes": first["n_votes"],
-        "flagged": f"{1 - first['level']:g}",
-        "confidence": f"{first['confidence']:g}",
-    }
-
-
 def trained(known: dict[str, Any]) -> list[list[str]]:
     """Return a row for each training."""
     rows = []
@@ -277,94 +254,6 @@ def attackers(name: str, found: dict[str, Any]) -> list[str]:
     agrees = "" if found["agreement"] is None else f"{found['agreement']:.3f}"
     row = [name, str(found["n"]), kind[found["attacks"]], agrees, flagged]
     return row + attackers_cells(found)
-
-
-def evasion_table() -> str:
-    """Return the README's table of what evasion costs.
-
-    Without a companion, where the same search was made, the lower of that and of the
-    attacks of `learned_adaptive.json` counts.
-    """
-    adaptive, without = read("learned_adaptive-companions"), read("learned_adaptive")
-    head = (
-        "network",
-        "median norm to fool it",
-        "cost at 5 %, at 1 %",
-        "image by image",
-        "without a companion",
-    )
-    rows = []
-    for name, found in adaptive.items():
-        if name.endswith(_ALONE):
-            continue
-        fool = smallest(found["fooling"])
-        evade = [smallest(norms) for norms in found["evading"].values()][::-1]
-        alone: Sequence[float] = []
-        if name + _ALONE in adaptive:
-            searches = adaptive[name + _ALONE], without[name]
-            alone = np.min([evasion_costs(of)[::-1] for of in searches], axis=0)
-        rows.append(
-            [
-                f"{name} ({found['n']} images)",
-                f"{np.median(fool):.2f}",
-                ", ".join(f"**{cost:.2f}**" for cost in evasion_costs(found)[::-1]),
-                ", ".join(f"{np.median(e / fool):.2f}" for e in evade),
-                ", ".join(f"{cost:.2f}" for cost in alone),
-            ]
-        )
-    return table(head, rows)
-
-
-def other_ways() -> str:
-    """Return the README's table of what else an attacker may want, or know."""
-    rows = []
-    for name, found in read("decision_attack").items():
-        norms = {of: np.median(values) for of, values in found["norms"].items()}
-        asked = round(found["asked"]["the guard"], -2)
-        what = f"evades, seeing decisions alone ({asked:,} questions)"
-        network = f"{name} ({found['n']} images)"
-        rows.append([what, network, norms["the network alone"], norms["the guard"]])
-    found = read("output_attacks")["mnist with a companion"]
-    norms = {of: np.median(values) for of, values in found["norms"]["0.05"].items()}
-    fool, network = norms["network wrong"], f"mnist ({found['n']} images)"
-    rows.append(["evades", network, fool, norms["reject wrong"]])
-    alarm = "is right and flagged, so relabelled wrong"
-    rows.append([alarm, network, fool, norms["right and flagged"]])
-    sizes = read("companions")["mnist"]
-    largest = sizes[max(sizes, key=int)]
-    network = f"mnist ({largest['n_attacked']} images)"
-    rows.append(["fools the companion alone", network, *largest["norm"]])
-    head = "what the image does, at 5 %", "network", "to fool the network", "to do so"
-    cells = [[*row[:2], *(f"{norm:.2f}" for norm in row[2:])] for row in rows]
-    ratios = [f"**{row[3] / row[2]:.2f}**" for row in rows]
-    lines = [[*cell, ratio] for cell, ratio in zip(cells, ratios, strict=True)]
-    return table([*head, "ratio"], lines)
-
-
-def certified_short() -> str:
-    """Return what the README says of what is proven, and a table."""
-    certified = read("certified")
-    first, stands = next(iter(certified.values())), stated(certified)
-    text = f"""
-        What is *proven* is less, and holds against every attack. With
-        {first["n_votes"]} votes of a companion trained with noise (`VotingDetector`;
-        {first["cost"]:.0f} passes an image), an image within a radius R that the
-        network labels otherwise is flagged with probability {stands["flagged"]} over
-        keys of the noise ([statement and
-        proof](docs/theory.md#votes-and-what-they-certify)). *Certified as far*: share
-        of right images whose R is at least the median norm that fools the network.
-    """
-    rows = [
-        [
-            f"{name} ({found['n']} images)",
-            interval(found["flagged_clean"]),
-            f"{found['norm']:.2f}",
-            interval(found["certified"]["1.0"], 2),
-        ]
-        for name, found in certified.items()
-    ]
-    head = "network", "clean flagged at 5 %", "median norm that fools it"
-    return paragraph(text) + "\n\n" + table([*head, "certified as far"], rows)
 
 
 def each_attack(adaptive: dict[str, Any]) -> str:
@@ -472,62 +361,3 @@ def votes(name: str, found: dict[str, Any]) -> list[str]:
         f"{found['cost']:.0f}",
     ]
     return row
-
-
-def curves(adaptive: dict[str, Any]) -> Figure:
-    """Return a picture of what share evades, against the budget, an axis a network."""
-    shown = [name for name in adaptive if not name.endswith(_ALONE)]
-    rows = -(-len(shown) // 3)
-    figure = Figure(figsize=(11, 3.1 * rows), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, 3, squeeze=False)
-    for ax in axes.flat[len(shown) :]:
-        ax.axis("off")
-    for ax, name in zip(axes.flat, shown, strict=False):
-        for label, norms, colour, style in lines_of(name, adaptive):
-            finite = np.sort(norms[np.isfinite(norms)])
-            share = np.arange(1, len(finite) + 1) / len(norms)
-            ax.step(
-                np.concatenate([[0], finite]),
-                np.concatenate([[0], share]),
-                where="post",
-                color=colour,
-                ls=style,
-                label=label,
-            )
-        ax.set_title(name, fontsize="medium")
-        ax.set_xlabel("L2 norm of the change (input units)")
-        ax.set_ylabel("misclassified, unflagged")
-        ax.set_ylim(0, 1.02)
-        ax.set_xlim(left=0)
-    lines, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
-    return figure
-
-
-def lines_of(
-    name: str, adaptive: dict[str, Any]
-) -> list[tuple[str, np.ndarray, str, str]]:
-    """Return label, norms, colour and style of each line of a network."""
-    found, alone = adaptive[name], adaptive.get(name + _ALONE)
-    lines = [("the network alone", smallest(found["fooling"]), "0.6", "-")]
-    for of, style, what in ((found, "-", "guard and companion"), (alone, ":", "guard")):
-        if of is None:
-            continue
-        for (rate, norms), colour in zip(
-            of["evading"].items(), (ADVERSARIAL, CLEAN), strict=True
-        ):
-            label = f"{what}, {100 * float(rate):g} %"
-            lines.append((label, smallest(norms), colour, style))
-    return lines
-
-
-def draw(certified: dict[str, Any]) -> Figure:
-    """Return a picture of what is certified, an axis a network."""
-    size = 4.2 * len(certified), 3.4
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
-    axes = figure.subplots(1, len(certified), squeeze=False)
-    for ax, (name, found) in zip(axes.flat, certified.items(), strict=True):
-        display = CertificateDisplay(found["radius"], found["norms"]).plot(ax=ax)
-        display.ax_.set_title(name, fontsize="medium")
-        display.ax_.set_xlim(0, 2 * found["norm"])
-    return figure

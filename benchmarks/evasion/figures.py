@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["attackers_cells", "evasion_cost", "evasion_costs", "smallest"]
+__all__ = [
+    "ALONE",
+    "attackers_cells",
+    "evasion_cost",
+    "evasion_costs",
+    "smallest",
+    "stated",
+]
+
+#: In the names of results without a companion.
+ALONE = ", no companion"
 
 
 def smallest(norms: dict[str, list[float]]) -> np.ndarray:
@@ -43,3 +53,13 @@ def attackers_cells(found: dict[str, Any]) -> list[str]:
             min(medians, key=lambda attack: medians[attack]),
         ]
     return cells
+
+
+def stated(certified: dict[str, Any]) -> dict[str, str]:
+    """Return what certificates state, which is the same for all networks."""
+    first = next(iter(certified.values()))
+    return {
+        "n_votes": first["n_votes"],
+        "flagged": f"{1 - first['level']:g}",
+        "confidence": f"{first['confidence']:g}",
+    }

@@ -50,6 +50,8 @@ from curvdetect.study.networks import trained_model
 N_IMAGES = 40
 REPORT_STEP = 0.1
 BATCH_SIZE = 512
+#: Dimensions of the shared subspace that are looked at.
+N_SHARED = 50
 
 
 def parser() -> argparse.ArgumentParser:
@@ -203,73 +205,81 @@ def loss_profile(model, images, settings):
 
 def shared(model, others, images, settings, steps):
     """Return the findings on the subspace that curved directions share."""
-    k = 5
     source = nearest_boundaries(model, others, n_boundaries=3)
+    target = nearest_boundaries(model, images)
     with model.evaluating():
-        spectrum = principal_curvatures(
-            source.margin, source.points, batch_size=BATCH_SIZE, **settings
-        )
-        order = spectrum.values.abs().topk(k, dim=1).indices
-        rows = torch.arange(len(order))[:, None]
-        directions = spectrum.directions[rows, order][source.found].flatten(0, 1)
+        directions = most_curved(source, settings)
         S = shared_subspace(directions, dimension=0.9)
         at_random = random_subspace(
             len(directions), (1, 28, 28), generator=torch.Generator().manual_seed(0)
         )
         expected = shared_subspace(at_random, dimension=0.9)
-        m = 50
-        basis = S.basis[:m]
-        random = random_subspace(
-            m, (1, 28, 28), generator=torch.Generator().manual_seed(1)
-        ).to(basis)
-        target = nearest_boundaries(model, images)
+        basis = S.basis[:N_SHARED]
         exact = settings["method"] == "autodiff"
-        curved = {}
-        for step in [REPORT_STEP] if exact else steps:
-            settings = (
-                {"method": "autodiff"} if exact else {"method": "forward", "step": step}
-            )
-            within, beside = (
+        return {
+            "n_directions": len(directions),
+            "dimension_for_90%": len(S.basis),
+            "dimension_for_90%_if_random": len(expected.basis),
+            "dimension_used": N_SHARED,
+            "mean_absolute_curvature": curved(target, basis, [] if exact else steps),
+            "noise": changed_by_noise(model, target, basis),
+        }
+
+
+def most_curved(source, settings):
+    """Return the five most curved directions of every boundary that was found."""
+    spectrum = principal_curvatures(
+        source.margin, source.points, batch_size=BATCH_SIZE, **settings
+    )
+    order = spectrum.values.abs().topk(5, dim=1).indices
+    rows = torch.arange(len(order))[:, None]
+    return spectrum.directions[rows, order][source.found].flatten(0, 1)
+
+
+def curved(target, basis, steps):
+    """Return mean curvatures in a subspace and in a random one, exact without steps."""
+    random = random_subspace(
+        N_SHARED, (1, 28, 28), generator=torch.Generator().manual_seed(1)
+    ).to(basis)
+    ways = {str(step): {"method": "forward", "step": step} for step in steps}
+    found = {}
+    for name, settings in (ways or {"exact": {"method": "autodiff"}}).items():
+        found[name] = {
+            place: float(
                 curvature_in_subspace(
                     target.margin,
                     target.points,
                     vectors,
                     batch_size=BATCH_SIZE,
                     **settings,
-                )
-                for vectors in (basis, random)
+                ).mean()
             )
-            curved["exact" if exact else str(step)] = {
-                "in_S": float(within.mean()),
-                "random": float(beside.mean()),
-            }
-        x = target.images
-        noise = []
-        for factor in (0.5, 1, 2, 4, 8):
-            norm = factor * float(target.distances.median())
-            shares = {
-                name: float(
-                    label_changes(
-                        model.logits,
-                        x,
-                        basis,
-                        norm=norm,
-                        complement=complement,
-                        generator=torch.Generator().manual_seed(2),
-                        batch_size=BATCH_SIZE,
-                    ).mean()
-                )
-                for name, complement in (("in_S", False), ("orthogonal", True))
-            }
-            noise.append({"norm": norm, **shares})
-    return {
-        "n_directions": len(directions),
-        "dimension_for_90%": len(S.basis),
-        "dimension_for_90%_if_random": len(expected.basis),
-        "dimension_used": m,
-        "mean_absolute_curvature": curved,
-        "noise": noise,
-    }
+            for place, vectors in (("in_S", basis), ("random", random))
+        }
+    return found
+
+
+def changed_by_noise(model, target, basis):
+    """Return how often noise changes predictions, in a subspace and beside it."""
+    found = []
+    for factor in (0.5, 1, 2, 4, 8):
+        norm = factor * float(target.distances.median())
+        shares = {
+            name: float(
+                label_changes(
+                    model.logits,
+                    target.images,
+                    basis,
+                    norm=norm,
+                    complement=complement,
+                    generator=torch.Generator().manual_seed(2),
+                    batch_size=BATCH_SIZE,
+                ).mean()
+            )
+            for name, complement in (("in_S", False), ("orthogonal", True))
+        }
+        found.append({"norm": norm, **shares})
+    return found
 
 
 def draw_noise(noise, ax):

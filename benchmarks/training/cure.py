@@ -130,41 +130,16 @@ def measure(model, X, y, eps):
     right = np.flatnonzero(model.predict(X[:1000]) == y[:1000])
     attacked = make_adversarial_set(model, pgd(model, eps=eps), X[:1000], y[:1000])
     x = torch.from_numpy(X[right[:N_NORMS]])
-    label = torch.from_numpy(y[right[:N_PROFILE]])
+    label = torch.from_numpy(y[right[:N_NORMS]])
     with model.evaluating():
         norms = adversarial_perturbation(
             model.logits, x, bounds=(0, 1), batch_size=BATCH_SIZE
         ).norms
-        loss = hessian_eigenvalues(
-            model.loss(label),
-            x[:N_PROFILE],
-            step=STEP,
-            directions=False,
-            batch_size=BATCH_SIZE,
-        ).values
-        nearest = nearest_boundaries(model, x[:N_PROFILE])
-        boundary = principal_curvatures(
-            nearest.margin,
-            nearest.points,
-            step=STEP,
-            directions=False,
-            batch_size=BATCH_SIZE,
-        ).values
-        average = mean_curvature(
-            nearest.margin,
-            nearest.points,
-            step=STEP,
-            n_directions=128,
-            generator=torch.Generator().manual_seed(0),
-            batch_size=BATCH_SIZE,
-        )
-        penalty = cure_penalty(
-            model.as_module(), x, torch.from_numpy(y[right[:N_NORMS]]), step=1.0
-        ).detach()
-    n_right = len(right)
+        loss, boundary, average = curvatures(model, x[:N_PROFILE], label[:N_PROFILE])
+        penalty = cure_penalty(model.as_module(), x, label, step=1.0).detach()
     figures = {
         "accuracy": float(np.mean(model.predict(X) == y)),
-        "accuracy_under_pgd": (n_right - len(attacked.adversarial)) / 1000,
+        "accuracy_under_pgd": (len(right) - len(attacked.adversarial)) / 1000,
         "adversarial_norm_median": float(norms.median()),
         "penalty_at_h_1": float(penalty.mean()),
         "loss_largest_eigenvalue": float(loss.abs().amax(1).median()),
@@ -174,6 +149,24 @@ def measure(model, X, y, eps):
         "detection": detection(model, X, y, eps),
     }
     return figures, {"loss": loss.numpy(), "boundary": boundary.numpy()}
+
+
+def curvatures(model, x, label):
+    """Return eigenvalues of the loss, curvatures of the boundary, and their average."""
+    settings = {"step": STEP, "batch_size": BATCH_SIZE}
+    loss = hessian_eigenvalues(model.loss(label), x, directions=False, **settings)
+    nearest = nearest_boundaries(model, x)
+    boundary = principal_curvatures(
+        nearest.margin, nearest.points, directions=False, **settings
+    )
+    average = mean_curvature(
+        nearest.margin,
+        nearest.points,
+        n_directions=128,
+        generator=torch.Generator().manual_seed(0),
+        **settings,
+    )
+    return loss.values, boundary.values, average
 
 
 def detection(model, X, y, eps):
