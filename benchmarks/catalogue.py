@@ -239,16 +239,14 @@ MEASUREMENTS = (
         "Evading the threshold of curvature",
         "adaptive",
         (
-            "detection fashion-mnist",
-            "detection mnist",
             "adaptive fashion-mnist --cache --n-images 30 --steps 20",
             "adaptive mnist --cache --n-images 20 --steps 20",
             f"adaptive cifar10 --n-images 12 --steps 15 {DEFAULT_ALONE}",
         ),
         tuple(f"adaptive-{n}.json" for n in ("fashion-mnist", "mnist", "cifar10")),
         readme="Attackers who know the threshold of curvature",
-        note="Nothing is measured that the file has already. `--cache` finds what "
-        "`detection` kept.",
+        note="Nothing is measured that the file has already: remove it first, or give "
+        "`--out`.",
     ),
     Measurement(
         "Evading it on networks that were trained to be flatter, or against PGD",

@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as commands
-from benchmarks import catalogue, report
+from benchmarks import catalogue, catalogue_report, report
 from benchmarks.common.results import RESULTS, read, rounded, significant, write
 from curvdetect.cli._parser import make_parser
 
@@ -129,12 +129,28 @@ def test_every_documented_command_parses(line):
 
 
 def test_commands_are_the_same_where_they_are_broken_into_lines():
-    blocks = re.findall(r"```bash\n(.*?)```", catalogue.commands(), flags=re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", catalogue_report.commands(), flags=re.DOTALL)
     typed = "".join(blocks).replace("\\\n", "").splitlines()
     assert {*map(tuple, map(shlex.split, typed))} == {
         *map(tuple, map(shlex.split, LINES))
     }
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 88
+
+
+def test_nothing_names_a_module_that_is_not_there():
+    texts = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("benchmarks/**/*.py"),
+        *ROOT.glob("curvdetect/**/*.py"),
+    ]
+    named = {
+        name
+        for path in texts
+        for name in re.findall(r"benchmarks/[\w/]+\.py\b", path.read_text())
+    }
+    assert "benchmarks/report.py" in named
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 # Results --------------------------------------------------------------------------

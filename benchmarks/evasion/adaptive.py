@@ -9,7 +9,8 @@ evasion cost in L2: the median norm of the smallest perturbation found that evad
 that of the smallest that fools the network alone; for the default detector and others.
 What the file of results has already is not measured again. `--weights` takes others,
 such as of a LeNet that `cure` trained. With `--cache`, that of `detection`, the learned
-model of that benchmark is attacked too, which needs its extras.
+model of that benchmark is attacked too, which needs its extras; what is not kept there
+is made.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=CACHE / "detection",
         metavar="FOLDER",
-        help="of `detection`: the learned model too",
+        help="the learned model too, from images that `detection` keeps there",
     )
     add_out(parser, "adaptive-{NETWORK, or the name of --weights}.json")
     parser.add_argument("--n-images", type=int, default=40)
