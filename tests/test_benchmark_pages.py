@@ -129,7 +129,8 @@ def test_every_documented_command_parses(line):
 
 
 def test_commands_are_the_same_where_they_are_broken_into_lines():
-    blocks = re.findall(r"```bash\n(.*?)```", catalogue_report.commands(), flags=re.DOTALL)
+    text = catalogue_report.commands()
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     typed = "".join(blocks).replace("\\\n", "").splitlines()
     assert {*map(tuple, map(shlex.split, typed))} == {
         *map(tuple, map(shlex.split, LINES))
