@@ -1,23 +1,14 @@
 """Guard torch image classifiers against adversarial images.
 
-<<<<<<< HEAD
 `GuardedClassifier` puts a guard around a network, which `TorchModel` wraps: it flags
 adversarial images and recovers the labels that they had. `CurvatureGuard` is the same
-as a torch module, for serving.
+as a torch module, for serving; `GuardMonitor` watches what is served.
 
 What flags images is one of three detectors. `LearnedDetector`, the default, learns from
 attacks that it makes on the network. `VotingDetector` gives certificates.
 `CurvatureThresholdDetector` sets a threshold on the curvature of the decision
 boundaries, which `CurvatureFeaturizer` measures and from which `CurvatureRelabeler`
 recovers labels. :mod:`curvdetect.geometry` defines curvature and its sign.
-=======
-`CurvatureFeaturizer` measures the curvature of the boundaries around an image,
-`CurvatureThresholdDetector` flags adversarial images and `CurvatureRelabeler`
-recovers the label they had; `GuardedClassifier` is all three in one, and
-`CurvatureGuard` that as a torch module, for serving, and `GuardMonitor` watches what
-is served.
-:mod:`curvdetect.geometry` holds the mathematics and states its notation and sign.
->>>>>>> dca2f2764949ea81b79897bf4255ffd6565d376a
 """
 
 from typing import TYPE_CHECKING

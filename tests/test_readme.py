@@ -1,5 +1,4 @@
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +114,3 @@ def test_pictures_exist():
     assert len(pictures) == len(set(pictures))
     for path in pictures:
         assert (Path(__file__).parents[1] / path).exists()
-
-
-def test_the_table_is_that_of_the_committed_results(monkeypatch):
-    benchmarks = Path(__file__).parents[1] / "benchmarks"
-    monkeypatch.syspath_prepend(str(benchmarks))
-    script = runpy.run_path(str(benchmarks / "main_job_table.py"))
-    results = list((benchmarks / "results").glob("main_job-*.json"))
-    assert results
-    assert script["table"](results) in README

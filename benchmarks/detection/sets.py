@@ -6,9 +6,11 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from detectors import Training
-from protocol import ADAPTIVE, Protocol, Split, adaptive_attacks, attacks
 
+from benchmarks.common.splits import Split
+from benchmarks.detection.attacks import attacks
+from benchmarks.detection.detectors import Training
+from benchmarks.detection.protocol import ADAPTIVE, Protocol, adaptive_attacks
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, same_norm_noise
 
 __all__ = ["judged_by", "learned_from", "memory_of", "noisy"]

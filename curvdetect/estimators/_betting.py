@@ -93,7 +93,7 @@ def _spread(by: float) -> Callable[[Floats], Floats]:
 
 
 #: Densities of p-values, mean 1 on [0, 1] and positive: what a bet is multiplied by.
-#: Chosen on development images, see `benchmarks/stream_watch.py`.
+#: Chosen on development images, see `benchmarks/detection/monitor.py`.
 _BETS: dict[str, tuple[Callable[[Floats], Floats], ...]] = {
     "burst": tuple(
         _tail(limit, stake)

@@ -65,7 +65,7 @@ _N_CHECK_IMAGES = 4
 _N_TRIED_IMAGES = 2
 #: Times the root of the precision, relative to the range of inputs: in float32 0.0035.
 #: Rounding is 5 and 6 % of the median curvature of two LeNets there and 0.6 % of that
-#: of a ResNet-20 (benchmarks/precision.py); it grows with 1 / step^2.
+#: of a ResNet-20 (benchmarks/defaults/precision.py); it grows with 1 / step^2.
 _SMALLEST_STEP = 10
 #: Missing boundaries up to this share are a matter of course: NaN says enough.
 _MISSING_SHARE = 0.05

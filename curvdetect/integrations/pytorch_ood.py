@@ -77,7 +77,7 @@ class CurvatureDetector(GradientDetector):
     against 2,000 test images, its AUROC is 0.993 (0.990-0.995) for 1,648 test images
     after PGD at 16/255, where pytorch-ood's energy score has 0.502 (0.484-0.521). For
     2,000 images of MNIST it is 0.847 (0.835-0.859), and 0.822 with another seed, where
-    the energy score has 0.872 (0.861-0.882) (``benchmarks/other_data.py``).
+    the energy score has 0.872 (0.861-0.882) (``python -m benchmarks other-data``).
 
     Parameters
     ----------

@@ -1,11 +1,10 @@
 import os
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.common import networks as known
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.geometry import PairwiseMargin, mean_curvature, random_directions
 from curvdetect.network import find_nearest_boundaries
@@ -30,7 +29,6 @@ from curvdetect.study.networks import (
 )
 
 DATA = os.environ.get("CURVDETECT_DATA")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMOOTH = ("fashion-mnist-vit", "fashion-mnist-convnet")
 
 
@@ -97,26 +95,24 @@ def test_unknown_network():
 
 
 def test_every_network_of_the_benchmarks_loads():
-    known = runpy.run_path(str(BENCHMARKS / "networks.py"))
-    assert known["NETWORKS"].keys() == NETWORKS.keys()
-    for name in NETWORKS if DATA else known["SMALL"]:
+    assert known.NETWORKS.keys() == NETWORKS.keys()
+    for name in NETWORKS if DATA else known.SMALL:
         model = trained_model(name)
         assert model.predict(np.zeros((2, *model.input_shape))).shape == (2,)
         assert NETWORKS[name] in DATASETS
-        assert 0 < known["smallest_eps"](name) < 0.2
+        assert 0 < known.smallest_eps(name) < 0.2
 
 
 @pytest.mark.skipif(not DATA, reason="CURVDETECT_DATA is not set")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_benchmarks_give_a_network_the_images_of_its_data_set(name):
-    known = runpy.run_path(str(BENCHMARKS / "networks.py"))
     X, y = load_dataset("fashion-mnist", train=True)
     (known_X, known_y), (left_X, left_y) = (
-        known[part](name) for part in ("training_images", "development_images")
+        getattr(known, part)(name) for part in ("training_images", "development_images")
     )
     np.testing.assert_array_equal(np.concatenate([known_X, left_X]), X)
     np.testing.assert_array_equal(np.concatenate([known_y, left_y]), y)
-    assert len(left_X) == known["N_DEVELOPMENT"]
+    assert len(left_X) == known.N_DEVELOPMENT
 
 
 # The vision transformer and the ConvNet -----------------------------

@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_lenet(dataset: str) -> LeNet:
-    """Load a LeNet that was trained with ``benchmarks/make_assets.py``.
+    """Load a LeNet that was trained with ``python -m benchmarks assets``.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def load_lenet(dataset: str) -> LeNet:
 def load_vit() -> SmallViT:
     """Load a small vision transformer that was trained on Fashion-MNIST.
 
-    By ``benchmarks/make_assets.py``, on all training images but the last 5,000.
+    By ``python -m benchmarks assets``, on all training images but the last 5,000.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def load_vit() -> SmallViT:
 def load_convnet() -> ConvNet:
     """Load a ConvNet with GELU that was trained on Fashion-MNIST.
 
-    By ``benchmarks/make_assets.py``, on all training images but the last 5,000.
+    By ``python -m benchmarks assets``, on all training images but the last 5,000.
 
     Returns
     -------

@@ -1,0 +1,1 @@
+"""What a measurement costs: beside other ways, a second, and for many images."""

@@ -1,0 +1,1 @@
+"""Why the defaults are what they are: boundaries, precision, bounds."""

@@ -1,0 +1,1 @@
+"""How well attacks are detected that know nothing of the detector."""

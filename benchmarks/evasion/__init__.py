@@ -1,0 +1,1 @@
+"""What it takes to evade, for attackers who know the detector."""

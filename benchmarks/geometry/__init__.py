@@ -1,0 +1,1 @@
+"""The geometry alone: curvatures, distances and regions."""

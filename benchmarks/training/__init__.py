@@ -1,0 +1,1 @@
+"""Networks that are trained: the shipped ones, companions, flatter ones."""
