@@ -72,12 +72,16 @@ class Cascade:
     veto : ndarray of shape (m, 2), optional
         Log-odds that a companion gives against the network's label, increasing, and
         the score that an image has at least there.
+    usual : ndarray of shape (n_stages, n_classes), optional
+        How much more suspicious clean images of a label look than all of them: taken
+        off the forests' scores.
     """
 
     evidence: Evidence
     nodes: Sequence[Nodes]
     doubt: npt.NDArray[np.float64]
     veto: npt.NDArray[np.float64] | None = None
+    usual: npt.NDArray[np.float64] | None = None
 
     def forests(self, device: torch.device) -> list[Forests]:
         """Return the forests, checked, on a device; once for each."""
@@ -114,6 +118,7 @@ class Cascade:
         for stage, forests in enumerate(self.forests(x.device)):
             columns = self.evidence.measured(stage, x, of_rows, columns)
             found, odds = log_odds(forests, columns)
+            found = self._unusual(found, stage, columns)
             found = vetoed(found, self.evidence.against(columns), self.veto)
             share = torch.sigmoid(odds)
             best = share.argmax(dim=1, keepdim=True)
@@ -129,6 +134,13 @@ class Cascade:
             rows, x, of_rows = rows[on], x[on], of_rows[on]
             columns = columns.take(on)
         return Decided(logits, score, stage_of, recovered, probability)
+
+    def _unusual(self, found: Tensor, stage: int, columns: Columns) -> Tensor:
+        """Return scores less what is usual of the label."""
+        label = self.evidence.labels(columns)
+        if self.usual is None or label is None:
+            return found
+        return found - torch.as_tensor(self.usual[stage]).to(found)[label]
 
     def odds_at(self, score: float) -> float:
         """Return the odds against a label from which the companion alone is enough.

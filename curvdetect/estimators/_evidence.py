@@ -55,6 +55,8 @@ _N_NEIGHBOURS = ((), (1, 1, 1), (1, 1, 2))
 _N_CANDIDATES, _N_NAMED = 9, 4
 #: Up to so many classes have columns of their own; more are told apart by rank alone.
 _MANY_CLASSES = 32
+#: Which column of a candidate holds the network's label, then.
+_LABEL = 3
 #: Trees compare; beyond this it does not matter how large something is.
 _LARGEST = 1e6
 #: Rounding of differences of logits, in units in the last place of the largest.
@@ -165,6 +167,23 @@ class Evidence:
         if self.companion is None:
             return None
         return columns.image[:, self.n_columns(0)[0] - 1]
+
+    def labels(self, columns: Columns) -> Tensor | None:
+        """Return the network's labels, where classes have columns of their own.
+
+        Parameters
+        ----------
+        columns : Columns
+            Of n images, at any stage.
+
+        Returns
+        -------
+        Tensor of shape (n,), int64, or None
+            None of more classes.
+        """
+        if self.n_classes > _MANY_CLASSES:
+            return None
+        return columns.candidate[:, 0, _LABEL].long()
 
     def neighbours(self, stage: int, x: Tensor) -> list[tuple[Tensor, ...]]:
         """Return the inputs that a stage asks the network about.

@@ -22,11 +22,13 @@ from curvdetect.estimators._lessons import (
     UNKNOWN,
     Material,
     corrupted_material,
+    cross_fitted,
     doubt,
     grown,
     kept_material,
     lesson_material,
     measured_material,
+    usual_scores,
     veto,
 )
 from curvdetect.estimators.detector import conformal_threshold
@@ -105,6 +107,7 @@ class Learning:
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
             "doubt_": cascade.doubt,
             "veto_": cascade.veto,
+            "usual_": cascade.usual,
             "passes_": passes,
             "companion_": companion,
             "clean_scores_": scores,
@@ -177,10 +180,17 @@ class Learning:
             )
         every = np.ones(len(material.before), dtype=bool)
         nodes = [grown(material, stage, every, self.seed) for stage in range(N_STAGES)]
-        vetoes = veto(material, evidence, self.seed)
-        budget = self.detector.budget
-        between = doubt(material, evidence, vetoes, budget, self.seed)
-        return Cascade(evidence, nodes, between, vetoes)
+        scores = [
+            cross_fitted(material, evidence, stage, self.seed)
+            for stage in range(N_STAGES)
+        ]
+        usual = usual_scores(material, evidence, scores)
+        label = evidence.labels(material.columns[0])
+        if label is not None:
+            scores = [of - usual[stage][label] for stage, of in enumerate(scores)]
+        vetoes = veto(material, evidence, scores[-1])
+        between = doubt(material, evidence, vetoes, self.detector.budget, scores)
+        return Cascade(evidence, nodes, between, vetoes, usual)
 
     def without_kinds(
         self,
@@ -200,7 +210,9 @@ class Learning:
             nodes = [
                 grown(material, stage, others, self.seed) for stage in range(N_STAGES)
             ]
-            found[str(kind)] = Cascade(evidence, nodes, cascade.doubt, cascade.veto)
+            found[str(kind)] = Cascade(
+                evidence, nodes, cascade.doubt, cascade.veto, cascade.usual
+            )
         return found
 
 

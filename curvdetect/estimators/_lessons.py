@@ -28,6 +28,7 @@ __all__ = [
     "Material",
     "attacked",
     "corrupted_material",
+    "cross_fitted",
     "doubt",
     "grown",
     "kept_material",
@@ -57,6 +58,9 @@ _GIVEN = 2.0
 #: it says nothing.
 _VETO_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)
 N_VETO = len(_VETO_QUANTILES)
+#: Of clean images of a label: which quantile of their scores is compared with that of
+#: all, and how many images it takes to trust half of the difference.
+_USUAL_QUANTILE, _USUAL_SHRINKAGE = 0.75, 20
 #: Of the first stage, a budget holds a pass of the network, and one of a companion: one
 #: that is larger must not leave nothing for the other stages.
 _COMPANION_COUNTS = 2.0
@@ -149,14 +153,13 @@ def doubt(
     evidence: Evidence,
     vetoes: npt.NDArray[np.float64] | None,
     budget: float,
-    seed: int,
+    cross_fitted: Sequence[npt.NDArray[np.float64]],
 ) -> npt.NDArray[np.float64]:
     """Return between which scores an image goes on to the next stage.
 
-    By scores of images that the forests did not learn from: two halves, by the clean
-    image that they were made of, learn for each other. What goes on is as suspicious
-    as the budget allows, measured on clean images; what is below nearly all attacked
-    images stops, and what is above all clean and noisy ones.
+    What goes on is as suspicious as the budget allows, measured on clean images; what
+    is below nearly all attacked images stops, and what is above all clean and noisy
+    ones.
 
     Parameters
     ----------
@@ -168,8 +171,8 @@ def doubt(
         Of the companion; see :func:`veto`.
     budget : float
         Of a clean image on average, in forward-equivalents.
-    seed : int
-        Of the forests.
+    cross_fitted : sequence of ndarray of shape (n,)
+        Scores by stage; see :func:`cross_fitted`.
 
     Returns
     -------
@@ -181,7 +184,9 @@ def doubt(
     left, going = budget - min(costs[0], _COMPANION_COUNTS), 1.0
     on = np.ones(len(material.before), dtype=bool)
     for stage in range(N_STAGES - 1):
-        scores = _cross_fitted(material, evidence, stage, vetoes, seed)
+        against = evidence.against(material.columns[stage])
+        found = vetoed(torch.from_numpy(cross_fitted[stage]), against, vetoes)
+        scores = found.numpy()
         clean, attacked = material.lesson == CLEAN, material.before != CLEAN
         share = float(np.clip(left / costs[stage + 1], 0, going))
         lowest = np.quantile(scores[clean], 1 - share) if share < 1 else -np.inf
@@ -196,7 +201,7 @@ def doubt(
 
 
 def veto(
-    material: Material, evidence: Evidence, seed: int
+    material: Material, evidence: Evidence, scores: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64] | None:
     """Return what a companion's doubt alone is worth, as a score.
 
@@ -210,8 +215,8 @@ def veto(
         What is learned from.
     evidence : Evidence
         What is measured.
-    seed : int
-        Of the forests.
+    scores : ndarray of shape (n,)
+        Of the last stage; see :func:`cross_fitted`.
 
     Returns
     -------
@@ -223,7 +228,6 @@ def veto(
     against = evidence.against(material.columns[-1])
     if against is None:
         return None
-    scores = _cross_fitted(material, evidence, N_STAGES - 1, None, seed)
     both = [
         np.quantile(values[clean], _VETO_QUANTILES)
         for values in (against.numpy(), scores)
@@ -233,14 +237,29 @@ def veto(
     return np.stack([np.maximum.accumulate(values) + rising for values in both], axis=1)
 
 
-def _cross_fitted(
-    material: Material,
-    evidence: Evidence,
-    stage: int,
-    vetoes: npt.NDArray[np.float64] | None,
-    seed: int,
+def cross_fitted(
+    material: Material, evidence: Evidence, stage: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Return scores of all rows, by forests that did not see their clean image."""
+    """Return scores of all rows, by forests that did not see their clean image.
+
+    Two halves, by the clean image that rows were made of, learn for each other.
+
+    Parameters
+    ----------
+    material : Material
+        What is learned from.
+    evidence : Evidence
+        What is measured.
+    stage : int
+        Which, from 0.
+    seed : int
+        Of the halves and the forests.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Of the forests alone.
+    """
     half = np.random.default_rng(seed).permutation(material.source.max() + 1) % 2
     of = half[material.source]
     scores = np.zeros(len(of))
@@ -249,10 +268,48 @@ def _cross_fitted(
         columns, _, _ = material.at(stage, of == part)
         widths = columns.image.shape[1], columns.candidate.shape[2]
         forests = forests_of(nodes, widths, columns.image.device)
-        found, _ = log_odds(forests, columns)
-        found = vetoed(found, evidence.against(columns), vetoes)
-        scores[of == part] = found.numpy()
+        scores[of == part] = log_odds(forests, columns)[0].numpy()
     return scores
+
+
+def usual_scores(
+    material: Material,
+    evidence: Evidence,
+    cross_fitted: Sequence[npt.NDArray[np.float64]],
+) -> npt.NDArray[np.float64]:
+    """Return how much more suspicious clean images of a label look than all of them.
+
+    Some classes lie near others - shirts and pullovers -, and a threshold for all flags
+    many of them and few of the rest. Compared is a high quantile of the scores; with
+    few images of a label, the difference is trusted little.
+
+    Parameters
+    ----------
+    material : Material
+        What is learned from.
+    evidence : Evidence
+        What is measured.
+    cross_fitted : sequence of ndarray of shape (n,)
+        Scores by stage; see :func:`cross_fitted`.
+
+    Returns
+    -------
+    ndarray of shape (N_STAGES, n_classes)
+        To be taken off scores; zero of labels without clean images, and of all where
+        there are too many classes for columns of their own.
+    """
+    usual = np.zeros((N_STAGES, evidence.n_classes))
+    label = evidence.labels(material.columns[0])
+    if label is None:
+        return usual
+    clean, told = material.lesson == CLEAN, label.numpy()
+    for stage, scores in enumerate(cross_fitted):
+        of_all = np.quantile(scores[clean], _USUAL_QUANTILE)
+        for c in np.unique(told[clean]):
+            own = scores[clean & (told == c)]
+            trust = len(own) / (len(own) + _USUAL_SHRINKAGE)
+            usual[stage, c] = trust * (np.quantile(own, _USUAL_QUANTILE) - of_all)
+    return usual
 
 
 def _weighted_quantile(

@@ -381,12 +381,19 @@ class LearnedDetector(ImageDetector):
         # A file of another version may lack one.
         numbers = (
             getattr(self, name, None)
-            for name in ("doubt_", "clean_scores_", "direction_", *self._of_companion())
+            for name in (
+                "doubt_",
+                "clean_scores_",
+                "direction_",
+                "usual_",
+                *self._of_companion(),
+            )
         )
         shapes = (
             (N_STAGES - 1, 2),
             np.shape(getattr(self, "clean_scores_", 0)),
             tuple(self.input_shape_),
+            (N_STAGES, self.n_classes_),
             (N_VETO, 2),
         )
         whole = all(
@@ -434,7 +441,9 @@ class LearnedDetector(ImageDetector):
             cascade.evidence.companion,
         ):
             nodes = list(zip(self.forests_[::2], self.forests_[1::2], strict=True))
-            cascade = Cascade(self._evidence(), nodes, self.doubt_, self.veto_)
+            cascade = Cascade(
+                self._evidence(), nodes, self.doubt_, self.veto_, self.usual_
+            )
             self._ready = self.forests_, cascade
         return cascade
 
@@ -449,6 +458,7 @@ class LearnedDetector(ImageDetector):
             "doubt": self.doubt_,
             "companion": self.companion_,
             "veto": self.veto_,
+            "usual": self.usual_,
         }
 
     def __getstate__(self) -> dict[str, Any]:

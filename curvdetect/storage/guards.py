@@ -29,7 +29,7 @@ __all__ = ["SavedEstimator", "load", "read_saved", "save"]
 
 #: Of what is in a file; files of others are refused. 5: names and preparation, and
 #: weights that are named by their digest.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 #: Our own types that a file may hold, besides what skops trusts: NumPy's and
 #: scikit-learn's.
 _OURS = (
