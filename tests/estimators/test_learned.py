@@ -246,6 +246,7 @@ def test_a_file_of_a_guard_holds_numbers_alone(network, fresh, tmp_path, quick):
         ("threshold_", lambda v: np.nan),
         ("shortest_", lambda v: (v[0], -1.0)),
         ("direction_", lambda v: v[:1]),
+        ("usual_", lambda v: v[:, 1:]),
     ],
 )
 def test_a_changed_file_is_refused(network, tmp_path, name, change, quick):
