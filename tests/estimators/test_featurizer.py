@@ -100,6 +100,26 @@ def test_automatic_step_is_the_median_distance(cone):
     assert featurizer.step_ == pytest.approx(0.2, rel=1e-2)
 
 
+@pytest.mark.parametrize("random_state", [0, 1, 2])
+def test_the_automatic_step_asks_many_images(cone, random_state, monkeypatch):
+    """All of 201, exactly; of 600 as many as it says, chosen at random."""
+    radii = np.linspace(0.02, 0.9, 201)
+    X = np.stack([radii, 0 * radii, 0 * radii], axis=1)
+    featurizer = CurvatureFeaturizer(cone, random_state=random_state)
+    assert featurizer.fit(X).step_ == pytest.approx(1 - np.median(radii), rel=1e-6)
+    asked, nearest = [], featurizer_module.nearest_boundaries
+
+    def recorded(model, images):
+        asked.extend(images[:, 0].tolist())
+        return nearest(model, images)
+
+    monkeypatch.setattr(featurizer_module, "nearest_boundaries", recorded)
+    radii = np.linspace(0.02, 0.9, 600)
+    featurizer.fit(np.stack([radii, 0 * radii, 0 * radii], axis=1))
+    assert len(set(asked)) == len(asked) == 256
+    assert np.mean(asked) == pytest.approx(radii.mean(), abs=4 * radii.std() / 16)
+
+
 def test_all_directions_are_the_limit_of_many():
     """On a smooth network: at a finite step through kinks, axes are special."""
     model = TorchModel(SmoothNet(), input_shape=(6,), bounds=None)

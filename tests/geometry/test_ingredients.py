@@ -1,0 +1,82 @@
+"""Surfaces on which one ingredient of a search makes the difference."""
+
+import math
+
+import pytest
+import torch
+
+from curvdetect.geometry import find_boundary, nearest_classes, step_to_boundary
+from curvdetect.geometry._crossing import Segment, root
+
+DOUBLE = torch.float64
+
+
+def tensor(*rows):
+    return torch.tensor(rows, dtype=DOUBLE)
+
+
+def ellipse(x):
+    return 1 - x[:, 0] ** 2 / 4 - x[:, 1] ** 2
+
+
+def test_the_last_step_leads_to_the_foot_of_the_perpendicular():
+    """From where the steps began: along one gradient, and not along several."""
+    z = tensor([1.557, 1.615], [2.428, 1.731], [0.727, 2.56])
+    found = step_to_boundary(ellipse, tensor([0.2, 0.1]).expand(3, 2), z, tol=0.3)
+    assert found.found.all()
+    way, g = found.points - z, found.gradient
+    across = way[:, 0] * g[:, 1] - way[:, 1] * g[:, 0]
+    sine = across / way.norm(dim=1) / g.norm(dim=1)
+    torch.testing.assert_close(sine, torch.zeros(3, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("aside", [0.05, 0.1, 0.2, 0.3])
+def test_many_projections_come_to_rest_at_an_edge(aside):
+    """The edge of a wedge is nearest; full steps jump from one face to the other."""
+    edge, slope = tensor([0.0, 1.0]), math.radians(65)
+    faces = tensor([math.cos(slope), math.sin(slope)])
+    faces = torch.cat([faces, faces * tensor([-1.0, 1.0])])
+    outside = lambda x: ((edge - x) @ faces.T).amax(1)
+    x = tensor([aside, 0.0])
+    found = find_boundary(outside, x, n_projections=20)
+    assert float(found.distances) == pytest.approx(float((edge - x).norm()), rel=0.02)
+
+
+@pytest.mark.parametrize("power", [9, 31])
+def test_an_end_that_stays_counts_half(power):
+    """Of t^p - c, regula falsi alone moves one end only, at a linear rate."""
+    n_calls = 0
+
+    def margin(x):
+        nonlocal n_calls
+        n_calls += 1
+        return 0.1 - x[:, 0] ** power
+
+    near, far = tensor([0.0, 0.0]), tensor([1.0, 0.0])
+    ends = Segment(near, margin(near), far, margin(far))
+    n_calls = 0
+    points, value = root(margin, ends, 1e-10, None)
+    assert float(points[0, 0]) == pytest.approx(0.1 ** (1 / power), rel=1e-9)
+    assert n_calls <= 15
+
+
+def test_what_stands_at_its_bound_is_left_out_of_a_step():
+    """10.5 - 10 x - y at (1, 0) in [0, 1]^2: x cannot grow, y = 1/2 is the way."""
+    margin = lambda x: 10.5 - 10 * x[:, 0] - x[:, 1]
+    found = find_boundary(
+        margin, tensor([1.0, 0.0]), n_projections=0, bounds=(0.0, 1.0)
+    )
+    torch.testing.assert_close(found.points, tensor([1.0, 0.5]), rtol=1e-4, atol=1e-4)
+    below = lambda x: 0.5 + 10 * x[:, 0] - x[:, 1]
+    found = find_boundary(below, tensor([0.0, 0.0]), n_projections=0, bounds=(0, 1))
+    torch.testing.assert_close(found.points, tensor([0.0, 0.5]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_nearest_class_may_have_a_small_logit():
+    """Class j is a plane at distance d_j; the nearest has the tenth largest logit."""
+    slopes = tensor([1.0, 1, 1, 1, 1, 1, 1, 1, 1, 100.0, 1000.0])[0]
+    at_origin = -torch.arange(1, 12, dtype=DOUBLE)
+    logits = lambda x: torch.cat([0 * x[:, :1], at_origin + slopes * x[:, :1]], dim=1)
+    near = nearest_classes(logits, tensor([0.0, 0.0]), 1)
+    assert near.pairs.classes.tolist() == [[10]]
+    torch.testing.assert_close(near.distances, tensor([0.1]))
