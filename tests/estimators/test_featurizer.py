@@ -585,18 +585,38 @@ def test_exact_derivatives_of_a_relu_network_warn(model, images):
         featurizer.transform(images[0][:1])
 
 
+@pytest.mark.filterwarnings("ignore:no boundary was found")  # to the far class
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_few_classes(n_classes):
     torch.manual_seed(0)
     model = TorchModel(LeNet(n_classes, 8).eval(), input_shape=(1, 8, 8))
     X = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an untrained network
-        F = CurvatureFeaturizer(model, step=0.5).fit_transform(X)
-    assert F.shape == (5, n_classes)
+
+    def with_a_far_class(x):
+        logits = model.module(x)
+        return torch.cat([logits, -99 + 0 * logits[:, :1]], dim=1)
+
+    far = TorchModel(Returns(with_a_far_class), input_shape=(1, 8, 8))
+    settings = {"step": 0.5, "features": ("distance", "curvature"), "random_state": 0}
+    F, more = (
+        CurvatureFeaturizer(network, n_boundaries=n_classes - 1, **settings)
+        .fit_transform(X)
+        .reshape(5, 2, -1)
+        for network in (model, far)
+    )
+    own = np.eye(n_classes, dtype=bool)[model.predict(X)]
+    assert np.isnan(F.swapaxes(1, 2)[own]).all()
+    assert np.isfinite(F).any(axis=2).all()
+    np.testing.assert_allclose(more[:, :, :-1], F, rtol=1e-3)
+    assert np.isnan(more[:, :, -1]).all()
 
 
 def test_any_width():
     model = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
     X = np.random.default_rng(0).normal(size=(5, 7))
-    assert CurvatureFeaturizer(model, step=0.1).fit_transform(X).dtype == np.float64
+    settings = {"step": 0.1, "random_state": 0}
+    F = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    assert F.dtype == np.float64
+    known = TorchModel(model.module, input_shape=(7,), bounds=None)
+    expected = CurvatureFeaturizer(known, **settings).fit_transform(X)
+    np.testing.assert_array_equal(F, expected)

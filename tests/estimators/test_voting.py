@@ -241,17 +241,17 @@ def test_beside_another_detector(quick):
 
 def test_what_it_refuses(network, companion):
     X = points(40, seed=9)
-    for name, value, match in (
-        ("companion", None, "companion must be a network that votes"),
-        ("sigma", 0, "sigma must be a positive"),
-        ("n_votes", 0, "n_votes must be a positive integer"),
-        ("target_fpr", 0.001, "needs at least 999 clean"),
-        ("level", 1, "level must be strictly between"),
-        ("key", "text", "key must be 1 to 32 bytes"),
-        ("detector", "learned", "detector must be a LearnedDetector"),
+    for kind, name, value, match in (
+        (TypeError, "companion", None, "companion must be a network that votes"),
+        (ValueError, "sigma", 0, "sigma must be a positive"),
+        (ValueError, "n_votes", 0, "n_votes must be a positive integer"),
+        (ValueError, "target_fpr", 0.001, "needs at least 999 clean"),
+        (ValueError, "level", 1, "level must be strictly between"),
+        (ValueError, "key", "text", "key must be 1 to 32 bytes"),
+        (TypeError, "detector", "learned", "detector must be a LearnedDetector"),
     ):
         settings = {"target_fpr": 0.1, "random_state": 0, name: value}
-        with pytest.raises((ValueError, TypeError), match=match):
+        with pytest.raises(kind, match=match):
             VotingDetector(network, companion).set_params(**settings).fit(X)
     with pytest.raises(ValueError, match="confidence must be strictly between"):
         detector(network, companion).fit(X).certify(X, confidence=1)
