@@ -579,6 +579,23 @@ def test_missing_boundaries_are_told_at_the_line_of_the_user():
         assert [w.filename for w in caught] == [__file__]
 
 
+@pytest.mark.parametrize(("n_missing", "told"), [(2, False), (3, True)])
+def test_a_few_missing_boundaries_are_no_warning(n_missing, told):
+    """Up to one in twenty: of 40 images with one boundary each, two."""
+    flat = lambda x: torch.where(x[:, 0] > 5, 9 + 0 * x[:, 0], 1 - x[:, 0])
+    module = Returns(lambda x: torch.stack([flat(x), 0 * x[:, 0]], dim=1))
+    model = TorchModel(module, input_shape=(2,), bounds=None)
+    X = np.random.default_rng(0).random((40, 2)) / 2
+    featurizer = CurvatureFeaturizer(model, step=0.1, random_state=0).fit(X)
+    X[:n_missing] = 1e6
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = featurizer.measure(X).found
+    assert found[:, 0].tolist() == [False] * n_missing + [True] * (40 - n_missing)
+    message = f"no boundary was found for {n_missing} of 40 pairs"
+    assert [str(w.message).startswith(message) for w in caught] == [True] * told
+
+
 def test_exact_derivatives_of_a_relu_network_warn(model, images):
     featurizer = CurvatureFeaturizer(model, method="autodiff", step=0.4).fit(images[0])
     with pytest.warns(UserWarning, match="piecewise linear"):

@@ -101,6 +101,7 @@ def test_refuses_numbers_that_no_forest_holds(learned, node, field, value):
         np.zeros((0, 1, 5)),
         np.zeros((1, 1, 5), int),
         np.zeros((1, 200, 5)),
+        np.zeros((1, 126, 5)),  # 63 leaves have 62 nodes above them
     ],
 )
 def test_refuses_what_is_no_forest(nodes):

@@ -5,8 +5,18 @@ import math
 import pytest
 import torch
 
-from curvdetect.geometry import find_boundary, nearest_classes, step_to_boundary
+from curvdetect.geometry import (
+    convex_combinations,
+    find_boundary,
+    fooling_rate,
+    label_changes,
+    nearest_classes,
+    path_in_region,
+    random_direction_robustness,
+    step_to_boundary,
+)
 from curvdetect.geometry._crossing import Segment, root
+from curvdetect.geometry._topology import _aside
 
 DOUBLE = torch.float64
 
@@ -42,6 +52,39 @@ def test_many_projections_come_to_rest_at_an_edge(aside):
     assert float(found.distances) == pytest.approx(float((edge - x).norm()), rel=0.02)
 
 
+def test_a_newton_step_costs_a_pass_each_way():
+    """Of 1 - |x|^2, from a radius of ten: steps halve it, r -> (r + 1 / r) / 2."""
+    calls = []
+
+    def circle(x):
+        calls.append(len(x))
+        return 1 - x.square().sum(1)
+
+    x, z, tol = tensor([18.0, 24.0]), tensor([6.0, 8.0]), 0.001
+    radius, n_steps = 10.0, 0
+    while abs(1 - radius**2) / (2 * radius) > tol * (30 - radius):
+        radius, n_steps = (radius + 1 / radius) / 2, n_steps + 1
+    assert n_steps == 5  # as many as there may be
+    found = step_to_boundary(circle, x, z, tol=tol)
+    assert float(found.distances) == pytest.approx(29, rel=1e-4)
+    # The gradient at z, one after each step, and the value after the last step; at
+    # the image nothing is asked.
+    assert len(calls) == 1 + n_steps + 1
+
+
+def test_far_boundaries_of_even_margins_are_not_searched_again():
+    """Three values on the way tell that F falls evenly."""
+    calls = []
+
+    def plane(x):
+        calls.append(len(x))
+        return 1 - x[:, 0]
+
+    found = find_boundary(plane, tensor([0.01, 0.0]))
+    torch.testing.assert_close(found.distances, torch.tensor([0.99], dtype=DOUBLE))
+    assert len(calls) <= 1 + 2 + 3 + 3
+
+
 @pytest.mark.parametrize("power", [9, 31])
 def test_an_end_that_stays_counts_half(power):
     """Of t^p - c, regula falsi alone moves one end only, at a linear rate."""
@@ -62,12 +105,12 @@ def test_an_end_that_stays_counts_half(power):
 
 def test_what_stands_at_its_bound_is_left_out_of_a_step():
     """10.5 - 10 x - y at (1, 0) in [0, 1]^2: x cannot grow, y = 1/2 is the way."""
-    margin = lambda x: 10.5 - 10 * x[:, 0] - x[:, 1]
+    margin = lambda x: 0.01 * (10.5 - 10 * x[:, 0] - x[:, 1])
     found = find_boundary(
         margin, tensor([1.0, 0.0]), n_projections=0, bounds=(0.0, 1.0)
     )
     torch.testing.assert_close(found.points, tensor([1.0, 0.5]), rtol=1e-4, atol=1e-4)
-    below = lambda x: 0.5 + 10 * x[:, 0] - x[:, 1]
+    below = lambda x: 0.01 * (0.5 + 10 * x[:, 0] - x[:, 1])
     found = find_boundary(below, tensor([0.0, 0.0]), n_projections=0, bounds=(0, 1))
     torch.testing.assert_close(found.points, tensor([0.0, 0.5]), rtol=1e-4, atol=1e-4)
 
@@ -80,3 +123,37 @@ def test_the_nearest_class_may_have_a_small_logit():
     near = nearest_classes(logits, tensor([0.0, 0.0]), 1)
     assert near.pairs.classes.tolist() == [[10]]
     torch.testing.assert_close(near.distances, tensor([0.1]))
+
+
+def test_the_search_for_a_way_around_begins_at_right_angles():
+    chords = tensor([3.0, 0.0, 4.0], [0.0, 0.1, 0.0])
+    aside, lengths = _aside(chords), chords.norm(dim=1)
+    torch.testing.assert_close((aside * chords).sum(1), torch.zeros(2, dtype=DOUBLE))
+    assert (aside.norm(dim=1) > 0).all()
+    assert (aside.norm(dim=1) < 0.05 * lengths).all()  # it is a small detour
+    assert _aside(tensor([2.0])).tolist() == [[0.0]]  # on a line there is none
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda f, x: fooling_rate(f, x, x[:1]),
+        lambda f, x: label_changes(f, x, x[:1], norm=1.0),
+        lambda f, x: path_in_region(f, x, x.flip(0)).relative_length,
+        lambda f, x: convex_combinations(f, x, k=2, n_draws=4),
+        lambda f, x: random_direction_robustness(f, x, x[:1], max_norm=1.0),
+    ],
+    ids=["fooling", "label", "path", "convex", "random"],
+)
+def test_what_needs_no_gradient_records_none(measure):
+    """Else the activations of a network would pile up."""
+    recorded = []
+
+    def logits(x):
+        f = torch.stack([2 + x.sum(1), 0 * x[:, 0]], dim=1)
+        recorded.append(f.requires_grad)
+        return f
+
+    measure(logits, tensor([1.0, 0.0], [0.0, 1.0]).requires_grad_())
+    assert recorded
+    assert not any(recorded)

@@ -355,5 +355,6 @@ def test_bad_parameters():
         universal_perturbation(ball(1), x, norm=1, p=1)
     with pytest.raises(ValueError, match="norm must be a positive finite number"):
         universal_perturbation(ball(1), x, norm=-1)
-    with pytest.raises(ValueError, match="rate must be above 0 and at most 1; got 90"):
-        smallest_universal_perturbation(ball(1), x, x, rate=90)
+    for rate in (0, 1.01, 90):
+        with pytest.raises(ValueError, match=f"above 0 and at most 1; got {rate}"):
+            smallest_universal_perturbation(ball(1), x, x, rate=rate)

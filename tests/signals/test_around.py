@@ -53,6 +53,24 @@ def resolved(around, signals=ALL):
     return [signal.resolved(around.setup) for signal in signals]
 
 
+@pytest.mark.parametrize(
+    ("make", "others"),
+    [
+        (Curvature, [Curvature(at="input"), Curvature(step=0.3)]),
+        (Distance, [Logits()]),
+        (Laplacian, [Laplacian(0.3)]),
+        (Logits, [Distance()]),
+        (FirstOrder, [FirstOrder(1)]),
+    ],
+)
+def test_signals_are_their_settings(make, others):
+    """Copies are equal: caches and searches rely on it."""
+    assert make() == make()
+    assert repr(make()) == repr(make())
+    for other in others:
+        assert make() != other
+
+
 # Once ---------------------------------------------------------------
 
 
