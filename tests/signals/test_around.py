@@ -71,6 +71,13 @@ def test_signals_are_their_settings(make, others):
         assert make() != other
 
 
+def test_what_is_not_known_yet_costs_nothing():
+    """Without the network's shape there is no number of directions."""
+    for signal in (Curvature(), Distance(), Laplacian()):
+        assert signal.cost(3) == 0
+        assert signal.resolved(setup()).cost(3) > 0
+
+
 # Once ---------------------------------------------------------------
 
 
