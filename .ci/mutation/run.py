@@ -1,22 +1,23 @@
 """Change one thing at a time, and see whether a test notices.
 
-Usage, from the root of a checkout in an environment with the package's `test` extra,
-cosmic-ray and pytest-cov (a file of its own for each step, all in --work):
+From the root of a checkout, with the package's `test` extra, cosmic-ray and pytest-cov:
 
-    python .ci/mutation/run.py map              # which test runs which line: once
-    python .ci/mutation/run.py test -n 300      # the first 300 of the sequence of a seed
-    python .ci/mutation/run.py report           # share, interval, survivors
+    python .ci/mutation/run.py map           # which test runs which line: once
+    python .ci/mutation/run.py test -n 300   # the first 300 of a seed's sequence
+    python .ci/mutation/run.py report -n 300 # share, interval, survivors
 
-cosmic-ray says what can be changed; here it is drawn (first a place, then what becomes of
-it), put into a copy of the tree and given to the tests that run its line, the fastest
-first, until one fails. An interrupted run goes on where it was. `test --only FILE:LINE`
-repeats the mutants of a line.
+cosmic-ray says what can be changed; here it is drawn (first a place, then what becomes
+of it), put into a copy of the tree and given to the tests that run its line, until one
+fails: first those of its own folder. `test` goes on where it was interrupted. After new
+tests, `map --tests TEST ...` adds them to the map, and `test --again` tries those that
+survived once more. `test --only FILE:LINE ...` tries all changes of a line.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib
 import json
 import math
@@ -29,7 +30,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import tomllib
 import warnings
 from collections import defaultdict
 from itertools import accumulate, islice
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import parso
+import tomllib
 from cosmic_ray import plugins
 from cosmic_ray.mutating import mutate_code
 
@@ -73,7 +74,7 @@ class Constant:
             yield (node.start_pos, node.end_pos)
 
     def mutate(self, node, index):
-        value = eval(node.value)
+        value = ast.literal_eval(node.value)
         changed = value / 10 if index else value * 10
         if isinstance(value, int):
             changed = int(changed) if index or value else 10
@@ -114,19 +115,20 @@ def spared(leaf):
     node = leaf
     while node.parent is not None:
         parent = node.parent
-        if parent.type in SPARED:
-            # Of `x: int = 1`, only the value is changed.
-            if parent.type != "annassign" or parent.children.index(node) < 2:
-                return True
-        if parent.type == "funcdef" and "->" in parent.children:
-            if parent.children.index(node) == parent.children.index("->") + 1:
-                return True
-        if parent.type == "param" and "annotation" in str(node.type):
+        place = parent.children.index(node)
+        # Of `x: int = 1`, only the value is changed.
+        if parent.type in SPARED and (parent.type != "annassign" or place < 2):
             return True
-        if parent.type == "if_stmt" and "TYPE_CHECKING" in parent.children[1].get_code():
+        if parent.type == "funcdef" and parent.children[place - 1] == "->":
             return True
-        code = node.get_code(include_prefix=False)
-        if node.type in ("power", "atom_expr") and code.startswith(SPARED_CALLS):
+        if (
+            parent.type == "if_stmt"
+            and "TYPE_CHECKING" in parent.children[1].get_code()
+        ):
+            return True
+        if node.type in ("power", "atom_expr") and node.get_code(
+            include_prefix=False
+        ).startswith(SPARED_CALLS):
             return True
         node = parent
     return False
@@ -169,9 +171,15 @@ def drawn(seed):
     for _, variants in places:
         choose.shuffle(variants)
         for mutant in variants:
-            if compiles(mutated(mutant)):
+            if is_code(mutant) and compiles(mutated(mutant)):
                 yield mutant
                 break
+
+
+def is_code(mutant):
+    """Say no to the star of a signature, which cosmic-ray takes for a product."""
+    line = (ROOT / mutant.file).read_text().splitlines()[mutant.line - 1]
+    return line.strip() != "*,"
 
 
 def compiles(source):
@@ -226,23 +234,39 @@ def copy_of_the_tree(work):
     return tree
 
 
-def make_map(work):
-    """Run the tests once, and write down lines, tests and times."""
+def make_map(work, tests):
+    """Run tests, all by default, and write down lines, tests and times."""
     tree = copy_of_the_tree(work)
-    (work / "times.jsonl").unlink(missing_ok=True)
+    if not tests:
+        (work / "times.jsonl").unlink(missing_ok=True)
     (work / "cov.ini").write_text(
         f"[run]\nsource = curvdetect\ndata_file = {work / 'coverage.db'}\n"
     )
-    environment = os.environ | {"PYTHONPATH": f"{tree}:{HERE}", "MUTATION_WORK": str(work)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "run", "-p", "no:cacheprovider"]
+    environment = os.environ | {
+        "PYTHONPATH": f"{tree}:{HERE}",
+        "MUTATION_WORK": str(work),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "run",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["--cov=curvdetect", "--cov-context=test", "--cov-report="]
-    command += [f"--cov-config={work / 'cov.ini'}", *CONFIG["tests"]]
+    command += ["--cov-append"] if tests else []
+    command += [f"--cov-config={work / 'cov.ini'}", *(tests or CONFIG["tests"])]
     subprocess.run(command, cwd=tree, env=environment, check=True)
 
 
 def pytest_configure(config):
     """Be the plugin of :func:`make_map`."""
-    config.pluginmanager.register(Watch(Path(os.environ["MUTATION_WORK"], "times.jsonl")))
+    config.pluginmanager.register(
+        Watch(Path(os.environ["MUTATION_WORK"], "times.jsonl"))
+    )
 
 
 class Map:
@@ -365,11 +389,15 @@ def judged(mutant, tree, of_lines):
         path.write_text((ROOT / mutant.file).read_text())
     took = time.monotonic() - began
     words = said.read_text(errors="replace")
-    failed = [line for line in words.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [
+        line for line in words.splitlines() if line.startswith(("FAILED", "ERROR"))
+    ]
     if os.WIFSIGNALED(status):
         return f"killed by signal {os.WTERMSIG(status)}", "", took, len(tests)
     code = os.WEXITSTATUS(status)
-    outcome = {0: "survived", 1: "killed", 2: "killed", 4: "killed"}.get(code, f"? {code}")
+    outcome = {0: "survived", 1: "killed", 2: "killed", 4: "killed"}.get(
+        code, f"? {code}"
+    )
     return outcome, failed[0][:200] if failed else "", took, len(tests)
 
 
@@ -408,10 +436,8 @@ def in_a_fork(function, tree, said, writes=False):
             sys.stdout.flush()
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it started
-    except ProcessLookupError:
-        pass
     return status
 
 
@@ -461,14 +487,24 @@ def report(work, seed, first, n):
     chosen = set(islice(drawn(seed), first, first + n))
     outcomes = {m: o for m, o in read(work / f"results-{seed}.jsonl") if m in chosen}
     alive = [m for m, outcome in outcomes.items() if not is_dead(outcome)]
+    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text())["equivalent"]
+    known = {(each["file"], each["change"]): each["why"] for each in equivalent}
+    n_equivalent = 0
     for mutant in sorted(alive):
-        print(mutant, outcomes[mutant][0], f"\n    {difference(mutant)}")
-    total = len(outcomes)
-    low, high = wilson(total - len(alive), total)
-    print(
-        f"{total - len(alive)} of {total} killed: "
-        f"{(total - len(alive)) / total:.1%} ({low:.1%} to {high:.1%})"
-    )
+        change = difference(mutant)
+        why = known.get((mutant.file, change.partition("+ ")[2]))
+        n_equivalent += why is not None
+        print(mutant, outcomes[mutant][0], f"\n    {change}")
+        if why is not None:
+            print(f"    equivalent: {why}")
+    total, dead = len(outcomes), len(outcomes) - len(alive)
+    print(f"killed: {share(dead, total)}")
+    print(f"besides those that change nothing: {share(dead, total - n_equivalent)}")
+
+
+def share(k, n):
+    low, high = wilson(k, n)
+    return f"{k} of {n}, {k / n:.1%} ({low:.1%} to {high:.1%})"
 
 
 def wilson(k, n, z=1.96):
@@ -485,6 +521,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("-n", type=int, default=300)
+    parser.add_argument("--tests", nargs="*", help="of `map`: to add to it")
     parser.add_argument("--only", nargs="*", help="FILE:LINE, all changes of it")
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument(
@@ -497,7 +534,7 @@ def main():
     work = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if given.step == "map":
-        make_map(work)
+        make_map(work, given.tests)
     elif given.step == "list":
         for mutant in islice(drawn(given.seed), given.first, given.first + given.n):
             print(mutant, f"\n    {difference(mutant)}")
