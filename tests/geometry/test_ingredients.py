@@ -72,6 +72,24 @@ def test_a_newton_step_costs_a_pass_each_way():
     assert len(calls) == 1 + n_steps + 1
 
 
+@pytest.mark.parametrize(
+    ("beyond", "end", "value"),
+    [
+        (lambda t: 0.3 * (1.2 - t), 1.0, 0.06),  # flatter: less is left than before
+        (lambda t: 0.05 + 2 * (t - 0.95), 0.9, 0.1),  # it rises: more would be
+    ],
+    ids=["flatter", "rising"],
+)
+def test_a_last_step_across_a_kink_is_taken_if_less_is_left(beyond, end, value):
+    """Of 1 - t, from t = 0.9; the kink is on the way to 1."""
+    margin = lambda x: torch.maximum(1 - x[:, 0], beyond(x[:, 0]))
+    found = step_to_boundary(margin, tensor([0.0, 0.0]), tensor([0.9, 0.0]), tol=0.12)
+    assert found.found.tolist() == [True]
+    torch.testing.assert_close(found.points, tensor([end, 0.0]))
+    torch.testing.assert_close(found.value, tensor(value))
+    torch.testing.assert_close(found.distances, tensor(end))
+
+
 def test_far_boundaries_of_even_margins_are_not_searched_again():
     """Three values on the way tell that F falls evenly."""
     calls = []
