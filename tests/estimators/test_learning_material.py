@@ -103,10 +103,13 @@ def by_the_first_column(monkeypatch):
         halves.append(rows.copy())
         return None
 
+    def forests_of(nodes, widths, device):
+        assert widths == (1, 1)
+
     monkeypatch.setattr(_lessons, "grown", grown)
-    monkeypatch.setattr(_lessons, "forests_of", lambda nodes, widths, device: widths)
+    monkeypatch.setattr(_lessons, "forests_of", forests_of)
     monkeypatch.setattr(
-        _lessons, "log_odds", lambda widths, columns: (columns.image[:, 0], None)
+        _lessons, "log_odds", lambda forests, columns: (columns.image[:, 0], None)
     )
     return halves
 

@@ -277,6 +277,13 @@ def test_the_first_norm_does_not_matter(first_norm):
     assert found.norm == pytest.approx(1, rel=0.05)
 
 
+def test_steps_are_taken_where_the_points_have_moved_to():
+    """From x = (0.5, 0) and beside it, the way out of the unit disc is to the right."""
+    x, start = torch.tensor([[0.5, 0.0]]).expand(8, 2), torch.tensor([-1.0, 0.1])
+    v = universal_perturbation(ball(1.0), x, norm=0.3, n_steps=200, start=start)
+    torch.testing.assert_close(v, torch.tensor([0.3, 0.0]), rtol=0, atol=0.03)
+
+
 def test_learning_on_when_all_points_are_across():
     logits = half_spaces(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]))
     x, start = torch.zeros(8, 2), torch.tensor([-1.0, 1.0])
