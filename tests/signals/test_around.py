@@ -131,6 +131,14 @@ def test_differences_of_gradients_cost_what_they_say(smooth):
     assert joint_cost(signals, 3) == pytest.approx(passes.forward_equivalents / 5)
 
 
+def test_a_signal_may_have_a_method_of_its_own(smooth, around):
+    """And costs what that takes, whichever is the featurizer's."""
+    signals = resolved(around, [Curvature(method="gradient", at="input")])
+    with count_passes(smooth.module) as passes:
+        measure_signals(around, signals)
+    assert joint_cost(signals, 3) == pytest.approx(passes.forward_equivalents / 5)
+
+
 def test_a_cheap_signal_pays_for_no_search(smooth, around):
     with count_passes(smooth.module) as passes:
         measure_signals(around, resolved(around, [Logits(), FirstOrder(1)]))
