@@ -44,6 +44,7 @@ from cosmic_ray.mutating import mutate_code
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 CONFIG = tomllib.loads((HERE / "config.toml").read_text())
+EQUIVALENT = tomllib.loads((HERE / "equivalent.toml").read_text())["equivalent"]
 #: What arithmetic becomes: more would only be TypeErrors, which any test notices.
 ARITHMETIC, BITS = {"Add", "Sub", "Mul", "Div"}, {"BitAnd", "BitOr"}
 #: Nothing is changed inside these: annotations, and what only words depend on.
@@ -451,7 +452,7 @@ def test(work, seed, first, n, only, minutes, most, again):
     results = work / f"results-{seed}.jsonl"
     known = {} if only else dict(read(results))
     if again:
-        known = {m: outcome for m, outcome in known.items() if is_dead(outcome)}
+        known = {m: o for m, o in known.items() if is_dead(o) or reason(m)}
     of_lines = Map(work, most)
     tree = copy_of_the_tree(work)
     os.environ.setdefault("SCIPY_ARRAY_API", "1")  # as tests/conftest.py
@@ -487,12 +488,10 @@ def report(work, seed, first, n):
     chosen = set(islice(drawn(seed), first, first + n))
     outcomes = {m: o for m, o in read(work / f"results-{seed}.jsonl") if m in chosen}
     alive = [m for m, outcome in outcomes.items() if not is_dead(outcome)]
-    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text())["equivalent"]
-    known = {(each["file"], each["change"]): each["why"] for each in equivalent}
     n_equivalent = 0
     for mutant in sorted(alive):
         change = difference(mutant)
-        why = known.get((mutant.file, change.partition("+ ")[2]))
+        why = reason(mutant)
         n_equivalent += why is not None
         print(mutant, outcomes[mutant][0], f"\n    {change}")
         if why is not None:
@@ -500,6 +499,15 @@ def report(work, seed, first, n):
     total, dead = len(outcomes), len(outcomes) - len(alive)
     print(f"killed: {share(dead, total)}")
     print(f"besides those that change nothing: {share(dead, total - n_equivalent)}")
+
+
+def reason(mutant):
+    """Return why a change makes no difference, where that is known."""
+    after = difference(mutant).partition("\n    + ")[2]
+    for each in EQUIVALENT:
+        if (each["file"], each["change"]) == (mutant.file, after):
+            return each["why"]
+    return None
 
 
 def share(k, n):

@@ -180,6 +180,26 @@ def test_narrowed_to_some_boundaries(around, signal, searched):
     torch.testing.assert_close(few, values.gather(1, columns), rtol=1e-6, atol=1e-9)
 
 
+class NeverThird(torch.nn.Module):
+    """The second class is beyond a plane; the third has a slope, and never wins."""
+
+    def forward(self, x):
+        first = x[:, :1]
+        return torch.cat([first, 0 * first, -1 - first**2], dim=1)
+
+
+def test_a_boundary_that_is_not_there_is_not_found_however_curved():
+    model = TorchModel(NeverThird().eval(), input_shape=(3,), bounds=None)
+    x = torch.tensor([[0.5, 0.1, 0.0], [0.8, 0.3, 0.2]], dtype=torch.float64)
+    with model.evaluating():
+        around = Around(model, x, setup(input_shape=(3,), directions=DIRECTIONS[:, :3]))
+        found = measure_signals(around, resolved(around, [Curvature(), Distance()]))
+    assert found.classes.tolist() == [[1, 2], [1, 2]]
+    assert found.found.tolist() == [[True, False], [True, False]]
+    assert bool(found.boundaries[:, 0].isfinite().all())  # also where there is none
+    torch.testing.assert_close(found.distances[:, 0], x[:, 0], rtol=1e-4, atol=0)
+
+
 # With a gradient ----------------------------------------------------
 
 
