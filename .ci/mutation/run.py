@@ -298,6 +298,7 @@ class Map:
             tests |= self.tests[file][at]
         if not tests & self.seconds.keys():
             tests = set().union(*self.tests[file].values())
+        tests |= self._that_name(class_at(ROOT / file, line))
         tests &= self.seconds.keys()
         of_file = defaultdict(float)
         for test in tests:
@@ -315,6 +316,12 @@ class Map:
                 chosen.append(test)
                 spent += self.seconds[test]
         return chosen
+
+    def _that_name(self, name):
+        """Return tests in files that name a class: making one may run no line of it."""
+        files = {test.partition("::")[0] for test in self.seconds}
+        those = {f for f in files if name and name in (ROOT / f).read_text()}
+        return {test for test in self.seconds if test.partition("::")[0] in those}
 
     def in_parts(self, tests):
         """Split: most mutants die early, and to collect all tests takes time."""
@@ -351,6 +358,19 @@ def lines_that_tell(path, line):
         for node in ast.walk(tree)
         if isinstance(node, ast.Name) and node.id in names
     ]
+
+
+def class_at(path, line):
+    """Return the name of the class to which a line outside of its methods belongs."""
+    inside = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) or is_function(node)
+        if line in lines_of(node)
+    ]
+    if any(map(is_function, inside)) or not inside:
+        return None
+    return inside[0].name
 
 
 def is_function(node):
