@@ -16,6 +16,7 @@ from curvdetect.geometry import (
     step_to_boundary,
 )
 from curvdetect.geometry._crossing import Segment, root
+from curvdetect.geometry._eigen import _orthogonal_part
 from curvdetect.geometry._topology import _aside
 
 DOUBLE = torch.float64
@@ -141,6 +142,20 @@ def test_the_nearest_class_may_have_a_small_logit():
     near = nearest_classes(logits, tensor([0.0, 0.0]), 1)
     assert near.pairs.classes.tolist() == [[10]]
     torch.testing.assert_close(near.distances, tensor([0.1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_vectors_nearly_in_a_span_are_made_orthogonal_twice(dtype):
+    """What one projection leaves of them is rounding, a part of it along the span."""
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.linalg.qr(torch.randn(30, 30, dtype=DOUBLE, generator=generator))[0]
+    basis, aside, eps = whole[:10].to(dtype), whole[10], torch.finfo(dtype).eps
+    share = 30 * eps
+    vector = (whole[:10].sum(0) / 10**0.5 + share * aside).to(dtype)
+    found, left = _orthogonal_part(vector[None], basis[None])
+    assert float((basis @ found[0]).abs().max()) < 10 * eps
+    assert float(found.norm()) == pytest.approx(1, abs=10 * eps)
+    assert 0.3 * share < float(left) < 3 * share
 
 
 def test_the_search_for_a_way_around_begins_at_right_angles():

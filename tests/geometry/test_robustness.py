@@ -277,6 +277,27 @@ def test_the_first_norm_does_not_matter(first_norm):
     assert found.norm == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_in_other_units_it_is_the_same_perturbation(p):
+    """All steps are parts of the norm."""
+    logits = ball(1.0)
+    x = 0.3 * torch.randn(20, 3, dtype=torch.float64, generator=some_seed(1))
+    start = torch.tensor([1.0, -0.5, 0.2]).double()
+    settings = {"p": p, "n_steps": 30}
+    v, of_larger = (
+        universal_perturbation(
+            lambda x, unit=unit: logits(x / unit),
+            unit * x,
+            norm=0.4 * unit,
+            start=start,
+            generator=some_seed(),
+            **settings,
+        )
+        for unit in (1.0, 1024.0)
+    )
+    torch.testing.assert_close(of_larger, 1024 * v)
+
+
 def test_steps_are_taken_where_the_points_have_moved_to():
     """From x = (0.5, 0) and beside it, the way out of the unit disc is to the right."""
     x, start = torch.tensor([[0.5, 0.0]]).expand(8, 2), torch.tensor([-1.0, 0.1])
