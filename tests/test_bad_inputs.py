@@ -349,6 +349,10 @@ FEATURIZER = {
         lambda w: w.featurize(n_curved=2, n_boundaries=2),
         "n_curved must be less than n_boundaries",
     ),
+    "curved, more": (
+        lambda w: w.featurize(n_curved=3, n_boundaries=2),
+        "n_curved must be less than n_boundaries",
+    ),
     "curved, no curvature": (
         lambda w: w.featurize(n_curved=1, n_boundaries=2, features=("distance",)),
         'n_curved must be 0 where "curvature" is not among the features; got 1',

@@ -180,7 +180,7 @@ def drawn(seed):
 def is_code(mutant):
     """Say no to the star of a signature, which cosmic-ray takes for a product."""
     line = (ROOT / mutant.file).read_text().splitlines()[mutant.line - 1]
-    return line.strip() != "*,"
+    return line[mutant.column : mutant.column + 2] != "*,"
 
 
 def compiles(source):

@@ -16,10 +16,11 @@ from curvdetect.estimators._lessons import CLEAN, UNKNOWN, Material
 from modules import Returns
 
 N_CLEAN = 100
-#: Ten attacked images and five noisy ones of lesson 0; two attacked, one noisy of
-#: lesson 1; four given, as lesson 2.
-BEFORE = [CLEAN] * N_CLEAN + [1] * 10 + [CLEAN] * 5 + [0] * 2 + [CLEAN] + [UNKNOWN] * 4
-LESSON = [CLEAN] * N_CLEAN + [0] * 15 + [1] * 3 + [2] * 4
+#: 40 attacked images and 25 noisy ones of lesson 0; two attacked, one noisy of
+#: lesson 1; 50 given, as lesson 2.
+BEFORE = [CLEAN] * N_CLEAN + [1] * 40 + [CLEAN] * 25 + [0] * 2 + [CLEAN]
+BEFORE += [UNKNOWN] * 50
+LESSON = [CLEAN] * N_CLEAN + [0] * 65 + [1] * 3 + [2] * 50
 
 
 def material(scores=None, source=None):
@@ -51,7 +52,7 @@ def test_every_attack_counts_as_much_as_another():
     # Of fewer rows, by what is among them.
     some = np.array(LESSON) != 1
     weight = material().weights(some)
-    np.testing.assert_allclose(weight[N_CLEAN : N_CLEAN + 10], min(20.0, most))
+    np.testing.assert_allclose(weight[N_CLEAN : N_CLEAN + 40], 5.0)
 
 
 def recorded(monkeypatch, where):
@@ -154,10 +155,19 @@ def test_as_many_go_on_as_the_budget_allows(by_the_first_column, budget):
 
 @pytest.mark.parametrize("budget", [2.0, 9.0])
 def test_what_is_below_the_attacked_images_stops(by_the_first_column, budget):
-    """Of sixteen that count alike, none is a hundredth: the lowest sets the limit."""
+    """All but a hundredth by weight: one of the 40 counts 2.5 of 312, one given 4."""
     scores, _, attacked = clean_scores(1000.0)
-    between = _lessons.doubt(material(scores), evidence(), None, budget, 0)
-    np.testing.assert_array_equal(between, scores[attacked].min())
+    for lowest, n_below in ((-1, 0), (N_CLEAN, 1)):
+        scores[lowest] = 500.0
+        between = _lessons.doubt(material(scores), evidence(), None, budget, 0)
+        np.testing.assert_array_equal(between, np.sort(scores[attacked])[n_below])
+        scores[lowest] = 1500.0
+
+
+def test_quantiles_by_weight():
+    values, weight = np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0])
+    found = [_lessons._weighted_quantile(values, weight, q) for q in (0.05, 0.5, 0.95)]
+    assert found == [1, 2, 3]
 
 
 def test_a_cascade_asks_on_only_where_it_doubts(monkeypatch):
