@@ -110,7 +110,7 @@ def served(make_guard=None):
         url = f"http://127.0.0.1:{port}{path}"
         request = urllib.request.Request(url, data=body, method=method)
         try:
-            with opener.open(request, timeout=60) as answer:
+            with opener.open(request) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -120,7 +120,7 @@ def served(make_guard=None):
         yield ask, guard
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -158,14 +158,18 @@ F = np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.5], [np.nan, 0.4]])
 images = np.zeros((2, 1, 28, 28), np.float32)
 LENET = LeNet().state_dict()
 
+# What is done, what the message says, and the type of the error if it is no ValueError.
+
 NETWORK = {
     "no module": (
         lambda w: TorchModel(lambda x: x, input_shape=(4,)),
         "module must be a torch.nn.Module; got function",
+        TypeError,
     ),
     "a wrapper, such as skorch's": (
         lambda w: TorchModel(SimpleNamespace(module_=w.lenet), input_shape=(4,)),
         r"got SimpleNamespace\. Give its module_",
+        TypeError,
     ),
     "shape, empty": (
         lambda w: TorchModel(w.lenet, input_shape=()),
@@ -248,6 +252,7 @@ NETWORK = {
             load_exported(w.file("net.pt2", exported(torch.zeros(4, 3), most=None)))
         ),
         "a network from a .pt2 file cannot be pickled",
+        TypeError,
     ),
     "exported, many": (
         lambda w: load_exported(
@@ -308,6 +313,7 @@ FEATURIZER = {
     "model": (
         lambda w: CurvatureFeaturizer("resnet").fit(w.X[:2]),
         "model must be a TorchModel or a torch.nn",
+        TypeError,
     ),
     "at": (
         lambda w: w.featurize(at="home"),
@@ -341,6 +347,10 @@ FEATURIZER = {
     ),
     "curved, all": (
         lambda w: w.featurize(n_curved=2, n_boundaries=2),
+        "n_curved must be less than n_boundaries",
+    ),
+    "curved, more": (
+        lambda w: w.featurize(n_curved=3, n_boundaries=2),
         "n_curved must be less than n_boundaries",
     ),
     "curved, no curvature": (
@@ -456,10 +466,12 @@ GUARD = {
     "no classifier": (
         lambda w: CurvatureGuard(w.lenet),
         "guard must be a GuardedClassifier; got LeNet",
+        TypeError,
     ),
     "no network": (
         lambda w: CurvatureGuard(GuardedClassifier("resnet")),
         "must be a TorchModel or a torch.nn.Module",
+        TypeError,
     ),
     "bound to a device": (
         lambda w: CurvatureGuard(
@@ -472,10 +484,12 @@ GUARD = {
     "not calibrated": (
         lambda w: CurvatureGuard(GuardedClassifier(w.model))(torch.from_numpy(w.X)),
         r"call calibrate\(images, labels\)",
+        RuntimeError,
     ),
     "no tensor": (
         lambda w: CurvatureGuard(w.guard)(w.X),
         "x must be a Tensor; got ndarray",
+        TypeError,
     ),
     "values": (
         lambda w: CurvatureGuard(w.guard)(torch.full((1, 1, 28, 28), 2.0)),
@@ -656,12 +670,12 @@ CASES = {
         "guard": GUARD,
         "files": FILES,
         "http": {
-            name: (lambda w, body=body: w.post(body), message)
+            name: (lambda w, body=body: w.post(body), message, RequestFailedError)
             for name, (body, message) in HTTP.items()
         },
         **{
             f"curvdetect {name}": {
-                what: (command(name, options), message)
+                what: (command(name, options), message, CommandFailedError)
                 for what, (options, message) in table.items()
             }
             for name, table in {
@@ -675,20 +689,12 @@ CASES = {
 }
 
 
-ANSWERS = (
-    ValueError,
-    TypeError,
-    RuntimeError,
-    FileNotFoundError,
-    CommandFailedError,
-    RequestFailedError,
-)
-
-
 @pytest.mark.parametrize("what", CASES)
 def test_the_error_names_what_is_wrong(what, request):
-    call, message = CASES[what]
+    call, message, *kind = CASES[what]
+    (kind,) = kind or [ValueError]
     world = World(request)
-    with pytest.raises(ANSWERS) as caught:
+    with pytest.raises(kind) as caught:
         call(world)
+    assert type(caught.value) is kind  # none that only derives from it
     assert re.search(message, str(caught.value)), str(caught.value)

@@ -137,8 +137,10 @@ class Cascade:
 
     def _unusual(self, found: Tensor, stage: int, columns: Columns) -> Tensor:
         """Return scores less what is usual of the label."""
+        if self.usual is None:
+            return found
         label = self.evidence.labels(columns)
-        if self.usual is None or label is None:
+        if label is None:
             return found
         return found - torch.as_tensor(self.usual[stage]).to(found)[label]
 

@@ -100,6 +100,26 @@ def test_automatic_step_is_the_median_distance(cone):
     assert featurizer.step_ == pytest.approx(0.2, rel=1e-2)
 
 
+@pytest.mark.parametrize("random_state", [0, 1, 2])
+def test_the_automatic_step_asks_many_images(cone, random_state, monkeypatch):
+    """All of 201, exactly; of 600 as many as it says, chosen at random."""
+    radii = np.linspace(0.02, 0.9, 201)
+    X = np.stack([radii, 0 * radii, 0 * radii], axis=1)
+    featurizer = CurvatureFeaturizer(cone, random_state=random_state)
+    assert featurizer.fit(X).step_ == pytest.approx(1 - np.median(radii), rel=1e-6)
+    asked, nearest = [], featurizer_module.find_nearest_boundaries
+
+    def recorded(model, images):
+        asked.extend(images[:, 0].tolist())
+        return nearest(model, images)
+
+    monkeypatch.setattr(featurizer_module, "find_nearest_boundaries", recorded)
+    radii = np.linspace(0.02, 0.9, 600)
+    featurizer.fit(np.stack([radii, 0 * radii, 0 * radii], axis=1))
+    assert len(set(asked)) == len(asked) == 256
+    assert np.mean(asked) == pytest.approx(radii.mean(), abs=4 * radii.std() / 16)
+
+
 def test_all_directions_are_the_limit_of_many():
     """On a smooth network: at a finite step through kinks, axes are special."""
     model = TorchModel(SmoothNet(), input_shape=(6,), bounds=None)
@@ -559,24 +579,61 @@ def test_missing_boundaries_are_told_at_the_line_of_the_user():
         assert [w.filename for w in caught] == [__file__]
 
 
+@pytest.mark.parametrize(("n_missing", "told"), [(2, False), (3, True)])
+def test_a_few_missing_boundaries_are_no_warning(n_missing, told):
+    """Up to one in twenty: of 40 images with one boundary each, two."""
+    flat = lambda x: torch.where(x[:, 0] > 5, 9 + 0 * x[:, 0], 1 - x[:, 0])
+    module = Returns(lambda x: torch.stack([flat(x), 0 * x[:, 0]], dim=1))
+    model = TorchModel(module, input_shape=(2,), bounds=None)
+    X = np.random.default_rng(0).random((40, 2)) / 2
+    featurizer = CurvatureFeaturizer(model, step=0.1, random_state=0).fit(X)
+    X[:n_missing] = 1e6
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = featurizer.measure(X).found
+    assert found[:, 0].tolist() == [False] * n_missing + [True] * (40 - n_missing)
+    message = f"no boundary was found for {n_missing} of 40 pairs"
+    assert [str(w.message).startswith(message) for w in caught] == [True] * told
+
+
 def test_exact_derivatives_of_a_relu_network_warn(model, images):
     featurizer = CurvatureFeaturizer(model, method="autodiff", step=0.4).fit(images[0])
     with pytest.warns(UserWarning, match="piecewise linear"):
         featurizer.transform(images[0][:1])
 
 
+@pytest.mark.filterwarnings("ignore:no boundary was found")  # to the far class
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_few_classes(n_classes):
     torch.manual_seed(0)
     model = TorchModel(LeNet(n_classes, 8).eval(), input_shape=(1, 8, 8))
     X = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an untrained network
-        F = CurvatureFeaturizer(model, step=0.5).fit_transform(X)
-    assert F.shape == (5, n_classes)
+
+    def with_a_far_class(x):
+        logits = model.module(x)
+        return torch.cat([logits, -99 + 0 * logits[:, :1]], dim=1)
+
+    far = TorchModel(Returns(with_a_far_class), input_shape=(1, 8, 8))
+    settings = {"step": 0.5, "features": ("distance", "curvature"), "random_state": 0}
+    F, more = (
+        CurvatureFeaturizer(network, n_boundaries=n_classes - 1, **settings)
+        .fit_transform(X)
+        .reshape(5, 2, -1)
+        for network in (model, far)
+    )
+    own = np.eye(n_classes, dtype=bool)[model.predict(X)]
+    assert np.isnan(F.swapaxes(1, 2)[own]).all()
+    assert np.isfinite(F).any(axis=2).all()
+    np.testing.assert_allclose(more[:, :, :-1], F, rtol=1e-3)
+    assert np.isnan(more[:, :, -1]).all()
 
 
 def test_any_width():
     model = TorchModel(AnyWidth().eval(), input_shape=None, bounds=None)
     X = np.random.default_rng(0).normal(size=(5, 7))
-    assert CurvatureFeaturizer(model, step=0.1).fit_transform(X).dtype == np.float64
+    settings = {"step": 0.1, "random_state": 0}
+    F = CurvatureFeaturizer(model, **settings).fit_transform(X)
+    assert F.dtype == np.float64
+    known = TorchModel(model.module, input_shape=(7,), bounds=None)
+    expected = CurvatureFeaturizer(known, **settings).fit_transform(X)
+    np.testing.assert_array_equal(F, expected)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from curvdetect.estimators._forest import Forest, grow_forest, nodes_of
+from curvdetect.estimators._forest import Forest, _cuts, grow_forest, nodes_of
 
 CPU = torch.device("cpu")
 
@@ -46,6 +46,13 @@ def test_rounding_of_what_was_learned_from_changes_nothing(learned):
     rows = torch.from_numpy(X)
     assert torch.equal(forest(rows), forest(rows * (1 + 1e-9)))
     assert torch.equal(forest(rows), forest(rows * (1 - 1e-9)))
+
+
+def test_cuts_are_halfway_between_values():
+    """Few values are all told apart; of many, as many lie between any two cuts."""
+    np.testing.assert_allclose(_cuts(np.array([4.0, 1.0, 1.0, 8.0])), [2.5, 6.0])
+    cuts = _cuts(np.random.default_rng(0).permutation(6400).astype(float))
+    np.testing.assert_allclose(cuts, np.arange(1, 64) * 100 - 0.5)
 
 
 def test_tells_a_product_from_noise(learned):
@@ -101,6 +108,7 @@ def test_refuses_numbers_that_no_forest_holds(learned, node, field, value):
         np.zeros((0, 1, 5)),
         np.zeros((1, 1, 5), int),
         np.zeros((1, 200, 5)),
+        np.zeros((1, 126, 5)),  # 63 leaves have 62 nodes above them
     ],
 )
 def test_refuses_what_is_no_forest(nodes):

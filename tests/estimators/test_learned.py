@@ -105,6 +105,21 @@ def test_its_self_test_is_what_new_images_show(detector, fresh):
     assert np.mean(misses) <= 0.15
 
 
+def test_what_the_network_gets_wrong_is_not_tried(model, quick):
+    X, y = points(150, seed=2)
+    kinds = ("minimal norm",)
+    fitted = LearnedDetector(
+        model, target_fpr=0.1, kinds=kinds, self_test=False, random_state=0
+    ).fit(X, y)
+    X, y = points(40, seed=3)
+    right = (model.predict(X) == y).sum()
+    assert right < 40
+    tried = {row.n_attacked for row in assess_guard(fitted, X, y, random_state=0)}
+    assert tried == {right}
+    tried = {row.n_attacked for row in assess_guard(fitted, X, random_state=0)}
+    assert tried == {40}
+
+
 def test_learning_without_a_kind_is_told(detector):
     test = detector.self_test_
     assert all(np.isfinite(row.auroc_without) for row in test)

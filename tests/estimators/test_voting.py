@@ -11,6 +11,7 @@ from sklearn.base import clone
 from torch import nn
 
 from curvdetect import (
+    CurvatureFeaturizer,
     CurvatureGuard,
     GuardedClassifier,
     LearnedDetector,
@@ -18,6 +19,7 @@ from curvdetect import (
     VotingDetector,
 )
 from curvdetect.estimators.learned import learned_detector
+from curvdetect.estimators.voting import Certified
 from curvdetect.signals import Companion, Votes
 from curvdetect.storage import load, save
 from curvdetect.study.datasets import load_fashion_mnist_sample
@@ -137,6 +139,18 @@ def test_the_limit_is_the_level(fitted):
     np.testing.assert_allclose(score * n, np.round(score * n), atol=1e-9)
 
 
+def test_the_certificate_in_words():
+    def words(*radius):
+        none = np.zeros(len(radius))
+        return str(
+            Certified(np.array(radius), none, none.astype(int), 0.9, 0.05, 0.99, SIGMA)
+        )
+
+    assert "each of 4 images" in words(0.0, 0.1, 0.0, 2.0)
+    assert "positive for 50% of them" in words(0.0, 0.1, 0.0, 2.0)
+    assert "positive for 0% of them" in words()
+
+
 # Noise ---------------------------------------------------------------------------
 
 
@@ -152,6 +166,23 @@ def test_votes_are_gaussian_and_of_the_image_alone(network, companion):
     other = Votes(Companion(companion), sigma=SIGMA, n_votes=3000, key=b"l")
     assert not torch.equal(other.counts(x, network, 2), together)
     assert votes.counts(x[:0], network, 2).shape == (0, 2)
+
+
+def test_votes_are_a_signal(network, companion):
+    """The share of the network's label, then that of each class."""
+    X = points(20, seed=6).astype(np.float32)
+    votes = Votes(Companion(companion), sigma=SIGMA, n_votes=40, key=b"k")
+    featurizer = CurvatureFeaturizer(network, features=[votes]).fit(X)
+    share = votes.counts(torch.from_numpy(X), network, 2).numpy() / 40
+    label = network.predict(X)
+    expected = np.column_stack([share[np.arange(20), label], share])
+    np.testing.assert_allclose(featurizer.transform(X), expected)
+    assert featurizer.get_feature_names_out().tolist() == [
+        "votes_label",
+        "votes_class0",
+        "votes_class1",
+    ]
+    assert featurizer.cost() == 1 + 40
 
 
 def test_the_key_is_secret_unless_asked_for(network, companion):
@@ -235,23 +266,27 @@ def test_beside_another_detector(quick):
         torch.from_numpy(X[100:130]), torch.from_numpy(found.logits).argmax(1)
     )[1]
     np.testing.assert_array_equal(found.flagged, own.flagged | (votes > 0))
+    alone = clone(both).set_params(
+        detector=None, target_fpr=0.1, key=bytes.fromhex(both.key_)
+    )
+    assert alone.fit(X[:100], y[:100]).least_votes_ == both.least_votes_
     assert both.cost() == pytest.approx(31 + both.detector_.cost())
     assert ((both.p_values(X[100:110]) > 0) & (both.p_values(X[100:110]) <= 1)).all()
 
 
 def test_what_it_refuses(network, companion):
     X = points(40, seed=9)
-    for name, value, match in (
-        ("companion", None, "companion must be a network that votes"),
-        ("sigma", 0, "sigma must be a positive"),
-        ("n_votes", 0, "n_votes must be a positive integer"),
-        ("target_fpr", 0.001, "needs at least 999 clean"),
-        ("level", 1, "level must be strictly between"),
-        ("key", "text", "key must be 1 to 32 bytes"),
-        ("detector", "learned", "detector must be a LearnedDetector"),
+    for kind, name, value, match in (
+        (TypeError, "companion", None, "companion must be a network that votes"),
+        (ValueError, "sigma", 0, "sigma must be a positive"),
+        (ValueError, "n_votes", 0, "n_votes must be a positive integer"),
+        (ValueError, "target_fpr", 0.001, "needs at least 999 clean"),
+        (ValueError, "level", 1, "level must be strictly between"),
+        (ValueError, "key", "text", "key must be 1 to 32 bytes"),
+        (TypeError, "detector", "learned", "detector must be a LearnedDetector"),
     ):
         settings = {"target_fpr": 0.1, "random_state": 0, name: value}
-        with pytest.raises((ValueError, TypeError), match=match):
+        with pytest.raises(kind, match=match):
             VotingDetector(network, companion).set_params(**settings).fit(X)
     with pytest.raises(ValueError, match="confidence must be strictly between"):
         detector(network, companion).fit(X).certify(X, confidence=1)

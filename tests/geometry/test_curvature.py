@@ -218,6 +218,7 @@ def test_estimators_agree_on_a_relu_network_at_a_finite_step(model, images):
     # The gradient's difference weighs the kinks on the way otherwise: same sign and
     # size, not the same number.
     torch.testing.assert_close(forward, gradient, rtol=0.5, atol=0.05)
+    assert (forward * gradient > 0.05**2).all()
 
 
 # Piecewise-linear networks ------------------------------------------
@@ -233,7 +234,8 @@ def test_exact_derivatives_warn_on_a_relu_network(model, images):
 
 def test_exact_derivatives_do_not_warn_on_a_plane():
     z = torch.ones(1, 3, dtype=torch.float64)
-    mean_curvature(lambda x: x.sum(1) - 3, z, method="autodiff")  # warnings are errors
+    kappa = mean_curvature(lambda x: x.sum(1) - 3, z, method="autodiff")
+    assert kappa.tolist() == [0]  # and warnings are errors
 
 
 # Rows and batches ---------------------------------------------------

@@ -184,6 +184,16 @@ def test_a_plane_has_no_curvature_and_no_error(estimate, estimator):
 
 
 @pytest.mark.parametrize("estimate", ESTIMATES)
+def test_xtrace_records_no_gradient(estimate):
+    margin, z = random_quadric([3.0, 1.0, 0.0, -2.0, 1.0, 1.0], seed=0)
+    z.requires_grad_()
+    settings = {"method": "autodiff", "estimator": "xtrace", "n_directions": 4}
+    value, error = estimate(margin, z, return_error=True, **settings)
+    assert not value.requires_grad
+    assert not error.requires_grad
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
 def test_errors_of_the_extremes(estimate):
     """All directions leave no error, and a single one says nothing of its own."""
     margin, z = random_quadric([3.0, 1.0, 0.0, -2.0], seed=0)

@@ -87,6 +87,21 @@ def test_a_start_of_ones_own():
     assert float(found.points) < -1
 
 
+def test_a_start_at_the_point_itself():
+    x = torch.tensor([[0.3, 0.4]])
+    outside = lambda z: z.norm(dim=1)[:, None] - 1
+    found = find_joint_perturbation(outside, x, radius=0.1, initial=x, n_steps=400)
+    assert float(found.norms) == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_condition_that_is_zero_does_not_hold():
+    """On the boundary no class has won: the point itself is no perturbation."""
+    x = torch.zeros(1, 2)
+    found = find_joint_perturbation(lambda z: z[:, :1], x, radius=1.0, n_steps=50)
+    assert 0 < float(found.norms) < 0.2
+    assert float(found.points[0, 0]) > 0
+
+
 @pytest.mark.parametrize(
     "wrong", [{"radius": 0}, {"n_steps": 0}, {"bounds": (1.0, 0.0)}]
 )

@@ -102,6 +102,14 @@ def test_the_nearest_comes_first_and_what_has_no_gradient_last():
     assert nearest.pairs.classes.tolist() == [[3], [2]]
 
 
+def test_classes_of_equal_distance_keep_their_order():
+    """So many that sorting alone would mix them up."""
+    logits = lambda x: torch.cat([x[:, :1], 0 * x[:, :1].expand(-1, 300)], dim=1)
+    around = linearise(logits, torch.tensor([[1.0, 0.0]])).nearest_first()
+    before = linearise(logits, torch.tensor([[1.0, 0.0]])).pairs.classes
+    assert torch.equal(around.pairs.classes, before)
+
+
 def test_contradictions_are_refused(module, x):
     pairs = linearise(module, x).pairs
     with pytest.raises(ValueError, match="pairs must not be given with"):

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from curvdetect.geometry import (
+    BoundaryPoints,
     PairwiseMargin,
     find_adversarial_perturbation,
     find_boundary,
     nearest_classes,
     step_to_boundary,
 )
+from curvdetect.geometry._nearer import search_nearer
 
 
 def points(*shape, seed=0, length=0.3):
@@ -187,6 +189,38 @@ def test_rows_do_not_depend_on_each_other_or_on_the_batch_size():
             PairwiseMargin(logits, one[2:4], two[2:4]), x[2:4], batch_size=batch_size
         )
         torch.testing.assert_close(alone.points, together.points[2:4])
+
+
+@pytest.mark.parametrize("search", ["find", "step"])
+def test_a_ditch_on_the_way_is_not_stepped_over(search):
+    """1 - t with a narrow ditch at 0.3, of which neither end of the way knows."""
+    margin = lambda x: 1 - x[:, 0] - 2 * torch.exp(-((8 * (x[:, 0] - 0.3)) ** 2))
+    x, end = torch.zeros(3, 4).double(), torch.eye(4)[:1].double().expand(3, 4)
+    if search == "find":
+        found = find_boundary(margin, x)
+    else:
+        found = step_to_boundary(margin, x, end, tol=0.1)
+    near_side = to_the_sphere(lambda z: margin(z.clamp(max=0.3)), 1e-9 * end)
+    assert 0.1 < float(near_side[0]) < 0.2
+    torch.testing.assert_close(found.distances, near_side, rtol=1e-3, atol=0)
+
+
+def test_what_is_nearest_already_stays_as_it_is():
+    x = points(20, 6)
+    unit = x / x.norm(dim=1, keepdim=True)
+    true = torch.full((20,), 0.7, dtype=torch.float64)
+    nearest = BoundaryPoints(unit, true, true > 0, 0 * true, -unit)
+    again = search_nearer(sphere, x, nearest, true > 0, tol=1e-4)
+    assert torch.equal(again.points, unit)
+    # What is known beyond gives way; where nothing was known, what is found counts.
+    beyond = nearest._replace(points=-unit, distances=true + 0.6)
+    nothing = beyond._replace(found=true < 0)
+    for known in (beyond, nothing):
+        found = search_nearer(sphere, x, known, true > 0, tol=1e-4)
+        assert bool(found.found.all())
+        torch.testing.assert_close(found.distances, true, rtol=1e-3, atol=0)
+        some = search_nearer(sphere, x, known, torch.arange(20) < 5, tol=1e-4)
+        assert torch.equal(some.points[5:], known.points[5:])
 
 
 def test_ordinary_rows_are_not_searched_again():

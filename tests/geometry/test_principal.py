@@ -269,7 +269,8 @@ def test_exact_derivatives_warn_on_a_relu_network(relu):
 
 def test_exact_derivatives_do_not_warn_on_a_plane():
     z = torch.ones(1, 3, dtype=torch.float64)
-    principal_curvatures(lambda x: x.sum(1) - 3, z, method="autodiff")
+    found = principal_curvatures(lambda x: x.sum(1) - 3, z, method="autodiff")
+    assert found.values.tolist() == [[0, 0]]  # and warnings are errors
 
 
 def test_a_relu_network_at_a_finite_step_follows_the_definition(relu):
@@ -376,6 +377,37 @@ def test_bad_parameters(settings, message):
     z = torch.ones(1, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         principal_curvatures(lambda x: x.norm(dim=1), z, **settings)
+
+
+def test_there_are_as_many_as_dimensions_however_many_points():
+    z = torch.ones(4, 3, dtype=torch.float64)
+    ball = lambda x: x.norm(dim=1)
+    with pytest.raises(ValueError, match="integer of at most 2 or None; got 3"):
+        principal_curvatures(ball, z, k=3)
+    with pytest.raises(ValueError, match="integer of at most 3 or None; got 4"):
+        hessian_eigenvalues(ball, z, k=4)
+    found = hessian_eigenvalues(ball, z, k=3, method="autodiff")
+    expected = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64) / 3**0.5
+    torch.testing.assert_close(found.values, expected.expand(4, 3))
+
+
+def test_the_generator_says_where_to_begin():
+    """Unfinished, the answer depends on it; the same one gives the same."""
+    margin, z = random_quadric(np.linspace(-1, 1, 80), seed=0)
+
+    def unfinished(seed):
+        with pytest.warns(UserWarning, match="did not reach a residual"):
+            return principal_curvatures(
+                margin,
+                z,
+                k=1,
+                method="autodiff",
+                max_iter=2,
+                generator=torch.Generator().manual_seed(seed),
+            ).values
+
+    assert torch.equal(unfinished(0), unfinished(0))
+    assert not torch.allclose(unfinished(0), unfinished(1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

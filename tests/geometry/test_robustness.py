@@ -277,6 +277,34 @@ def test_the_first_norm_does_not_matter(first_norm):
     assert found.norm == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_in_other_units_it_is_the_same_perturbation(p):
+    """All steps are parts of the norm."""
+    logits = ball(1.0)
+    x = 0.3 * torch.randn(20, 3, dtype=torch.float64, generator=some_seed(1))
+    start = torch.tensor([1.0, -0.5, 0.2]).double()
+    settings = {"p": p, "n_steps": 30}
+    v, of_larger = (
+        find_universal_perturbation(
+            lambda x, unit=unit: logits(x / unit),
+            unit * x,
+            norm=0.4 * unit,
+            initial=start,
+            generator=some_seed(),
+            **settings,
+        )
+        for unit in (1.0, 1024.0)
+    )
+    torch.testing.assert_close(of_larger, 1024 * v)
+
+
+def test_steps_are_taken_where_the_points_have_moved_to():
+    """From x = (0.5, 0) and beside it, the way out of the unit disc is to the right."""
+    x, start = torch.tensor([[0.5, 0.0]]).expand(8, 2), torch.tensor([-1.0, 0.1])
+    v = find_universal_perturbation(ball(1.0), x, norm=0.3, n_steps=200, initial=start)
+    torch.testing.assert_close(v, torch.tensor([0.3, 0.0]), rtol=0, atol=0.03)
+
+
 def test_learning_on_when_all_points_are_across():
     logits = half_spaces(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]))
     x, start = torch.zeros(8, 2), torch.tensor([-1.0, 1.0])
@@ -355,5 +383,6 @@ def test_bad_parameters():
         find_universal_perturbation(ball(1), x, norm=1, p=1)
     with pytest.raises(ValueError, match="norm must be a positive finite number"):
         find_universal_perturbation(ball(1), x, norm=-1)
-    with pytest.raises(ValueError, match="rate must be above 0 and at most 1; got 90"):
-        find_smallest_universal_perturbation(ball(1), x, x, rate=90)
+    for rate in (0, 1.01, 90):
+        with pytest.raises(ValueError, match=f"above 0 and at most 1; got {rate}"):
+            find_smallest_universal_perturbation(ball(1), x, x, rate=rate)

@@ -85,7 +85,7 @@ def test_its_state_is_what_it_was(fails, mode):
         (1, lambda: model.as_module()(torch.from_numpy(X))),
     ):
         if fails and n_calls > 1:  # it fails at the fourth
-            with pytest.raises((MemoryError, ValueError), match="too much"):
+            with pytest.raises(MemoryError, match="too much"):
                 use()
         else:
             use()
@@ -133,7 +133,7 @@ def test_threads_with_wrappers_of_one_network_take_turns(wrapped):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join()
     assert not wrong
     assert net.training
     assert all(p.requires_grad for p in net.parameters())

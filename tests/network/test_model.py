@@ -116,7 +116,11 @@ def test_no_images_at_all(model):
 
 def test_double_precision_modules_compute_in_double_precision():
     model = TorchModel(SmoothNet(), input_shape=(6,), bounds=None)
-    assert model.predict_logits(np.ones((2, 6), dtype=np.float32)).dtype == np.float64
+    X = np.full((2, 6), 1 / 3, dtype=np.float32)
+    found = model.predict_logits(X)
+    assert found.dtype == np.float64
+    exact = model.module(torch.from_numpy(X).double()).detach()
+    np.testing.assert_allclose(found, exact, rtol=1e-14)
 
 
 # What it leaves alone -----------------------------------------------
@@ -216,12 +220,12 @@ def test_wrappers_of_one_module_do_not_interleave():
     def hold():
         with one.evaluating():
             entered.set()
-            leave.wait(10)
+            leave.wait()
             modes.append(module.training)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    entered.wait(10)
+    entered.wait()
     other = threading.Thread(target=two.predict, args=[np.zeros((2, 4))])
     other.start()  # waits for its turn
     leave.set()
@@ -346,8 +350,12 @@ def test_probabilities_are_pointed_out():
 
 
 def test_bounds_can_be_switched_off():
-    model = TorchModel(linear(), input_shape=(4,), bounds=None)
-    assert model.predict(np.full((2, 4), 1000.0)).shape == (2,)
+    module, X = linear(), np.full((2, 4), 1000.0, np.float32)
+    expected = module(torch.from_numpy(X)).detach()
+    found = TorchModel(module, input_shape=(4,), bounds=None).predict_logits(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="bounds=None switches"):
+        TorchModel(module, input_shape=(4,)).predict(X)
 
 
 def test_any_shape_needs_an_input_before_the_classes_are_known():

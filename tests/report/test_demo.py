@@ -77,6 +77,7 @@ def test_demo_on_downloaded_images(tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(demo, "_MIN_IMAGES", 30)  # few: it is about the data sets
     argv = ["demo", "--dataset", dataset, "--n-images", "30", "--out", str(tmp_path)]
     assert cli.main(argv) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["dataset"] == dataset
 
 
 def test_missing_data_is_one_line(tmp_path, capsys, monkeypatch):

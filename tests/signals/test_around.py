@@ -53,6 +53,31 @@ def resolved(around, signals=ALL):
     return [signal.resolved(around.setup) for signal in signals]
 
 
+@pytest.mark.parametrize(
+    ("make", "others"),
+    [
+        (Curvature, [Curvature(at="input"), Curvature(step=0.3)]),
+        (Distance, [Logits()]),
+        (Laplacian, [Laplacian(0.3)]),
+        (Logits, [Distance()]),
+        (FirstOrder, [FirstOrder(1)]),
+    ],
+)
+def test_signals_are_their_settings(make, others):
+    """Copies are equal: caches and searches rely on it."""
+    assert make() == make()
+    assert repr(make()) == repr(make())
+    for other in others:
+        assert make() != other
+
+
+def test_what_is_not_known_yet_costs_nothing():
+    """Without the network's shape there is no number of directions."""
+    for signal in (Curvature(), Distance(), Laplacian()):
+        assert signal.cost(3) == 0
+        assert signal.resolved(setup()).cost(3) > 0
+
+
 # Once ---------------------------------------------------------------
 
 
@@ -106,6 +131,14 @@ def test_differences_of_gradients_cost_what_they_say(smooth):
     assert joint_cost(signals, 3) == pytest.approx(passes.forward_equivalents / 5)
 
 
+def test_a_signal_may_have_a_method_of_its_own(smooth, around):
+    """And costs what that takes, whichever is the featurizer's."""
+    signals = resolved(around, [Curvature(method="gradient", at="input")])
+    with count_passes(smooth.module) as passes:
+        measure_signals(around, signals)
+    assert joint_cost(signals, 3) == pytest.approx(passes.forward_equivalents / 5)
+
+
 def test_a_cheap_signal_pays_for_no_search(smooth, around):
     with count_passes(smooth.module) as passes:
         measure_signals(around, resolved(around, [Logits(), FirstOrder(1)]))
@@ -145,6 +178,26 @@ def test_narrowed_to_some_boundaries(around, signal, searched):
     values = signal.measure_boundaries(around).squeeze(1)
     few = signal.measure_boundaries(around.select(columns)).squeeze(1)
     torch.testing.assert_close(few, values.gather(1, columns), rtol=1e-6, atol=1e-9)
+
+
+class NeverThird(torch.nn.Module):
+    """The second class is beyond a plane; the third has a slope, and never wins."""
+
+    def forward(self, x):
+        first = x[:, :1]
+        return torch.cat([first, 0 * first, -1 - first**2], dim=1)
+
+
+def test_a_boundary_that_is_not_there_is_not_found_however_curved():
+    model = TorchModel(NeverThird().eval(), input_shape=(3,), bounds=None)
+    x = torch.tensor([[0.5, 0.1, 0.0], [0.8, 0.3, 0.2]], dtype=torch.float64)
+    with model.evaluating():
+        around = Around(model, x, setup(input_shape=(3,), directions=DIRECTIONS[:, :3]))
+        found = measure_signals(around, resolved(around, [Curvature(), Distance()]))
+    assert found.classes.tolist() == [[1, 2], [1, 2]]
+    assert found.found.tolist() == [[True, False], [True, False]]
+    assert bool(found.boundaries[:, 0].isfinite().all())  # also where there is none
+    torch.testing.assert_close(found.distances[:, 0], x[:, 0], rtol=1e-4, atol=0)
 
 
 # With a gradient ----------------------------------------------------

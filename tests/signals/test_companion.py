@@ -85,6 +85,21 @@ def test_another_size_of_the_input(own, channels):
     assert (gradient[0].sum((0, 1)) != 0).any()
 
 
+def test_colours_become_grey_as_they_are_seen():
+    """By the luma of ITU-R BT.601, in which JPEG files are written too."""
+    grey = Companion(TorchModel(Means().eval(), input_shape=(1, 4, 4)))
+    colour = torch.rand(3, 3, 4, 4)
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    found = grey.log_probabilities(colour, (0, 1), 2)
+    expected = Means()((colour * weights).sum(1, keepdim=True)).log_softmax(1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_how_it_is_written(model):
+    assert "classes" not in repr(Companion(model))
+    assert "classes=(1, 0, 2, 3)" in repr(Companion(model, classes=[1, 0, 2, 3]))
+
+
 def test_black_and_white_are_the_companions_own():
     """It takes [-1, 1], the network [0, 1]."""
     seen = []
