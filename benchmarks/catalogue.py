@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.networks import LENETS
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import EARLIER_GUARD, RESULTS
 
 __all__ = ["MEASUREMENTS", "ROOT", "Measurement"]
 
@@ -134,12 +134,14 @@ MEASUREMENTS = (
         "results",
         ("other-data",),
         ("other_data.json",),
+        note=EARLIER_GUARD,
     ),
     Measurement(
         "How soon a watch over a stream raises an alarm",
         "guide/serve",
         ("monitor",),
         ("monitor.json",),
+        note=EARLIER_GUARD,
     ),
     Measurement(
         "The learned guard, on networks of ours and of others",
@@ -161,6 +163,7 @@ MEASUREMENTS = (
             "learned-curve mnist-net_256x4 cifar10_large resnet_4b --strangers FOLDER",
         ),
         ("learned_curve.json",),
+        note=EARLIER_GUARD,
     ),
     Measurement(
         "Evading the learned guard",
@@ -171,13 +174,14 @@ MEASUREMENTS = (
         ),
         ("learned_adaptive.json",),
         note="The committed file is older than some of the attacks of this command: it "
-        "has seven of them, without the shortest way and adv-lib's.",
+        f"has seven of them, without the shortest way and adv-lib's. {EARLIER_GUARD}",
     ),
     Measurement(
         "Images a second, beside 0.1",
         "results",
         ("learned-speed fashion-mnist cifar10 --old OLD",),
         ("learned_speed.json",),
+        note=EARLIER_GUARD,
         readme="What the learned guard reaches",
     ),
     Measurement(
@@ -199,6 +203,7 @@ MEASUREMENTS = (
             "--out benchmarks/results/learned_adaptive-companions.json",
         ),
         ("learned_adaptive-companions.json",),
+        note=EARLIER_GUARD,
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -206,6 +211,7 @@ MEASUREMENTS = (
         "companion",
         ("decision-attack fashion-mnist --companions",),
         ("decision_attack.json",),
+        note=EARLIER_GUARD,
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -213,6 +219,7 @@ MEASUREMENTS = (
         "companion",
         ("output-attacks fashion-mnist mnist --companions",),
         ("output_attacks.json",),
+        note=EARLIER_GUARD,
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -223,6 +230,7 @@ MEASUREMENTS = (
             f"learned {STRANGERS_MNIST} --strangers FOLDER --companions",
         ),
         ("learned-companions.json",),
+        note=EARLIER_GUARD,
         time=more_than("learned-companions", "fit_seconds"),
     ),
     Measurement(
@@ -238,6 +246,7 @@ MEASUREMENTS = (
         "imagenet",
         ("imagenet FOLDER",),
         ("imagenet.json",),
+        note=EARLIER_GUARD,
         time=more_than("imagenet", "fit_seconds"),
         readme="Photographs",
     ),

@@ -65,6 +65,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "detectors": detection.short_table,
     "detectors, more": detection.remarks,
     "learned": learned_report.short_table,
+    "learned, corrupted": learned_report.corrupted_in_short,
     "learned, passes": learned_report.passes,
     "learned, long attacks": learned_report.long_attacks,
     "learned, one large step": learned_report.hardest,

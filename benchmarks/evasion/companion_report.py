@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.results import read
+from benchmarks.common.results import EARLIER_GUARD, read
 from benchmarks.common.tables import interval, table
 from benchmarks.detection.learned_report import areas_of, mean, without_kind
 from benchmarks.evasion.figures import attackers_cells, smallest, stated
@@ -14,7 +14,8 @@ from benchmarks.evasion.figures import attackers_cells, smallest, stated
 __all__ = ["page"]
 
 
-INTRODUCTION = """\
+INTRODUCTION = (
+    """\
 # Companions, and what votes certify
 
 A companion is a second classifier that the guard asks about every image
@@ -22,6 +23,9 @@ A companion is a second classifier that the guard asks about every image
 ResNet-20, trained by {func}`~curvdetect.study.training.train_companion`; the networks
 of others (VNN-COMP 2021) have the companion of our MNIST LeNet, which never saw them:
 it has five times the weights of one of them, and a sixth of those of the others.
+"""
+    + EARLIER_GUARD
+    + """ Certificates do not depend on that.
 
 ## What training reaches
 
@@ -34,6 +38,7 @@ over what fools the network alone; by one simple attack, on two classes (60 imag
 losses, the one with the larger last column was kept.
 
 """
+)
 TRAINED_HEAD = (
     "network",
     "images",
