@@ -3,7 +3,9 @@
 import json
 import re
 import runpy
+import socket
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,7 +16,7 @@ from curvdetect import TorchModel
 from curvdetect.storage import save
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
-from served import npy, small_guard
+from served import Client, npy, small_guard
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 COLUMNS = ("label", "model_label", "recovered_label", "flagged")
@@ -31,23 +33,31 @@ def guard_file(fitted, tmp_path):
     return tmp_path / "guard.skops"
 
 
-@pytest.fixture(scope="module")
-def X():
+@pytest.fixture(scope="module", name="X")
+def some_images():
     return load_fashion_mnist_sample()[0][100:106]
 
 
 def test_in_a_service_of_ones_own():
-    pytest.importorskip("uvicorn")
+    uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("python_multipart")
-    testclient = pytest.importorskip("starlette.testclient", exc_type=RuntimeError)
+    pytest.importorskip("prometheus_client")
     example = runpy.run_path(str(EXAMPLES / "embedded_service.py"))
     image = example["X"][100]
-    with testclient.TestClient(example["app"]) as client:
-        assert client.get("/").json() == {"guarded": "/guard/score"}
-        answer = client.post("/guard/score", content=npy(image))
-        assert answer.status_code == 200
-        (told,) = answer.json()["images"]
-        assert told["label"] == example["guard"].predict(image[None])[0]
+    server = uvicorn.Server(uvicorn.Config(example["app"], log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ask = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread = threading.Thread(target=server.run, args=[[listening]])
+        thread.start()
+        try:
+            assert ask(path="/") == (200, {"guarded": "/guard/score"})
+            status, answer = ask(npy(image), path="/guard/score")
+        finally:
+            server.should_exit = True
+            thread.join()
+    assert status == 200
+    label = example["guard"].predict(image[None])[0]
+    assert [told["label"] for told in answer["images"]] == [label]
     assert example["guarded"].state.service.draining  # it was told of the end
 
 
@@ -68,7 +78,9 @@ def test_mlflow(fitted, guard_file, X, tmp_path):
 def test_litserve(fitted, guard_file, X, monkeypatch):
     pytest.importorskip("litserve")
     monkeypatch.setenv("GUARD", str(guard_file))
-    api = runpy.run_path(str(EXAMPLES / "litserve_guard.py"))["GuardAPI"]()
+    api = runpy.run_path(str(EXAMPLES / "litserve_guard.py"))["GuardAPI"]
+    api = api(max_batch_size=8)
+    api.pre_setup(None)
     api.setup("cpu")
     # As LitServe's loop calls them.
     inputs = [api.decode_request({"image": image.tolist()}) for image in X]

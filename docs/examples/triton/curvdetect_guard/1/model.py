@@ -35,9 +35,9 @@ class TritonPythonModel:
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
         ends = np.cumsum([len(part) for part in images])[:-1]
         columns = [getattr(found, name.lower()) for name in self.outputs]
-        parts = zip(*(np.split(values[:, None], ends) for values in columns))
-        return [self._response(each) for each in parts]
+        parts = [np.split(values[:, None], ends) for values in columns]
+        return [self._response(each) for each in zip(*parts, strict=True)]
 
     def _response(self, values):
-        named = zip(self.outputs, values)
+        named = zip(self.outputs, values, strict=True)
         return pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in named])
