@@ -164,7 +164,8 @@ def read_picture(
         As in :func:`read_images`.
     max_pixels : int, optional
         Of the picture, as its header says before anything is decoded, and once more
-        when it was resized. By default, what Pillow and :class:`Preparation` allow.
+        when it was resized. By default, what Pillow and
+        :class:`~curvdetect.network.Preparation` allow.
 
     Returns
     -------
