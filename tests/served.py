@@ -5,6 +5,7 @@ import io
 import json
 import queue
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -60,6 +61,9 @@ def served(guard, **settings):
     )
     thread.start()
     try:
+        while addresses.empty():
+            assert thread.is_alive()
+            time.sleep(0.01)
         yield Client(addresses.get()), app.state.service
     finally:
         app.state.service.draining = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -147,17 +146,15 @@ class Service:
         return said
 
     def close(self) -> None:
-        """Finish what was taken, and save the monitor; at most once."""
+        """Finish what was taken, and save the monitor, once."""
         self.draining = True
         self._decoders.shutdown()
         self._batcher.close()
         if self._watch is None or self._monitor_file is None:
             return
-        path, self._monitor_file = self._monitor_file, None
-        began = time.perf_counter()
-        with written_at_once(path) as file:
+        with written_at_once(self._monitor_file) as file:
             save(self._watch.monitor, file)
-        _log.info("saved %s in %.1f s", path, time.perf_counter() - began)
+        self._monitor_file = None
 
 
 def _rate(guard: GuardedClassifier) -> float | None:

@@ -42,7 +42,7 @@ def run_server(
     Raises
     ------
     OSError
-        If the port is taken, or there is no such host.
+        If the port is taken, there is no such host, or the monitor cannot be saved.
     ImportError
         If uvicorn is not installed.
 
@@ -72,6 +72,7 @@ def run_server(
             config, service, lambda: started(address) if started else None
         )
         server.run(sockets=[listening])
+    service.close()  # if that failed, uvicorn has only logged it
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ import pytest
 
 from curvdetect import GuardMonitor, TorchModel, cli
 from curvdetect.cli._parser import make_parser
-from curvdetect.serving import Limits
+from curvdetect.serving import Limits, create_app, run_server
 from curvdetect.storage import save
 from served import small_guard
 
@@ -63,6 +63,15 @@ def test_monitors_that_are_none(guard, images, lenet, tmp_path, capsys):
     assert "holds a CurvatureThresholdDetector" in said
     save(GuardMonitor(), path)
     assert "not fitted" in refused(capsys, tmp_path, *monitor)
+
+
+def test_a_monitor_that_cannot_be_saved(guard, images, tmp_path):
+    monitor = GuardMonitor().fit(guard.assess(images[0]))
+    gone = tmp_path / "no such folder" / "monitor.skops"
+    app = create_app(guard, monitor=monitor, monitor_file=gone)
+    app.state.service.draining = True  # as SIGTERM does
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        run_server(app, port=0)
 
 
 def test_a_guard_for_other_images(lenet, tmp_path, capsys):
