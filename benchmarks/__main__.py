@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "certified": ("evasion.certified", "what votes certify"),
     "cost": ("cost.table", "average curvature, beside other ways to it"),
     "learned-speed": ("cost.learned_speed", "the learned guard beside 0.1's default"),
+    "serving": ("cost.serving", "a guard over HTTP, under load"),
     "scale": ("cost.scale", "memory by images, speed by workers"),
     "few-boundaries": ("defaults.few_boundaries", "three boundaries instead of all"),
     "precision": ("defaults.precision", "rounding, by step and number format"),

@@ -313,6 +313,9 @@ MEASUREMENTS = (
     Measurement("Precision", "cost", ("precision",), ("precision.json",)),
     Measurement("Many images", "cost", ("scale",), ("scale.json",)),
     Measurement(
+        "A guard over HTTP, under load", "guide/serve", ("serving",), ("serving.json",)
+    ),
+    Measurement(
         "The report's experiment",
         "reproduction",
         tuple(

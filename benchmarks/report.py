@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from benchmarks import catalogue_report
 from benchmarks.common.arguments import IMAGES, command_parser
 from benchmarks.cost import report as cost
+from benchmarks.cost import serving_report
 from benchmarks.defaults import clamping_report
 from benchmarks.detection import (
     imagenet_report,
@@ -84,6 +85,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "threshold, trained": adaptive_report.trained_against,
     "cost": cost.short_table,
     "speed": cost.speed,
+    "serving": serving_report.under_load,
     "profiles": geometry.profiles,
     "regions": geometry.regions,
     "estimators": geometry.estimators,

@@ -1,12 +1,4 @@
-import json
 import os
-import runpy
-import threading
-import time
-import urllib.error
-import urllib.request
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 # Before SciPy is imported: lets scikit-learn run its array API check too.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -86,52 +78,3 @@ def rng():
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
-
-
-@contextmanager
-def served(make_guard=None):
-    """Serve the HTTP example on the loopback: how to ask it, and its guard."""
-    uvicorn = pytest.importorskip("uvicorn")
-    pytest.importorskip("fastapi")
-    examples = Path(__file__).parents[1] / "docs" / "examples"
-    example = runpy.run_path(str(examples / "serve_http.py"))
-    guard = (make_guard or example["calibrated_guard"])()
-    config = uvicorn.Config(example["make_app"](guard), port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy
-
-    def ask(body, *, method="POST", path="/classify"):
-        url = f"http://127.0.0.1:{port}{path}"
-        request = urllib.request.Request(url, data=body, method=method)
-        try:
-            with opener.open(request) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    try:
-        yield ask, guard
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="session")
-def http():
-    """The HTTP example as it is."""
-    with served() as asked:
-        yield asked
-
-
-@pytest.fixture
-def http_with():
-    """The HTTP example for another guard."""
-    with ExitStack() as stack:
-        yield lambda guard: stack.enter_context(served(lambda: guard))[0]

@@ -17,7 +17,11 @@ PAGES = [
 
 
 #: What shows that a page needs a library that not everybody has.
-NEEDED = {"from_timm(": "timm", "import ViTConfig": "transformers"}
+NEEDED = {
+    "from_timm(": "timm",
+    "import ViTConfig": "transformers",
+    "curvdetect.serving import": "prometheus_client",
+}
 
 
 @pytest.mark.filterwarnings("ignore:mean AUROC")  # what a guard will miss

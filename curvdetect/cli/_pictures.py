@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from curvdetect import TorchModel
     from curvdetect.storage import Batch
 
-__all__ = ["add_pictures", "check_any", "read", "read_all"]
+__all__ = ["add_pictures", "add_resize", "check_any", "read", "read_all"]
 
 _ENOUGH = 5  # names in a line
 
@@ -27,6 +27,11 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a folder of pictures, one picture, or a .npy or .npz file",
     )
+    add_resize(parser)
+
+
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """Add what becomes of pictures of another size."""
     parser.add_argument(
         "--resize",
         action="store_true",

@@ -99,13 +99,15 @@ class Preparation:
             )
         vars(self)["fill"] = _colour(self.fill)
 
-    def apply(self, picture: Image) -> Image:
+    def apply(self, picture: Image, *, max_pixels: int = _MOST_PIXELS) -> Image:
         """Prepare a picture.
 
         Parameters
         ----------
         picture : PIL.Image.Image
             Of any size, in the mode that the network takes ("RGB" or "L").
+        max_pixels : int, default=67108864
+            Of the picture when it was resized, before its middle is cut out.
 
         Returns
         -------
@@ -115,13 +117,13 @@ class Preparation:
         Raises
         ------
         ValueError
-            If it is so long and thin that it would have to be resized to over 67
-            million pixels.
+            If it is so long and thin that it would have to be resized to more than
+            `max_pixels`.
         """
         pillow = require("PIL.Image", extra="vision")
         height, width = self._resized(picture.height, picture.width)
         if (width, height) != picture.size:
-            if width * height > _MOST_PIXELS:
+            if width * height > max_pixels:
                 raise ValueError(
                     f"it has {picture.width} x {picture.height} pixels, and would have "
                     f"{width} x {height} before its middle is cut out: too long for "

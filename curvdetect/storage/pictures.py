@@ -152,6 +152,7 @@ def read_picture(
     *,
     resize: bool = False,
     preparation: Preparation | None = None,
+    max_pixels: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """Read one picture.
 
@@ -161,6 +162,10 @@ def read_picture(
         A picture in one of the formats BMP, GIF, JPEG, PNG, TIFF and WebP.
     input_shape, resize, preparation
         As in :func:`read_images`.
+    max_pixels : int, optional
+        Of the picture, as its header says before anything is decoded, and once more
+        when it was resized. By default, what Pillow and
+        :class:`~curvdetect.network.Preparation` allow.
 
     Returns
     -------
@@ -184,6 +189,7 @@ def read_picture(
     strict = preparation is None and not resize
     try:
         with pillow.open(file, formats=_FORMATS) as opened:
+            _check_pixels(opened.size, max_pixels)
             _check_picture(opened, (width, height) if strict else None)
             picture = _on_white(pillow, opened).convert(_MODES[channels])
             turn = _TURNS.get(_orientation(opened))
@@ -197,7 +203,8 @@ def read_picture(
     if preparation is None:
         covers = (height, width)
         preparation = Preparation(size=covers, resize=covers, rounding="down")
-    picture = preparation.apply(picture)
+    allowed = {} if max_pixels is None else {"max_pixels": max_pixels}
+    picture = preparation.apply(picture, **allowed)
     values: npt.NDArray[np.float32] = np.array(picture, dtype=np.float32)
     values /= 255
     return values.reshape(height, width, channels).transpose(2, 0, 1)
@@ -223,6 +230,13 @@ def _on_white(pillow: Any, opened: Any) -> Any:
 def _as_text(path: Path) -> str:
     """Return a name that every encoding can take: some hold bytes that are no text."""
     return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int | None) -> None:
+    if max_pixels is not None and size[0] * size[1] > max_pixels:
+        raise ValueError(
+            f"it has {size[0]} x {size[1]} pixels, more than the {max_pixels} allowed"
+        )
 
 
 def _check_picture(opened: Any, size: tuple[int, int] | None) -> None:
