@@ -186,8 +186,8 @@ def corrupted_in_short() -> str:
     return paragraph(
         "Corrupted test images (noise, blur, contrast, brightness, JPEG, rotation; "
         "severity 1 to 3) that the network still gets right are flagged, at a "
-        f"threshold for 5 %, at most 15 % of the time for every kind on {kept} of {len(worst)} "
-        f"networks, and up to {worst[name]:.0%} on {name} "
+        "threshold for 5 %, at most 15 % of the time for every kind on "
+        f"{kept} of {len(worst)} networks, and up to {worst[name]:.0%} on {name} "
         "([figures](docs/learned.md#clean-images-as-users-meet-them))."
     )
 
