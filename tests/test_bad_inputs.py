@@ -1,7 +1,6 @@
 """What wrong inputs are answered: one table, from networks to the HTTP example."""
 
 import io
-import json
 import pickle
 import re
 from functools import cached_property
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.impute import SimpleImputer
 from torch import nn
 
@@ -31,10 +29,6 @@ from modules import Returns
 
 class CommandFailedError(Exception):
     """The last line that a failed command printed."""
-
-
-class RequestFailedError(Exception):
-    """The status and the message of an HTTP answer."""
 
 
 class World:
@@ -94,13 +88,6 @@ class World:
         assert not (self.tmp / "out").exists()
         raise CommandFailedError(said[-1])
 
-    def post(self, body):
-        """Ask the HTTP example."""
-        ask, _ = self.request.getfixturevalue("http")
-        status, answer = ask(body)
-        assert ask(picture(28, 28))[0] == 200  # it serves on
-        raise RequestFailedError(f"{status}: {answer['detail']}")
-
     def file(self, name, content):
         """Write a file: bytes as they are, arrays with NumPy, others with torch."""
         path = self.tmp / name
@@ -121,12 +108,6 @@ def half(content):
     file = io.BytesIO()
     np.savez(file, X=content)
     return file.getvalue()[: len(file.getvalue()) // 2]
-
-
-def picture(height, width):
-    file = io.BytesIO()
-    Image.new("L", (width, height)).save(file, "png")
-    return file.getvalue()
 
 
 def exported(*arguments, least=None, most=0):
@@ -630,16 +611,6 @@ PROFILE = {
     "images": ({"images": images + 7}, "none of those in"),
 }
 
-HTTP = {
-    "empty": (b"", "422: .*cannot identify image file"),
-    "no content": (b"\x89PNG\r\n\x1a\n", "422: the body is no such picture"),
-    "cut off": (picture(28, 28)[:50], "422: the body is no such picture"),
-    "other size": (picture(30, 28), "422: .*it has 28 x 30 pixels, not 28 x 28"),
-    "too large": (b"GIF89a" + b"\0" * 2**23, "413: .*more than 8388608 bytes"),
-    "bomb": (picture(9000, 9000), "422: .*it has 9000 x 9000 pixels, not 28 x 28"),
-    "json": (json.dumps({"image": [[0]]}).encode(), "422: .*cannot identify image"),
-}
-
 
 def command(name, options):
     """Return a case that runs a command, with files in the place of their contents."""
@@ -669,10 +640,6 @@ CASES = {
         "relabeler": RELABELER,
         "guard": GUARD,
         "files": FILES,
-        "http": {
-            name: (lambda w, body=body: w.post(body), message, RequestFailedError)
-            for name, (body, message) in HTTP.items()
-        },
         **{
             f"curvdetect {name}": {
                 what: (command(name, options), message, CommandFailedError)

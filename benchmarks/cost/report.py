@@ -163,8 +163,8 @@ def speed() -> str:
         for of in (found[n]["times_as_many"] for n in ("fashion-mnist", "cifar10"))
     )
     text = f"""
-        Beside 0.1's default, one threshold of curvature, in the same run: {lenet} as
-        many clean images a second on the LeNet, {resnet} on the ResNet-20
+        Beside the default of version 0.1, one threshold of curvature, in the same run:
+        {lenet} as many clean images a second on the LeNet, {resnet} on the ResNet-20
         (`python -m benchmarks learned-speed`).
     """
     return paragraph(text)

@@ -143,8 +143,9 @@ def short() -> str:
         EfficientNet-Lite0 (224 x 224, 1,000 classes; a public network) on {n["images"]}
         photographs of ImageNet: learned from {learned_from}, threshold set by {others}
         others, judged by {n["test"]} more, with EfficientNet-Lite1, as it comes, as
-        companion, and without; beside them 0.1's largest curvature of the five nearest
-        boundaries. With the companion {with_it["flagged_clean"]["0.05"][0]:.3f} of the
+        companion, and without; beside them 0.1's rule, the largest curvature of the
+        five nearest boundaries. With the companion
+        {with_it["flagged_clean"]["0.05"][0]:.3f} of the
         clean test photographs are flagged at a threshold for 5 %, and
         {wrong["0.05"][0]:.2f} of the {wrong["n"]} that the network gets wrong; no
         attack knew of the guard ([every figure with its interval](docs/imagenet.md),

@@ -39,7 +39,7 @@ def alarms() -> str:
         for title, of in ((title, streams[name]) for name, title in STREAMS.items())
     ]
     head = ["stream", f"alarm within {known['within']} images of the change", "ever"]
-    return table([*head, "images until then, median and 95 %"], rows)
+    return table([*head, "images until then, in half and in 95 % of orders"], rows)
 
 
 def waited(images: list[Any]) -> str:

@@ -225,8 +225,8 @@ and that of each attack alone. Upper bounds: a better attack would find shorter 
 INTRODUCTION = """# Attackers who know the detector
 
 Made by `python -m benchmarks adaptive NETWORK`. It is about detectors of curvature,
-0.1's default first of all; the learned guard is attacked on {doc}`its own page
-<learned>`.
+the default of version 0.1 first of all; the learned guard is attacked on {doc}`its own
+page <learned>`.
 
 *PGD* knows the network alone. *Logit matching* gives an image the logits of a natural
 image of another class. *Neighbourhood margin* makes the network wrong at random

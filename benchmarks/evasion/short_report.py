@@ -55,7 +55,7 @@ def other_ways() -> str:
     for name, found in read("decision_attack").items():
         norms = {of: np.median(values) for of, values in found["norms"].items()}
         asked = round(found["asked"]["the guard"], -2)
-        what = f"evades, seeing decisions alone ({asked:,} questions)"
+        what = f"evades, seeing decisions alone ({asked:,} queries)"
         network = f"{name} ({found['n']} images)"
         rows.append([what, network, norms["the network alone"], norms["the guard"]])
     found = read("output_attacks")["mnist with a companion"]

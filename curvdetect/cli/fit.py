@@ -210,8 +210,7 @@ def run_fit(
     if guard.self_test_ is not None:
         print(guard.self_test_, file=sys.stderr)
     print(
-        f"{len(X)} images; scores above {guard.detector_.threshold_:.4g} are flagged; "
-        f"the guard is in {out}",
+        f"{len(X)} images; positive scores are flagged; the guard is in {out}",
         file=sys.stderr,
     )
     return guard

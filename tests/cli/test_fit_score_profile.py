@@ -69,7 +69,7 @@ def test_fit_then_score(weights, folder, tmp_path, capsys, images):
     assert "refused more/large.png: it has 32 x 40 pixels, not 28 x 28" in said
     assert "refused more/sixteen.png: its values have 16 or more bits" in said
     assert "3 images were refused" in said
-    assert "42 images; scores above" in said
+    assert "42 images; positive scores are flagged" in said
 
     argv = ["score", "--model", MODEL, "--guard", str(guard), "--images", str(folder)]
     assert cli.main(argv) == 0
