@@ -187,7 +187,8 @@ def corrupted_in_short() -> str:
         "Corrupted test images (noise, blur, contrast, brightness, JPEG, rotation; "
         "severity 1 to 3) that the network still gets right are flagged, at a "
         "threshold for 5 %, at most 15 % of the time for every kind on "
-        f"{kept} of {len(worst)} networks, and up to {100 * worst[name]:.0f} % on {name} "
+        f"{kept} of {len(worst)} networks, and up to {100 * worst[name]:.0f} % on "
+        f"{name} "
         "([figures](docs/learned.md#clean-images-as-users-meet-them))."
     )
 

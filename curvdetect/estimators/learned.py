@@ -138,10 +138,10 @@ class LearnedDetector(ImageDetector):
 
     *What it learns from.* One step and ten steps along the gradient, in L-infinity and
     L2, with budgets that about double from the network's own minimal norms to 64/255 of
-    the range per value; and minimal perturbations times 1.02, 1.5, 2 and 3. The negatives
-    are clean images; noise of the same norms; and clean images with less contrast,
-    lighter or darker, blurred, or turned by up to 10 degrees, where the network still
-    gets them right. Attackers who know the detector are not among these.
+    the range per value; and minimal perturbations times 1.02, 1.5, 2 and 3. The
+    negatives are clean images; noise of the same norms; and clean images with less
+    contrast, lighter or darker, blurred, or turned by up to 10 degrees, where the
+    network still gets them right. Attackers who know the detector are not among these.
 
     *Cost.* See :meth:`cost`. `fit` attacks at most 8,000 times, and trains the trees.
 
