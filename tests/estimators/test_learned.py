@@ -207,7 +207,7 @@ def test_budget_bounds_the_cost_of_clean_images(model, fresh, quick):
             model, target_fpr=0.05, budget=budget, self_test=False, random_state=0
         ).fit(X, y)
         costs.append(detector.cost())
-        assert costs[-1] <= 1.2 * budget
+        assert costs[-1] <= 1.25 * budget
     assert costs[0] < costs[1] < costs[2]
 
 

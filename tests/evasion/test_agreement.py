@@ -67,7 +67,8 @@ def test_evasion_costs_more_than_fooling(setting):
     assert torch.isfinite(fooling).all()
     assert torch.isfinite(evading).float().mean() > 0.8
     assert (evading >= fooling - 1e-6).all()
-    assert evading.median() > fooling.median()
+    # Half of the images that are fooled are not flagged anyhow: not the median.
+    assert (evading > 1.05 * fooling).float().mean() > 0.25
 
 
 def smooth_ones(neighbours):

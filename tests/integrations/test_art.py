@@ -214,7 +214,7 @@ PREPROCESSING = {
 def test_on_the_classifiers_of_art(swift, data, last, preprocessing, one_hot, dtype):
     """ART's recipe: as many images of FGSM as clean ones teach what FGSM is.
 
-    On what it was not fitted on, of either kind at least one is told right.
+    On what it was not fitted on, attacked images are flagged far more often.
     """
     shape = (28, 28, 3) if last else (3, 28, 28)
     classifier = art_classifier(
@@ -223,7 +223,7 @@ def test_on_the_classifiers_of_art(swift, data, last, preprocessing, one_hot, dt
         channels_first=not last,
         preprocessing=PREPROCESSING[preprocessing],
     )
-    images = np.repeat(data[0][:110], 3, axis=1)
+    images = np.repeat(data[0][:200], 3, axis=1)
     images = np.moveaxis(images, 1, 3) if last else images
     attacked = FastGradientMethod(classifier, eps=0.1).generate(images)
     x = np.concatenate([images[:80], attacked[:80]]).astype(dtype)
@@ -232,9 +232,10 @@ def test_on_the_classifiers_of_art(swift, data, last, preprocessing, one_hot, dt
     detector.fit(x, np.eye(2)[y] if one_hot else y, nb_epochs=2, batch_size=64)
     _, of_clean = detector.detect(images[80:].astype(dtype))
     _, of_attacked = detector.detect(attacked[80:].astype(dtype))
-    assert of_clean.shape == of_attacked.shape == (30,)
-    assert np.mean(of_clean) < 0.4
-    assert np.mean(of_attacked) > 0.5
+    assert of_clean.shape == of_attacked.shape == (120,)
+    assert np.mean(of_clean) < 0.2  # 0.1, with 40 images that set the threshold
+    # Half of them do not fool the network, and forty trees are few.
+    assert np.mean(of_attacked) > np.mean(of_clean) + 0.25
 
 
 # Labels ---------------------------------------------------------------------
