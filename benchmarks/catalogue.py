@@ -141,7 +141,6 @@ MEASUREMENTS = (
         "guide/serve",
         ("monitor",),
         ("monitor.json",),
-        note=EARLIER_GUARD,
     ),
     Measurement(
         "The learned guard, on networks of ours and of others",
