@@ -134,7 +134,6 @@ MEASUREMENTS = (
         "results",
         ("other-data",),
         ("other_data.json",),
-        note=EARLIER_GUARD,
     ),
     Measurement(
         "How soon a watch over a stream raises an alarm",
