@@ -28,6 +28,6 @@ def in_short() -> str:
     pgd, (energy_pgd,) = areas["learned"]["PGD"], areas["energy"]["PGD"]
     return (
         f"its AUROC is {min(ours):.2f} to {max(ours):.2f} ({len(ours)} seeds) and "
-        f"pytorch-ood's\nenergy score has {energy:.2f}; of PGD, {min(pgd):.2f} and "
-        f"{energy_pgd:.2f}"
+        f"pytorch-ood's\nenergy score has {energy:.2f}; of PGD, {min(pgd):.3f} and "
+        f"{energy_pgd:.3f}"
     )
