@@ -337,13 +337,18 @@ def _rounded(
     image: list[Tensor], candidate: list[Tensor], classes: Tensor, grid: Tensor
 ) -> Columns:
     """Put columns side by side, as numbers that trees can compare."""
-    columns = torch.cat([part.double() for part in image], dim=1)
-    of_candidates = torch.stack([part.double() for part in candidate], dim=2)
     return Columns(
-        _finite((columns / grid).round() * grid),
-        _finite((of_candidates / grid[..., None]).round() * grid[..., None]),
+        _finite(torch.cat([_on_grid(part, grid) for part in image], dim=1)),
+        _finite(torch.stack([_on_grid(part, grid) for part in candidate], dim=2)),
         classes,
     )
+
+
+def _on_grid(values: Tensor, grid: Tensor) -> Tensor:
+    """Round to multiples of `grid`; ranks and classes are exact, and stay so."""
+    if not values.is_floating_point():
+        return values.double()
+    return (values.double() / grid).round() * grid
 
 
 def _finite(columns: Tensor) -> Tensor:

@@ -59,6 +59,16 @@ def test_many_classes_have_no_labels_of_their_own():
     np.testing.assert_array_equal(found, np.zeros((3, 33)))
 
 
+@pytest.mark.parametrize("largest", [1.0, 1e6, 1e9, 1e30])
+def test_labels_are_exact_however_large_logits_are(largest):
+    """What is small beside the largest logit is rounded away; classes are not."""
+    logits = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) * largest
+    seen = evidence(10)
+    columns = seen._alone(logits, seen._candidates(logits))
+    assert torch.equal(seen.labels(columns), logits.argmax(dim=1))
+    assert torch.equal(columns.candidate[:, :, 2].long(), columns.classes)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """Four classes in twelve dimensions, two of which lie near each other."""
