@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.results import EARLIER_GUARD, read
 from benchmarks.common.tables import interval, paragraph, table
 from benchmarks.detection.corrupted import SEVERITIES
-from benchmarks.evasion.figures import attackers_cells
+from benchmarks.evasion.figures import ATTACKERS_CELLS, attackers_cells
 
 __all__ = [
     "corrupted_in_short",
@@ -88,17 +88,7 @@ know more than these do. Made by
 ATTACKERS_HEAD = (
     "network",
     "images",
-    "to fool",
-    "to evade, 1 %",
-    "cost",
-    "by image",
-    "never",
-    "best attack",
-    "to evade, 5 %",
-    "cost",
-    "by image",
-    "never",
-    "best attack",
+    *ATTACKERS_CELLS,
 )
 READING = """
 *Learned from* counts the clean images given, of which a third to a half set the

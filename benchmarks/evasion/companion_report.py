@@ -9,7 +9,12 @@ import numpy as np
 from benchmarks.common.results import EARLIER_GUARD, read
 from benchmarks.common.tables import interval, table
 from benchmarks.detection.learned_report import areas_of, mean, without_kind
-from benchmarks.evasion.figures import attackers_cells, smallest, stated
+from benchmarks.evasion.figures import (
+    ATTACKERS_CELLS,
+    attackers_cells,
+    smallest,
+    stated,
+)
 
 __all__ = ["page"]
 
@@ -78,17 +83,7 @@ ATTACKERS_HEAD = (
     "attacks",
     "agrees",
     "clean flagged at 1, 5 %",
-    "to fool",
-    "to evade, 1 %",
-    "cost",
-    "by image",
-    "never",
-    "best attack",
-    "to evade, 5 %",
-    "cost",
-    "by image",
-    "never",
-    "best attack",
+    *ATTACKERS_CELLS,
 )
 CURVES = (
     "\n\n![Share of images misclassified and not flagged, against the norm of the "

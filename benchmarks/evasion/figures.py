@@ -8,6 +8,7 @@ import numpy as np
 
 __all__ = [
     "ALONE",
+    "ATTACKERS_CELLS",
     "attackers_cells",
     "evasion_cost",
     "evasion_costs",
@@ -17,6 +18,20 @@ __all__ = [
 
 #: In the names of results without a companion.
 ALONE = ", no companion"
+#: Heads of the cells that `attackers_cells` returns.
+ATTACKERS_CELLS = (
+    "to fool",
+    "to evade, 1 %",
+    "cost",
+    "by image",
+    "never",
+    "best attack",
+    "to evade, 5 %",
+    "cost",
+    "by image",
+    "never",
+    "best attack",
+)
 
 
 def smallest(norms: dict[str, list[float]]) -> np.ndarray:

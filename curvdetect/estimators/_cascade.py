@@ -23,6 +23,7 @@ __all__ = [
     "Nodes",
     "decided",
     "forests_of",
+    "less_usual",
     "log_odds",
     "vetoed",
 ]
@@ -118,7 +119,9 @@ class Cascade:
         for stage, forests in enumerate(self.forests(x.device)):
             columns = self.evidence.measured(stage, x, of_rows, columns)
             found, odds = log_odds(forests, columns)
-            found = self._unusual(found, stage, columns)
+            if self.usual is not None:
+                label = self.evidence.labels(columns)
+                found = less_usual(found, label, self.usual[stage])
             found = vetoed(found, self.evidence.against(columns), self.veto)
             share = torch.sigmoid(odds)
             best = share.argmax(dim=1, keepdim=True)
@@ -134,15 +137,6 @@ class Cascade:
             rows, x, of_rows = rows[on], x[on], of_rows[on]
             columns = columns.take(on)
         return Decided(logits, score, stage_of, recovered, probability)
-
-    def _unusual(self, found: Tensor, stage: int, columns: Columns) -> Tensor:
-        """Return scores less what is usual of the label."""
-        if self.usual is None:
-            return found
-        label = self.evidence.labels(columns)
-        if label is None:
-            return found
-        return found - torch.as_tensor(self.usual[stage]).to(found)[label]
 
     def odds_at(self, score: float) -> float:
         """Return the odds against a label from which the companion alone is enough.
@@ -161,6 +155,30 @@ class Cascade:
             return math.inf
         at, least = torch.as_tensor(self.veto).T.contiguous()
         return float(_on_line(least, at, at.new_tensor([score])).clamp(min=at[0]))
+
+
+def less_usual(
+    score: Tensor, label: Tensor | None, usual: npt.NDArray[np.float64]
+) -> Tensor:
+    """Return scores less what is usual of the network's labels.
+
+    Parameters
+    ----------
+    score : Tensor of shape (n,)
+        Of the forests.
+    label : Tensor of shape (n,), int64, or None
+        As :meth:`Evidence.labels` gives it.
+    usual : ndarray of shape (n_classes,)
+        Of a stage.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        The same without labels.
+    """
+    if label is None:
+        return score
+    return score - torch.as_tensor(usual).to(score)[label]
 
 
 def vetoed(

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from curvdetect.attacks import KINDS, Lesson, shortest_budgets
 from curvdetect.attacks.effort import effort_for
-from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._cascade import Cascade, decided, less_usual
 from curvdetect.estimators._companions import companion_for
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._given import Given
@@ -186,8 +186,10 @@ class Learning:
         ]
         usual = usual_scores(material, evidence, scores)
         label = evidence.labels(material.columns[0])
-        if label is not None:
-            scores = [of - usual[stage][label] for stage, of in enumerate(scores)]
+        scores = [
+            less_usual(torch.from_numpy(of), label, usual[stage]).numpy()
+            for stage, of in enumerate(scores)
+        ]
         vetoes = veto(material, evidence, scores[-1])
         between = doubt(material, evidence, vetoes, self.detector.budget, scores)
         return Cascade(evidence, nodes, between, vetoes, usual)
