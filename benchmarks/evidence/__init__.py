@@ -1,0 +1,1 @@
+"""Every detector against every attack, on every network: what `detection` measures."""

@@ -1,0 +1,13 @@
+"""ConvNet, Fashion-MNIST."""
+
+from benchmarks.evidence.case import Network
+from benchmarks.evidence.networks._sources import shipped
+
+NETWORK = Network(
+    title="ConvNet, Fashion-MNIST",
+    data="fashion-mnist",
+    budgets=(16,),
+    load=shipped("fashion-mnist-convnet"),
+    other=shipped("fashion-mnist"),
+    trained_here=True,
+)

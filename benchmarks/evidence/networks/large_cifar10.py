@@ -1,0 +1,12 @@
+"""cifar10_large, CIFAR-10."""
+
+from benchmarks.evidence.case import Network
+from benchmarks.evidence.networks._sources import of_others, shipped
+
+NETWORK = Network(
+    title="cifar10_large, CIFAR-10",
+    data="cifar10",
+    budgets=(2, 8),
+    load=of_others("cifar10_large"),
+    other=shipped("cifar10"),
+)
