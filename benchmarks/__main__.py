@@ -10,7 +10,7 @@ __all__ = ["COMMANDS", "main"]
 
 #: By subject: name, module, what it is about. Modules are imported when they are run.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "detection": ("detection.table", "ours and others' detectors, after nine attacks"),
+    "detection": ("evidence.table", "every detector, attack and network"),
     "learned": (
         "detection.learned",
         "the learned guard, on networks of ours and others",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from benchmarks.common.splits import Split, load_companion
 from curvdetect import TorchModel
 from curvdetect.attacks import AdversarialSet
 
-__all__ = ["CLEAN", "Case", "Files", "Network", "Sizes", "Training", "load_case"]
+__all__ = ["CLEAN", "FEW", "Case", "Files", "Network", "Sizes", "Training", "load_case"]
 
 #: The label of images that nobody attacked.
 CLEAN = -1
@@ -31,12 +31,17 @@ class Files(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How many images serve each purpose."""
+    """How many images serve each purpose; of those to fit, how many are attacked."""
 
     reference: int = 5000
     fit: int = 500
+    attacked: int = 250
     calibration: int = 200
     test: int = 300
+
+
+#: To try things out: thresholds at 1 % need 99 clean images.
+FEW = Sizes(reference=1000, fit=250, attacked=60, calibration=150, test=45)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,7 @@ class Network:
     `data` is "mnist", "fashion-mnist" or "cifar10"; `budgets` are L-infinity ones,
     times 255. `load(files)` gives the network, ready to be measured; `other(files)` a
     second one of other hands or another seed, from which attacks are transferred.
-    `trained_here`: training images were left out of its training. `n_images` lessens
-    the images of a slow network.
+    `trained_here`: training images were left out of its training.
     """
 
     title: str
@@ -56,7 +60,6 @@ class Network:
     load: Callable[[Files], TorchModel]
     other: Callable[[Files], TorchModel]
     trained_here: bool = False
-    n_images: Sizes = field(default_factory=Sizes)
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,20 @@ class Training:
 
     `reference` are images that the network was trained on, clean alone; `clean` are
     others, which the network gets right, and `attacked` what attacks made of these, by
-    the name of the attack; `kinds` are the kinds of these attacks.
+    the name of the attack; `kinds` are the kinds of these attacks. `left_out` is the
+    kind that was taken away.
     """
 
     reference: Split
     clean: Split
     attacked: dict[str, AdversarialSet]
     kinds: dict[str, str]
+    left_out: str = ""
 
     def without(self, kind: str) -> Training:
         """Return the same without a whole kind of attacks."""
         kept = {n: s for n, s in self.attacked.items() if self.kinds[n] != kind}
-        return Training(self.reference, self.clean, kept, self.kinds)
+        return Training(self.reference, self.clean, kept, self.kinds, kind)
 
     def labelled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return all images in one, with labels and sources.
@@ -104,6 +109,7 @@ class Case:
     name: str
     network: Network
     files: Files
+    sizes: Sizes
     model: TorchModel
     reference: Split
     fit: Split
@@ -124,8 +130,10 @@ class Case:
         return self.network.other(self.files)
 
 
-def load_case(name: str, network: Network, files: Files, *, share: float = 1) -> Case:
-    """Load a network and its images; `share` lessens the images, to try things out.
+def load_case(
+    name: str, network: Network, files: Files, sizes: Sizes | None = None
+) -> Case:
+    """Load a network and its images.
 
     Ours learn from images that were left out of their training, and are judged by test
     images; a stranger's MNIST network has test images for both, and so have networks
@@ -134,7 +142,7 @@ def load_case(name: str, network: Network, files: Files, *, share: float = 1) ->
     """
     data = network.data
     X, y = load_images(data, files.data_dir)
-    sizes = Sizes(*(max(int(share * n), 20) for n in network.n_images))
+    sizes = sizes or Sizes()
     known = Split(*load_images(data, files.data_dir, train=True))
     small = data != "cifar10"
     starts = (2000, 1300, 1000) if small else (0, 500, 700)
@@ -151,6 +159,7 @@ def load_case(name: str, network: Network, files: Files, *, share: float = 1) ->
         name,
         network,
         files,
+        sizes,
         network.load(files),
         part(known, 0, sizes.reference),
         part(fit, starts[0], sizes.fit),

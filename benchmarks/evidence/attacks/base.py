@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["KINDS", "Attack"]
+__all__ = ["KINDS", "LEARNED_AS", "Attack"]
 
 #: What is learned from an attack tells much of the others of its kind.
 KINDS = (
@@ -18,6 +18,8 @@ KINDS = (
     "black box",
     "transferred",
 )
+#: Without which kind a detector has to be made to know nothing of one like it.
+LEARNED_AS = {kind: kind for kind in KINDS} | {"transferred": "gradient steps"}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ Learns = Literal["nothing", "clean images", "attacks", "attacks of its own"]
 class Scorer(Protocol):
     """Learns, then scores images: the more, the more it looks attacked.
 
-    The score of an image depends on no other image of the call.
+    The score of an image depends on no other image of the call. Where `clean_scores`
+    is there after `fit`, thresholds are set by these scores of images that it kept back
+    for that; else by those of images of the benchmark. `fit_seconds` is there where what
+    was learned was kept from another run.
     """
 
     def fit(self, training: Training) -> Scorer:
@@ -59,3 +62,7 @@ class Detector:
     ours: bool = False
     applies: Callable[[Case], bool] = every
     networks: Callable[[Case], tuple[nn.Module, ...]] = of_the_network
+    #: Of a slow one: the first images of each set, which alone are scored.
+    n_images: int | None = None
+    #: Of one that attacks by itself: the only kinds that it makes again without.
+    own_kinds: tuple[str, ...] | None = None

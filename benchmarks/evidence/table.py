@@ -1,0 +1,156 @@
+r"""Every detector against every attack, on every network.
+
+    python -m benchmarks detection all --resume
+    python -m benchmarks detection lenet_mnist vit_fashion_mnist
+    python -m benchmarks detection all --quick --out FOLDER
+
+Ours beside those of other packages and papers. Detectors learn from one set of images,
+their thresholds are set on a second, and the figures are those of a third
+(`evidence/case.py`); those that learn from attacks do so once from all that are quick
+enough, and once without each kind. Adversarial images are those right before and wrong
+after. Then clean images under corruptions and of another data set, the cost of a score,
+and comparisons, paired by image.
+
+A network is one file of `evidence/networks`, an attack an entry of `evidence/attacks`,
+a detector one of `evidence/detectors`. Each network has a file of results, a JSON line
+for the attacks, for each detector and for the comparisons; with `--resume` nothing is
+done again that is there. Needs the extras art, attacks, foolbox, ood and onnx, and
+adv-lib; the companions are those of the command of that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.arguments import add_cache, add_data_dir, command_parser
+from benchmarks.common.results import CACHE, RESULTS
+from benchmarks.evidence import cells
+from benchmarks.evidence.case import FEW, Case, Files, load_case
+from benchmarks.evidence.detectors import Detector, all_detectors
+from benchmarks.evidence.images import attacked, training
+from benchmarks.evidence.networks import names, network
+from benchmarks.evidence.scores import Scores, scores_of
+
+#: What `--quick` takes for "all".
+QUICK = ("lenet_fashion_mnist", "lenet_mnist")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = command_parser("detection", __doc__)
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        choices=["all", *names()],
+        metavar="NETWORK",
+        help=f"all, or some of {', '.join(names())}",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where a run was interrupted"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few images; for all, two networks"
+    )
+    parser.add_argument("--only", help="detectors whose names begin so")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "detection", help="folder of results"
+    )
+    parser.add_argument(
+        "--strangers", type=Path, help="folder of the ONNX files of networks of others"
+    )
+    parser.add_argument(
+        "--companions",
+        type=Path,
+        default=CACHE / "companions",
+        help="folder of companions; benchmarks/cache/companions by default",
+    )
+    add_data_dir(parser)
+    add_cache(parser, "evidence", "of attacked images and scores")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    torch.set_num_threads(1)
+    chosen = args.networks
+    if "all" in chosen:
+        chosen = QUICK if args.quick else names()
+    files = Files(args.data_dir, args.strangers, args.companions, args.cache)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        case = load_case(name, network(name), files, FEW if args.quick else None)
+        kept = f"{name}-quick" if args.quick else name
+        Run(case, args, args.cache / kept).all()
+
+
+class Run:
+    """All of one network: what is in its file already, and what is added."""
+
+    def __init__(self, case: Case, args: argparse.Namespace, folder: Path) -> None:
+        self.case, self.only, self.folder = case, args.only, folder
+        self.path = args.out / f"{case.name}.jsonl"
+        if not args.resume:
+            self.path.unlink(missing_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.done = {json.loads(line)["what"] for line in lines}
+
+    def all(self) -> None:
+        """Measure attacks, then detectors, then compare them."""
+        self.say("attacks")
+        sets = attacked(self.case, self.folder)
+        learned = training(self.case, self.folder)
+        if "attacks" not in self.done:
+            self.add("attacks", cells.of_attacks(self.case, sets))
+        detectors, scores = {}, {}
+        for detector in self.detectors():
+            found = self.measured(detector, sets, learned)
+            if found is not None:
+                detectors[detector.name], scores[detector.name] = detector, found
+        if "comparisons" not in self.done and self.only is None:
+            self.add("comparisons", cells.of_comparisons(detectors, sets, scores))
+
+    def detectors(self) -> list[Detector]:
+        """Return those that the network and the command line allow."""
+        return [
+            detector
+            for detector in all_detectors()
+            if detector.applies(self.case)
+            and (self.only is None or detector.name.startswith(self.only))
+        ]
+
+    def measured(self, detector: Detector, sets: Any, learned: Any) -> Scores | None:
+        """Return the scores of a detector; None where it fails, which is a result."""
+        safe = "".join(c if c.isalnum() else "_" for c in detector.name)
+        path = self.folder / "scores" / f"{safe}.npz"
+        try:
+            scores = scores_of(detector, self.case, learned, sets, path)
+            cell = cells.of_detector(detector, self.case, sets, scores)
+        except Exception as error:
+            traceback.print_exc()
+            scores, cell = None, {"failed": f"{type(error).__name__}: {error}"[:200]}
+        if detector.name not in self.done:
+            self.add(detector.name, cell)
+        return scores
+
+    def add(self, what: str, cell: dict[str, Any]) -> None:
+        """Write one line."""
+        line = {"network": self.case.name, "what": what, **cell}
+        if what == "attacks":
+            line |= {"title": self.case.network.title, "torch": torch.__version__}
+            line |= {"machine": f"{platform.machine()}, one thread"}
+        with self.path.open("a") as out:
+            print(json.dumps(line), file=out, flush=True)
+        self.say(what)
+
+    def say(self, what: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {self.case.name}: {what}", flush=True)
