@@ -101,7 +101,8 @@ class Run:
         self.path = args.out / f"{case.name}.jsonl"
         if not args.resume:
             self.path.unlink(missing_ok=True)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = whole_lines(self.path)
+        self.path.write_text("".join(lines))
         self.done = {json.loads(line)["what"] for line in lines}
 
     def all(self) -> None:
@@ -154,3 +155,9 @@ class Run:
 
     def say(self, what: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {self.case.name}: {what}", flush=True)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file, without one that was cut short by a kill."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,314 @@
+"""The page of `detection`, and the README's part of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.results import read
+from benchmarks.common.tables import interval, paragraph, table
+from benchmarks.evasion.figures import ALONE, evasion_costs
+from benchmarks.evidence.attacks.base import KINDS
+from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
+from benchmarks.evidence.picture import PICTURE
+from benchmarks.evidence.results import Found, Row, measured, overall, rows
+
+__all__ = ["ahead", "page", "short_table", "where_not"]
+
+#: Detectors of others in the README's table.
+N_SHORT = 8
+#: A peer of this AUROC undercuts where it costs less than a share of ours.
+GOOD, CHEAPER = 0.9, 10
+
+
+def page() -> str:
+    """Return the page."""
+    return "\n\n".join(
+        [
+            INTRODUCTION,
+            "## Where a peer is ahead",
+            where_not(),
+            "## All detectors",
+            f"![Detection against cost](images/{PICTURE})",
+            COLUMNS,
+            table(*_table(overall().values())),
+            OURS_ALONE,
+            evasion(),
+            "## AUROC by network, the kind of attack left out",
+            by_network(),
+            "## Who is ahead, image by image",
+            COMPARED,
+            ahead(),
+            *[section(found) for found in measured().values()],
+            "## The detectors",
+            sources(),
+            failures(),
+        ]
+    )
+
+
+def _table(found: Any) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return head and rows of the table of all detectors."""
+    head = (
+        "detector",
+        "networks",
+        "AUROC",
+        "kind left out",
+        "worst",
+        "detected, 5 %",
+        "kind left out",
+        "FE",
+        "time",
+        "flagged: clean",
+        "corrupted",
+        "other data",
+    )
+    return head, [
+        [
+            f"**{row.name}**" if row.ours else row.name,
+            str(row.n_networks),
+            interval(row.auroc),
+            interval(row.unseen),
+            f"{row.worst:.2f}",
+            f"{row.detected[0]:.2f}",
+            f"{row.unseen_detected[0]:.2f}",
+            f"{row.fe:.1f}",
+            f"{row.slower:.1f}",
+            f"{row.clean:.3f}",
+            f"{row.corrupted:.3f}",
+            "-" if np.isnan(row.other_data) else f"{row.other_data:.2f}",
+        ]
+        for row in found
+    ]
+
+
+def evasion() -> str:
+    """Return what evasion costs, and what is certified, where it was measured."""
+    alone, both = read("learned_adaptive"), read("learned_adaptive-companions")
+    certified = read("certified")
+    found: list[list[str]] = []
+    for network in sorted({*alone, *(n for n in both if not n.endswith(ALONE))}):
+        votes = certified.get(network, {}).get("certified", {}).get("0.5")
+        found.append(
+            [
+                network,
+                f"{min(evasion_costs(alone[network])):.2f}"
+                if network in alone
+                else "-",
+                f"{min(evasion_costs(both[network])):.2f}" if network in both else "-",
+                f"{votes[0]:.2f}" if votes else "-",
+            ]
+        )
+    head = ("network", GUARD, GUARD_WITH_COMPANION, "certified at half the norm")
+    return table(head, found)
+
+
+def by_network() -> str:
+    """Return a row for each detector and a column for each network."""
+    found = {name: rows(of) for name, of in measured().items()}
+    best = {
+        name: max(row.unseen[0] for row in of.values()) for name, of in found.items()
+    }
+    lines = []
+    for detector in overall():
+        line = [detector]
+        for name, of in found.items():
+            if detector not in of:
+                line.append("-")
+                continue
+            value = of[detector].unseen[0]
+            line.append(f"**{value:.3f}**" if value == best[name] else f"{value:.3f}")
+        lines.append(line)
+    return table(["detector", *(of.title for of in measured().values())], lines)
+
+
+# Who is ahead ---------------------------------------------------------------------
+
+
+def peers(found: Found) -> dict[str, Any]:
+    """Return the comparisons with detectors of others, the best of them first."""
+    compared = {name: row for name, row in found.means.items() if "ahead" in row}
+    return dict(sorted(compared.items(), key=lambda item: item[1]["ahead"][0]))
+
+
+def _shown(row: dict[str, Any]) -> bool:
+    """Say whether a peer is behind by more than chance makes, among so many peers."""
+    return bool(row["ahead"][1] > 0 and row["p_holm"] < 0.05)
+
+
+def ahead() -> str:
+    """Return for each network the peer that comes nearest."""
+    lines = []
+    for found in measured().values():
+        compared = peers(found)
+        nearest, row = next(iter(compared.items()))
+        shown = sum(map(_shown, compared.values()))
+        lines.append(
+            [
+                found.title,
+                interval(found.means[GUARD]["unseen"]),
+                nearest,
+                interval(row["unseen"]),
+                interval(row["ahead"]),
+                f"{row['p_holm']:.3f}",
+                f"{shown} of {len(compared)}",
+            ]
+        )
+    head = ("network", GUARD, "nearest peer", "its AUROC", "ours ahead by", "p")
+    return table([*head, "behind ours, shown"], lines)
+
+
+def where_not() -> str:
+    """Say of every network where a peer is ahead or not shown to be behind."""
+    lines = []
+    for found in measured().values():
+        compared = peers(found)
+        better = {n: -r["ahead"][0] for n, r in compared.items() if r["ahead"][0] < 0}
+        undecided = [
+            n for n, r in compared.items() if n not in better and not _shown(r)
+        ]
+        said = [f"{name} is ahead by {by:.3f}" for name, by in better.items()]
+        if undecided:
+            said.append(f"{', '.join(undecided)}: not shown to be behind")
+        if said:
+            lines.append(f"- **{found.title}**: {'; '.join(said)}.")
+    return "\n".join([*lines, "", cheaper()]) if lines else cheaper()
+
+
+def cheaper() -> str:
+    """Say which peers above an AUROC of 0.9 cost less than a tenth of ours."""
+    lines = []
+    for found in measured().values():
+        of = rows(found)
+        limit = of[GUARD].slower / CHEAPER
+        under = [
+            f"{row.name} ({row.unseen[0]:.3f})"
+            for row in of.values()
+            if not row.ours and row.unseen[0] > GOOD and row.slower < limit
+        ]
+        if under:
+            lines.append(f"{found.title}: {', '.join(under)}")
+    said = "; ".join(lines) or "none"
+    return paragraph(
+        f"""Peers with an AUROC above {GOOD} where the kind is left out that take less
+        than a tenth of the time of ours: {said}."""
+    )
+
+
+# By attack ------------------------------------------------------------------------
+
+
+def section(found: Found) -> str:
+    """Return one network's section: attacks, ours, and the best peer after each."""
+    attacks, first = found.attacks["attacks"], found.attacks
+    ordered = sorted(attacks, key=lambda n: (KINDS.index(attacks[n]["kind"]), n))
+    head = ("kind", "attack", "success", "L2", "images", "AUROC", "kind left out")
+    head += ("detected, 5 %", "with a companion, left out", "best peer, left out")
+    accuracy = interval(first["accuracy"])
+    return "\n\n".join(
+        [
+            f"## {found.title}",
+            f"Of the clean test images {first['n_clean']} are right (accuracy "
+            f"{accuracy}); torch {first['torch']}, {first['machine']}.",
+            table(head, [by_attack(name, found) for name in ordered]),
+        ]
+    )
+
+
+def by_attack(name: str, found: Found) -> list[Any]:
+    """Return an attack's row."""
+    of = found.attacks["attacks"][name]
+    line = [of["kind"], name, f"{of['success'][0]:.2f}", f"{of['norm']:.2f}", of["n"]]
+    areas = {
+        detector: cell["attacks"][name]
+        for detector, cell in found.detectors.items()
+        if name in cell["attacks"]
+    }
+    if GUARD not in areas:
+        return [*line, *["-"] * 5]
+    own, both = areas[GUARD], areas.get(GUARD_WITH_COMPANION)
+    others = {n: a[5] for n, a in areas.items() if not found.detectors[n]["ours"]}
+    best = max(others, key=lambda detector: others[detector], default=None)
+    return [
+        *line,
+        interval(own[:3]),
+        f"{own[5]:.3f}",
+        f"{own[4]:.2f}",
+        f"{both[5]:.3f}" if both else "-",
+        f"{best} {others[best]:.3f}" if best else "-",
+    ]
+
+
+def sources() -> str:
+    """Return where every detector is from, and what it learns from."""
+    cells: dict[str, dict[str, Any]] = {}
+    for found in measured().values():
+        cells |= found.detectors
+    lines = [[name, cells[name]["source"], cells[name]["learns"]] for name in overall()]
+    return table(("detector", "from", "learns from"), lines)
+
+
+def failures() -> str:
+    """Return what could not be measured, and why."""
+    lines = [
+        f"- {found.title}, {name}: `{said}`"
+        for found in measured().values()
+        for name, said in found.failed.items()
+    ]
+    return (
+        "\n".join(["Not measured, because they failed:", "", *lines]) if lines else ""
+    )
+
+
+# The README -----------------------------------------------------------------------
+
+
+def short_table() -> str:
+    """Return the README's table: ours, and the best of others."""
+    found = overall()
+    others = [row for row in found.values() if not row.ours][:N_SHORT]
+    ours = [found[name] for name in (GUARD, GUARD_WITH_COMPANION) if name in found]
+    return table(*_table(sorted([*ours, *others], key=_by_unseen)))
+
+
+def _by_unseen(row: Row) -> float:
+    return -row.unseen[0]
+
+
+INTRODUCTION = """# Detection benchmark
+
+Made by `python -m benchmarks detection all --resume`.
+
+Every detector sees the same images of the same networks, of ours and of other people,
+after attacks of other hands (torchattacks, foolbox, adv-lib; minimal norms are ours
+too). It learns from one set, clean images and - where it learns from attacks - what the
+quick ones of the attacks made of 250 of them; its threshold is set on others, clean
+alone; the figures are those of a third set. Our guard is given the clean ones alone,
+and attacks them by itself. Detectors of others that learn what natural images look like
+are given 5,000 images that the network was trained on. Clean images are those that the
+network gets right, adversarial ones those that it gets right before and wrong after.
+
+*Kind left out*: for each attack, the detector as it is when nothing of its kind was
+learned from (gradient steps, minimal norm, few pixels, moved, black box; what is
+transferred from another network counts as gradient steps). A detector that learns from
+no attack, or from none of the kind, is the same there. Our guard makes gradient steps
+and minimal norms, and no other kind. Means are over kinds, and within a kind over its
+attacks that succeeded on at least 20 images. FE are forward-equivalents an image: a
+backward pass counts as two; passes of a companion count, those of small networks that a
+detector trained for itself do not. 95 % intervals in parentheses, by a bootstrap of
+clean test images with all that was made of them."""
+COLUMNS = """Means over networks; *worst* is the smallest AUROC of an attack on any
+network; *time* is that of an image in times of the network alone, measured in turns
+with it; *flagged* are shares of clean images at 5 %: as they are, corrupted (up to
+severity 3, of those the network still gets right), of another data set (MNIST for
+Fashion-MNIST and the other way round)."""
+OURS_ALONE = """What attackers need who know a guard, as a multiple of what fools the
+network alone (at 1 or 5 %, the lower), and the share of images that votes certify at
+half the median norm that fools, are measured for ours alone:"""
+COMPARED = """The learned guard, without a companion, and the peer that comes nearest to
+it: the paired difference of the mean AUROC with the kind left out, its 95 % interval
+over 2,000 resamples of the images, and the share of resamples in which ours is not
+ahead, corrected for the number of peers (Holm). The last column counts peers that are
+behind with an interval above zero and p below 0.05. A peer that scored fewer images is
+compared on these."""
