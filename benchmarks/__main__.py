@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "geometry.curvature_estimators",
         "stochastic estimates at equal cost",
     ),
+    "curvature-sign": ("geometry.curvature_sign", "its sign, on every network"),
     "curvature-profile": (
         "geometry.curvature_profile",
         "principal curvatures, shared directions",

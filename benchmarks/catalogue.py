@@ -27,7 +27,7 @@ class Measurement:
     """One table or figure: its name, its page in `docs/`, and what makes it.
 
     `commands` are complete, but for the `python -m benchmarks` that most begin with;
-    `results` are files in `benchmarks/results`, or paths from the checkout's root.
+    `results` are files in `benchmarks/results`, or in `docs/`.
     `readme` says in which section of the README it is shown too, `note` what else
     somebody should know who runs it.
     """
@@ -49,12 +49,15 @@ class Measurement:
 
     def files(self) -> list[Path]:
         """Return the files of results."""
-        return [ROOT / name if "/" in name else RESULTS / name for name in self.results]
+        return [
+            ROOT / name if name.startswith("docs/") else RESULTS / name
+            for name in self.results
+        ]
 
 
 def known(name: str) -> Any:
     """Return a committed file of results, by its path or without its .json."""
-    path = ROOT / name if "/" in name else RESULTS / f"{name}.json"
+    path = ROOT / name if name.startswith("docs/") else RESULTS / f"{name}.json"
     return json.loads(path.read_text())
 
 
@@ -85,25 +88,30 @@ OTHER_LENETS = tuple(
     f"assets --only fashion-mnist mnist --seed {seed}" for seed in (1, 2)
 )
 LENETS_TIME = "1 min a LeNet that is trained"
+#: Networks that were measured.
+DETECTION = sorted(path.stem for path in (RESULTS / "detection").glob("*.jsonl"))
 STRANGERS_MNIST = "Convnet_maxpool ffnnSIGMOID__Point_6x200 mnist-net_256x4"
 CURE_WEIGHTS = "benchmarks/cache/cure/{}-{}-weights.pt"
 DEFAULT_ALONE = '--cost-only --detectors "no detector" default'
 
 MEASUREMENTS = (
     Measurement(
-        "Detectors of ours and of others, nine attacks",
+        "Every detector, attack and network",
         "detection",
         (
-            "detection fashion-mnist",
-            "detection fashion-mnist --adaptive",
-            "detection mnist",
-            "detection mnist --adaptive",
-            "detection cifar10 --limit 100",
+            *OTHER_LENETS,
+            "companions fashion-mnist mnist cifar10",
+            "detection all --resume --strangers FOLDER",
         ),
-        tuple(f"detection-{n}.jsonl" for n in ("fashion-mnist", "mnist", "cifar10")),
+        tuple(f"detection/{name}.jsonl" for name in DETECTION),
         readme="Other attacks, other detectors",
-        note="Nothing is measured that the file has already: remove it first, or give "
-        "`--out`.",
+        note="With `--quick` few images, of two networks.",
+    ),
+    Measurement(
+        "The sign of the average curvature",
+        "results",
+        ("curvature-sign all --strangers FOLDER",),
+        ("curvature_sign.json",),
     ),
     Measurement(
         "One threshold of curvature, three LeNets a data set",

@@ -13,7 +13,7 @@ __all__ = ["commands", "figures"]
 
 #: What each page asks, in the order of the page of results.
 QUESTIONS = {
-    "detection": "How well does it detect and relabel, after nine attacks, beside "
+    "detection": "How well does it detect, after which attacks, beside "
     "other packages' detectors?",
     "adaptive": "What does evasion cost an attacker who knows the threshold of "
     "curvature?",

@@ -30,13 +30,15 @@ from benchmarks.detection import (
     other_data_report,
     reproduction_report,
 )
-from benchmarks.detection import report as detection
 from benchmarks.evasion import (
     adaptive_report,
     companion_pictures,
     companion_report,
 )
 from benchmarks.evasion import short_report as evasion
+from benchmarks.evidence import picture
+from benchmarks.evidence import report as detection
+from benchmarks.geometry import curvature_sign_report
 from benchmarks.geometry import report as geometry
 from benchmarks.training import report as training
 
@@ -55,7 +57,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 #: What makes pictures for docs/images; measuring commands make the others.
 PICTURES: tuple[Callable[[], dict[str, Figure]], ...] = (
-    detection.pictures,
+    picture.pictures,
     learned_report.pictures,
     imagenet_report.pictures,
     adaptive_report.pictures,
@@ -64,7 +66,8 @@ PICTURES: tuple[Callable[[], dict[str, Figure]], ...] = (
 #: Parts of pages that are written by hand, by the names of their marks.
 BLOCKS: dict[str, Callable[[], str]] = {
     "detectors": detection.short_table,
-    "detectors, more": detection.remarks,
+    "detectors, where not": detection.where_not,
+    "detectors, ahead": detection.ahead,
     "learned": learned_report.short_table,
     "learned, corrupted": learned_report.corrupted_in_short,
     "learned, passes": learned_report.passes,
@@ -86,6 +89,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost.short_table,
     "speed": cost.speed,
     "serving": serving_report.under_load,
+    "curvature sign": curvature_sign_report.by_network,
+    "curvature sign, in short": curvature_sign_report.in_short,
     "profiles": geometry.profiles,
     "regions": geometry.regions,
     "estimators": geometry.estimators,

@@ -34,7 +34,7 @@ ResNet-20 on CIFAR-10) against clean images, with a 95 % interval.
 
 Exact second derivatives of these ReLU networks are zero, so the last three, cheap or
 not, tell nothing (AUROC 0.5). At the image itself, strong attacks such as PGD are told
-apart as well as at the boundary, short ones are not (the detection benchmark has both).
+apart as well as at the boundary, short ones are not.
 The network of ImageNet's size is EfficientNet-Lite0, 224 x 224 pixels and 1,000
 classes; where curvature is taken of three or five of its boundaries, the cost depends
 neither on the number of pixels nor on that of the classes.

@@ -5,5 +5,3 @@ KINDS = {
     "short ones": ("CW", "DeepFool", "minimal norm"),
     "black-box ones": ("Square",),
 }
-#: How detectors are called that learned without a kind.
-WITHOUT = "curvature, learned without "

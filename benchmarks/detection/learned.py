@@ -6,7 +6,7 @@ r"""What the learned detector does on a network, on images that it never learned
 
 It learns by itself, from clean images alone (`fit`), and is judged by attacks of other
 hands: torchattacks' FGSM, PGD, APGD, CW, DeepFool and Square, and our minimal
-perturbations, at the budgets of the detection benchmark. Adversarial images are those
+perturbations, at the budgets of each network. Adversarial images are those
 right before and wrong after. Once it learns from all that it makes itself, and once
 without each kind; noise as long as the attacks is the control. Which images are for
 what, `common/splits.py` says. With `--companions` it has the companion that the command

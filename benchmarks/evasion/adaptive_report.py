@@ -232,8 +232,8 @@ page <learned>`.
 image of another class. *Neighbourhood margin* makes the network wrong at random
 neighbours of the image too. *Orthogonal PGD* (Bryniarski et al. 2022) differentiates
 the detector's own score, and steps along what does not undo the misclassification. The
-*learned* model of the detection benchmark, whose threshold that benchmark sets, has no
-gradient: there the attacker differentiates a small network, taught its scores on other
+*learned* model, 0.1's classifier of curvatures, distances and laplacians that is taught
+nine attacks, has no gradient: there the attacker differentiates a small network, taught its scores on other
 images from features that have one, and the model itself judges. With another such
 network an earlier run, whose results were not kept, evaded it at a lower cost.
 

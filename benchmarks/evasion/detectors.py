@@ -93,8 +93,8 @@ def score_of(
 
 
 def learned(network: str, cache: str, data_dir: str | None) -> Detector:
-    """Return the learned model of the detection benchmark."""
-    # It needs that benchmark's extras, which nothing else here does.
+    """Return 0.1's model of features, which learned from attacks."""
+    # It needs extras that nothing else here does.
     from benchmarks.evasion.learned_model import learned_model
 
     found = learned_model(network, cache, data_dir)

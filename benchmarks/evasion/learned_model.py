@@ -18,10 +18,8 @@ from torch import Tensor
 
 from benchmarks.common.batches import attack_in_batches, in_batches
 from benchmarks.common.networks import NETWORKS, development_images, smallest_eps
-from benchmarks.detection.detectors import LAPLACIAN_STEPS, Features, Learned
-from benchmarks.detection.protocol import Protocol, load_protocol, thresholds
-from benchmarks.detection.sets import learned_from, memory_of
-from curvdetect import CurvatureFeaturizer
+from benchmarks.evasion.feature_model import LAPLACIAN_STEPS, Features, fitted
+from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.attacks import MinimalNormAttack, pgd, same_norm_noise
 from curvdetect.evasion import NeighbourhoodMarginAttack, SignalScore
 from curvdetect.signals import FirstOrder
@@ -115,20 +113,13 @@ class Surrogate:
 def learned_model(
     network: str, cache: str, data_dir: str | None
 ) -> tuple[Callable, Surrogate, dict[float, np.ndarray]]:
-    """Return the learned model's scores, the attacker's, and thresholds.
-
-    The model, what it learns from and what sets its thresholds are the detection
-    benchmark's.
-    """
-    protocol = load_protocol(network, data_dir)
-    memory = memory_of(cache, network)
-    features = Features(protocol.model, memory)
-    detector = Learned(features).fit(learned_from(protocol, memory))
-    found, _ = thresholds(protocol, detector.score)
+    """Return the learned model's scores, the attacker's, and thresholds."""
+    detector, found = fitted(network, cache, data_dir)
+    features = detector.features
     if max(map(abs, found.values())) >= LARGEST:
         raise ValueError(f"the attacker's network does not tell scores near {found}")
     with features.not_looked_up():
-        sets = attackers_sets(protocol, data_dir)
+        sets = attackers_sets(features.model, network, data_dir)
         surrogate = Surrogate(Differentiable(features)).fit(sets, detector.score)
     print(f"surrogate: R2 {surrogate.r2:.2f}, thresholds {found}", flush=True)
 
@@ -140,10 +131,12 @@ def learned_model(
     return scores, surrogate, limits
 
 
-def attackers_sets(protocol: Protocol, data_dir: str | None) -> list[np.ndarray]:
+def attackers_sets(
+    model: TorchModel, network: str, data_dir: str | None
+) -> list[np.ndarray]:
     """Return the attacker's images: as they are, attacked in some ways, and noisy."""
-    model, eps = protocol.model, smallest_eps(protocol.network)
-    X, y = development_images(protocol.network, data_dir)
+    eps = smallest_eps(network)
+    X, y = development_images(network, data_dir)
     X, y = X[OWN], y[OWN]
     x, label = torch.from_numpy(X), torch.from_numpy(y)
     attacks = [
@@ -152,7 +145,7 @@ def attackers_sets(protocol: Protocol, data_dir: str | None) -> list[np.ndarray]
         MinimalNormAttack(model, factor=1.2),
         MinimalNormAttack(model, factor=1.6),
         NeighbourhoodMarginAttack(
-            model, eps=eps, radius=NETWORKS[protocol.network].radius, steps=10
+            model, eps=eps, radius=NETWORKS[network].radius, steps=10
         ),
     ]
     attacked = [attack_in_batches(each, x, label, 100).numpy() for each in attacks]
