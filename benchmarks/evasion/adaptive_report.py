@@ -233,9 +233,10 @@ image of another class. *Neighbourhood margin* makes the network wrong at random
 neighbours of the image too. *Orthogonal PGD* (Bryniarski et al. 2022) differentiates
 the detector's own score, and steps along what does not undo the misclassification. The
 *learned* model, 0.1's classifier of curvatures, distances and laplacians that is taught
-nine attacks, has no gradient: there the attacker differentiates a small network, taught its scores on other
-images from features that have one, and the model itself judges. With another such
-network an earlier run, whose results were not kept, evaded it at a lower cost.
+nine attacks, has no gradient: there the attacker differentiates a small network, taught
+its scores on other images from features that have one, and the model itself judges.
+With another such network an earlier run, whose results were not kept, evaded it at a
+lower cost.
 
 ![Share of images that evade, by attack and budget](images/adaptive.png)
 """

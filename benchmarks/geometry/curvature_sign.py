@@ -63,21 +63,26 @@ def measured(case: Case) -> dict:
     natural, rest = right[:N_IMAGES], right[N_IMAGES : 2 * N_IMAGES]
     found = make_adversarial_set(model, pgd(model, eps=budget / 255), X[rest], y[rest])
     featurizer = CurvatureFeaturizer(model, random_state=0).fit(case.fit.X[:N_SCALE])
-    of_natural = featurizer.transform(X[natural])
-    of_perturbed = featurizer.transform(found.adversarial)
+    of_natural = bounded(featurizer.transform(X[natural]))
+    of_perturbed = bounded(featurizer.transform(found.adversarial))
     return significant(
         {
             "title": case.network.title,
             "budget": budget,
             "step": featurizer.step_,
-            "n_natural": len(natural),
-            "n_perturbed": len(found.adversarial),
+            "n_natural": len(of_natural),
+            "n_perturbed": len(of_perturbed),
             "success": metrics.proportion(found.fooled),
             "natural": of_images(of_natural),
             "perturbed": of_images(of_perturbed),
             "auroc": metrics.auroc(largest(of_natural), largest(of_perturbed)),
         }
     )
+
+
+def bounded(curvatures: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Leave out images of which no boundary was found."""
+    return curvatures[~np.isnan(curvatures).all(axis=1)]
 
 
 def of_images(curvatures: npt.NDArray[np.float64]) -> dict:
