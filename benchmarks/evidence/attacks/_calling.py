@@ -1,4 +1,4 @@
-"""How attacks of other packages are called, so that a network takes what they return."""
+"""How attacks of other packages are called, so that we can take what they return."""
 
 from __future__ import annotations
 

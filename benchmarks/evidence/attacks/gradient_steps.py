@@ -1,9 +1,10 @@
 """Attacks of torchattacks (3.5.1) that climb a loss within a budget.
 
-At every budget of the network: FGSM (Goodfellow et al., 2015); PGD (Madry et al., 2018);
-and APGD (Croce & Hein, 2020) up the cross-entropy, up the difference of logits ratio,
-and towards every other class in turn. At the smallest budget, PGD in L2: its ball's
-radius is half that of the ball around the L-infinity one. All but FGSM take 20 steps.
+At every budget of the network: FGSM (Goodfellow et al., 2015), PGD (Madry et al., 2018)
+and APGD (Croce & Hein, 2020), which climbs the cross-entropy, the ratio of differences
+of logits, or the latter towards every other class in turn. At the smallest budget also
+PGD in L2, by half of the length of the L-infinity ball's diagonals. All but FGSM take
+20 steps.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Attacks that make the perturbation as small as they can.
 
-CW (Carlini & Wagner, 2017) is torchattacks' (3.5.1); DeepFool (Moosavi-Dezfooli et al.,
-2016), DDN (Rony et al., 2019), ALMA (Rony et al., 2021) and FMN (Pintor et al., 2021) in
-L2 and L-infinity are adv-lib's (0.2.8); and this package's own go 1.02 and 2 times as
-far as the nearest boundary found. torchattacks' DeepFool is slow and ends on the
-boundary to the last digit, and foolbox's (3.3.4) FMN in L2 does not project.
+CW (Carlini & Wagner, 2017) is torchattacks' (3.5.1). DeepFool (Moosavi-Dezfooli et
+al., 2016), DDN (Rony et al., 2019), ALMA (Rony et al., 2021) and FMN (Pintor et al.,
+2021) in L2 and L-infinity are adv-lib's (0.2.8). This package's own go 1.02 and 2 times
+as far as the nearest boundary found.
+
+torchattacks' DeepFool is ten times as slow and ends on the boundary to the last digit,
+and foolbox's (3.3.4) FMN in L2 does not project.
 """
 
 from __future__ import annotations
