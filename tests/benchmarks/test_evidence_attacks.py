@@ -26,7 +26,7 @@ calling, black_box, few_pixels = (
 
 def case_of(module, budgets=(16,)):
     X, y = load_fashion_mnist_sample()
-    images = Split(X[:12], y[:12])
+    images = Split(X[:8], y[:8])
     network = Network(
         title="LeNet",
         data="fashion-mnist",
@@ -59,7 +59,7 @@ def changes(name):
     return found.adversarial - found.clean[found.source]
 
 
-def batch(n=4):
+def batch(n=3):
     images, labels = lenet_case().test
     return torch.from_numpy(images[:n]), torch.from_numpy(labels[:n])
 

@@ -49,7 +49,7 @@ def attacks(case: Case) -> list[Attack]:
             name,
             "minimal norm",
             held(case.model, run),
-            n_images=150 if name in nearest else None,
+            n_images=100 if name in nearest else None,
             learned_from=name in ("CW", NEAREST.format(1.02)),
         )
         for name, run in {**runs, **nearest}.items()
