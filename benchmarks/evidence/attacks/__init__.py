@@ -1,4 +1,4 @@
-"""The attacks of the benchmark: a family a file, of which `ATTACKS` is read."""
+"""The attacks of the benchmark: a family a file, which `attacks(case)` lists."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def attacks_on(case: Case) -> list[Attack]:
     """Return the attacks on a network, at its budgets, by kind."""
     found: list[Attack] = []
     for module in iter_modules(__path__):
-        if module.name != "base":
+        if module.name != "base" and module.name[0] != "_":
             found += import_module(f"{__name__}.{module.name}").attacks(case)
     return sorted(found, key=lambda attack: KINDS.index(attack.kind))
