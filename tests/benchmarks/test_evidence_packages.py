@@ -543,3 +543,22 @@ def test_beyond_as_shipped_never_asks_the_guarded_network(case, training, second
     _, cosines, of_logits = similar_by_hand(case.model, second, X, n)
     both = np.sort(0.8 * of_logits + 0.2 * cosines, axis=1)[:, ::-1]
     np.testing.assert_allclose(scores, -both[:, round(0.4 * n) - 1], rtol=1e-4)
+
+
+def test_reference_images_are_passed_once_for_all_that_learn_from_them(case, training):
+    calls = []
+    again = replace(case, model=wrapped(network()))
+    knn, gmm = (
+        next(d for d in ood.DETECTORS if d.name == f"pytorch-ood {name}")
+        for name in ("KNN", "GMM")
+    )
+    again.model.n_classes, _layers.parts(again.model)  # they ask, too
+    handle = again.model.module.register_forward_hook(lambda *_: calls.append(1))
+    knn.make(again).fit(training)
+    assert len(calls) == 1
+    gmm.make(again).fit(training)
+    assert len(calls) == 1
+    others = Split(training.reference.X.copy(), training.reference.y)
+    gmm.make(again).fit(replace(training, reference=others))
+    assert len(calls) == 2
+    handle.remove()

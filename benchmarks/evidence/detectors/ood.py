@@ -71,14 +71,15 @@ Given = Callable[[Tensor], list[Tensor]]
 class Kind(NamedTuple):
     """What detectors of one interface are given.
 
-    `given(model)` maps images to that; `fit` and `predict` are the methods that take
-    it. `structured` ones take all layers as a list. `dtype` is torch's default while it
-    learns.
+    `given(model)` maps images to that, and `change` what comes of it; `fit` and
+    `predict` are the methods that take it. `structured` ones take all layers as a list.
+    `dtype` is torch's default while it learns.
     """
 
     given: Callable[[TorchModel], Given]
     fit: str
     predict: str
+    change: Callable[[Tensor], Tensor] = lambda z: z
     structured: bool = False
     dtype: torch.dtype = torch.float32
 
@@ -103,13 +104,11 @@ class OfPytorchOOD:
                 data = TensorDataset(torch.as_tensor(X), labels)
                 self.detector.fit(DataLoader(data, batch_size=BATCH_SIZE))
             else:
-                self._fit_given(torch.as_tensor(X), labels)
+                self._fit_given(X, labels)
         return self
 
-    def _fit_given(self, X: Tensor, labels: Tensor) -> None:
-        with torch.no_grad():
-            batches = [self.given(x) for x in X.split(BATCH_SIZE)]
-        given = [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
+    def _fit_given(self, X: np.ndarray, labels: Tensor) -> None:
+        given = [self.kind.change(z) for z in _once(self.model, self.kind.given, X)]
         fit = getattr(self.detector, self.kind.fit)
         if self.kind.structured:
             fit(given, labels)
@@ -122,13 +121,35 @@ class OfPytorchOOD:
 
         def of_batch(x: Tensor) -> Tensor:
             with torch.no_grad():
-                given = self.given(x)
+                given = [self.kind.change(z) for z in self.given(x)]
             return predict(given) if self.kind.structured else predict(*given)
 
         with self.model.evaluating():
             scores = in_batches(of_batch, X, BATCH_SIZE).astype(np.float64)
         largest = np.finfo(np.float32).max
         return np.nan_to_num(scores, nan=largest, posinf=largest, neginf=-largest)
+
+
+_KEPT: dict[Any, tuple[np.ndarray, list[Tensor]]] = {}
+
+
+def _once(
+    model: TorchModel, given: Callable[[TorchModel], Given], X: np.ndarray
+) -> list[Tensor]:
+    """Return what all of some images give, or what the same images gave before.
+
+    Most detectors learn from the same features, and to compute them is most of it.
+    """
+    key = (model, given, id(X))
+    if key not in _KEPT:
+        if len(_KEPT) == 3:
+            _KEPT.clear()
+        of_batch = given(model)
+        with torch.no_grad():
+            batches = [of_batch(x) for x in torch.as_tensor(X).split(BATCH_SIZE)]
+        found = [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
+        _KEPT[key] = X, found  # with the images, whose `id` must remain theirs
+    return _KEPT[key][1]
 
 
 class OpenMaxOfEveryClass(ood.OpenMax):
@@ -197,45 +218,37 @@ def _of_features(model: TorchModel) -> Given:
     return lambda x: [features(x)]
 
 
-def _of_double_features(model: TorchModel) -> Given:
-    features = _parts(model).features
-    return lambda x: [features(x).double()]
-
-
-def _of_pixels(model: TorchModel) -> Given:
-    features = _parts(model).features
-    return lambda x: [features(x)[..., None, None]]
-
-
 def _of_layers(model: TorchModel) -> Given:
     network = Activations(model.as_module(), stages(model))
 
     def mean_of(z: Tensor) -> Tensor:
         return _channels_first(z).flatten(2).mean(2) if z.ndim > 2 else z
 
-    return lambda x: [mean_of(z).double() for z in network(x)]
+    return lambda x: [mean_of(z) for z in network(x)]
 
 
 def _of_images(model: TorchModel) -> Given:
     return lambda x: [x]
 
 
+def _double(z: Tensor) -> Tensor:
+    return z.double()
+
+
+def _as_pixel(z: Tensor) -> Tensor:
+    return z[..., None, None]
+
+
 LOGITS = Kind(_of_logits, "fit_logits", "predict_logits")
 FEATURES = Kind(_of_features, "fit_features", "predict_features")
-PIXELS = Kind(_of_pixels, "fit_feature_maps", "predict_feature_maps")
-LAYERS = Kind(
-    _of_layers,
-    "fit_structured",
-    "predict_structured",
-    structured=True,
-    dtype=torch.float64,
-)
+PIXELS = Kind(_of_features, "fit_feature_maps", "predict_feature_maps", _as_pixel)
 IMAGES = Kind(_of_images, "fit", "predict")
 #: Of those that invert a covariance.
-DOUBLE_FEATURES = Kind(
-    _of_double_features, "fit_features", "predict_features", dtype=torch.float64
+DOUBLE_FEATURES = FEATURES._replace(change=_double, dtype=torch.float64)
+DOUBLE_IMAGES = IMAGES._replace(dtype=torch.float64)
+LAYERS = Kind(
+    _of_layers, "fit_structured", "predict_structured", _double, True, torch.float64
 )
-DOUBLE_IMAGES = Kind(_of_images, "fit", "predict", dtype=torch.float64)
 #: Of those that take gradients themselves, and learn nothing.
 GRADIENTS = Kind(_of_features, "fit", "predict")
 
