@@ -16,7 +16,8 @@ __all__ = ["all_detectors"]
 def all_detectors() -> list[Detector]:
     """Return every detector whose packages are installed, ours first."""
     found: list[Detector] = []
-    modules = [m.name for m in iter_modules(__path__) if m.name != "base"]
+    names = [m.name for m in iter_modules(__path__)]
+    modules = [name for name in names if name != "base" and name[0] != "_"]
     for name in sorted(modules, key=lambda name: (name != "ours", name)):
         found += import_module(f"{__name__}.{name}").DETECTORS
     return found
