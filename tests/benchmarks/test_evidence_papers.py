@@ -435,32 +435,39 @@ def test_odds_of_a_linear_network(training):
     X = torch.rand(200, 1, 2, 2, generator=generator).numpy()
     linear = Training(Split(X, np.zeros(200)), Split(X, np.zeros(200)), {}, {})
     model = linear_model(weight)
-    odds = sensitivity.Odds(model, sigmas=(0.1,), n_draws=6).fit(linear)
-    noise = odds.noise[0].flatten(1).numpy()
+    odds = sensitivity.Odds(model, n_draws=6).fit(linear)
+    noise = odds.noise.flatten(1).numpy()
     label = model.predict(X)
     for y in np.unique(label):
         g = noise @ (weight - weight[y]).numpy().T
-        np.testing.assert_allclose(odds.mean[y, 0], g.mean(0), atol=1e-5)
-        np.testing.assert_allclose(odds.std[y, 0], g.std(0), atol=1e-5)
+        np.testing.assert_allclose(odds.mean[y], g.mean(0), atol=1e-5)
+        np.testing.assert_allclose(odds.std[y], g.std(0), atol=1e-5)
     assert np.abs(odds.score(X)).max() < 1e-3
+
+
+@pytest.mark.parametrize(("scale", "sigma"), [(1, 0.003), (3, 0.01), (1e4, 0.3)])
+def test_noise_is_as_strong_as_labels_bear(scale, sigma):
+    # Of two classes with logits 0 and scale * x the label is kept by noise that is
+    # small beside x = +-0.01.
+    module = nn.Linear(1, 2, bias=False)
+    module.weight.data[:] = torch.tensor([[0.0], [1.0]])
+    model = TorchModel(module.eval(), input_shape=(1,), bounds=None)
+    X = np.float32([[-0.01], [0.01]] * 500) * scale
+    odds = sensitivity.Odds(model, n_images=1000)
+    unit = torch.randn(1000, 1, generator=torch.manual_seed(0))
+    assert odds._strength(X, unit) == sigma
 
 
 def test_odds_against_their_formula(case, training):
     odds = sensitivity.Odds(case.model).fit(training)
     X = case.test.X
-    module = case.model.as_module()
-    with torch.no_grad():
-        own = module(torch.from_numpy(X)).numpy()
-        y = own.argmax(1)
-        rows = np.arange(len(X))
-        expected = []
-        for s, draws in enumerate(odds.noise):
-            moved = [case.model.logits(torch.from_numpy(X) + e).numpy() for e in draws]
-            g = np.mean(moved, axis=0) - own
-            g -= g[rows, y][:, None]
-            z = (g - odds.mean[y, s]) / odds.std[y, s]
-            z[rows, y] = -np.inf
-            expected.append(z.max(1))
-    np.testing.assert_allclose(
-        odds.score(X), np.mean(expected, 0), rtol=1e-3, atol=1e-3
-    )
+    with case.model.evaluating(), torch.no_grad():
+        own, *moved = (
+            case.model.logits(torch.from_numpy(X) + noise).numpy()
+            for noise in (0, *odds.noise)
+        )
+    rows, y = np.arange(len(X)), own.argmax(1)
+    g = np.mean(moved, axis=0) - own
+    z = (g - g[rows, y][:, None] - odds.mean[y]) / odds.std[y]
+    z[rows, y] = -np.inf
+    np.testing.assert_allclose(odds.score(X), z.max(1), rtol=1e-3, atol=1e-3)
