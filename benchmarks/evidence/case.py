@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 #: To try things out: thresholds at 1 % need 99 clean images.
-FEW = Sizes(reference=1000, fit=250, attacked=60, calibration=150, test=45)
+FEW = Sizes(reference=1000, fit=300, attacked=60, calibration=150, test=45)
 
 
 @dataclass(frozen=True)

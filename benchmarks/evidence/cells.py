@@ -14,7 +14,7 @@ from benchmarks.evidence.attacks import Attack
 from benchmarks.evidence.attacks.base import LEARNED_AS
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.detectors import Detector
-from benchmarks.evidence.detectors.ours import GUARD
+from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
 from benchmarks.evidence.images import corrupted_sets
 from benchmarks.evidence.scores import CALIBRATION, CLEAN, OTHER, WITHOUT, Scores
 from benchmarks.evidence.statistics import (
@@ -159,25 +159,30 @@ def _corrupted(case: Case, scores: Scores) -> dict[str, list[int]]:
 
 
 def of_comparisons(
-    detectors: Mapping[str, Detector], sets: Sets, scores: Mapping[str, Scores]
+    case: Case,
+    detectors: Mapping[str, Detector],
+    sets: Sets,
+    scores: Mapping[str, Scores],
 ) -> Cell:
     """Return means over attacks of every detector, and how far ours is ahead.
 
-    The learned guard without a companion is compared with every peer, by AUROC with
-    the kind of attack left out, on the images that the peer scored.
+    The learned guard is compared with every peer, by AUROC with the kind of attack left
+    out, on the images that the peer scored: with the companion where the peer has it.
     """
     rows: dict[str, dict[str, Any]] = {}
-    guards: dict[int, dict[str, Resampled]] = {}
+    guards: dict[tuple[str, int], dict[str, Resampled]] = {}
     for name, of in scores.items():
         n = len(of.of[CLEAN])
         means = _means(figures(of, sets), sets)
         rows[name] = {key: _rounded(each.estimate()) for key, each in means.items()}
-        if detectors[name].ours or GUARD not in scores:
+        guard = GUARD_WITH_COMPANION if detectors[name].asks_companion(case) else GUARD
+        if detectors[name].ours or guard not in scores:
             continue
-        if n not in guards:
-            guards[n] = _means(figures(scores[GUARD], sets, n), sets)
-        ahead = compared(guards[n]["unseen"], means["unseen"])
+        if (guard, n) not in guards:
+            guards[guard, n] = _means(figures(scores[guard], sets, n), sets)
+        ahead = compared(guards[guard, n]["unseen"], means["unseen"])
         rows[name] |= {"ahead": _rounded(ahead.difference), "p": _rounded(ahead.p)}
+        rows[name]["guard"] = guard
     peers = [name for name, row in rows.items() if "p" in row]
     for name, p in zip(peers, holm([rows[n]["p"] for n in peers]), strict=True):
         rows[name]["p_holm"] = _rounded(p)

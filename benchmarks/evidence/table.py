@@ -118,7 +118,9 @@ class Run:
             if found is not None:
                 detectors[detector.name], scores[detector.name] = detector, found
         if "comparisons" not in self.done and self.only is None:
-            self.add("comparisons", cells.of_comparisons(detectors, sets, scores))
+            self.add(
+                "comparisons", cells.of_comparisons(self.case, detectors, sets, scores)
+            )
 
     def detectors(self) -> list[Detector]:
         """Return those that the network and the command line allow."""

@@ -237,13 +237,36 @@ def test_ours_is_compared_on_the_images_that_a_peer_scored(case, few_attacks):
 
     guard, peer = made(N, 2.0), made(30, 0.0)
     guards = {cells.GUARD: detector(cells.GUARD, ours=True), "peer": detector("peer")}
-    found = cells.of_comparisons(guards, sets, {cells.GUARD: guard, "peer": peer})
+    found = cells.of_comparisons(case, guards, sets, {cells.GUARD: guard, "peer": peer})
     rows = found["means"]
     assert rows[cells.GUARD]["unseen"] == [1, 1, 1]
     assert "ahead" not in rows[cells.GUARD]
     assert rows["peer"]["ahead"][0] == pytest.approx(1 - rows["peer"]["unseen"][0])
     assert rows["peer"]["ahead"][1] > 0.3
     assert rows["peer"]["p_holm"] == rows["peer"]["p"] < 0.001
+
+
+def test_a_peer_with_a_companion_meets_the_guard_that_has_it(case, few_attacks):
+    sets = images.attacked(case, case.files.cache)
+    vars(case)["companion"] = two_sums()
+    both = lambda case: (case.model.module, case.companion.module)
+    rng = np.random.default_rng(0)
+    names_ = [cells.GUARD, cells.GUARD_WITH_COMPANION, "alone", "two"]
+    found = {
+        name: scores.Scores(
+            {"clean": rng.random(N), "calibration": rng.random(N)}
+            | {a: rng.random(len(of.source)) for a, (_, of) in sets.items()},
+            {},
+        )
+        for name in names_
+    }
+    detectors = {n: detector(n, ours=n in names_[:2]) for n in names_}
+    detectors["two"] = detector("two", networks=both)
+    rows = cells.of_comparisons(case, detectors, sets, found)["means"]
+    assert rows["alone"]["guard"] == cells.GUARD
+    assert rows["two"]["guard"] == cells.GUARD_WITH_COMPANION
+    ahead = rows[cells.GUARD_WITH_COMPANION]["unseen"][0] - rows["two"]["unseen"][0]
+    assert rows["two"]["ahead"][0] == pytest.approx(ahead, abs=1e-3)
 
 
 def test_what_was_attacked_is_found_again(case, few_attacks, monkeypatch):

@@ -66,3 +66,8 @@ class Detector:
     n_images: int | None = None
     #: Of one that attacks by itself: the only kinds that it makes again without.
     own_kinds: tuple[str, ...] | None = None
+
+    def asks_companion(self, case: Case) -> bool:
+        """Say whether it runs the companion of the network."""
+        companion = case.companion
+        return companion is not None and companion.module in self.networks(case)
