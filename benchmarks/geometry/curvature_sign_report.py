@@ -27,7 +27,7 @@ def by_network() -> str:
             of["title"],
             f"{of['n_natural']} + {of['n_perturbed']}",
             *(
-                interval(of[images][which]["value"], 3)
+                with_interval(of[images][which]["value"])
                 for which in ("mean", "largest")
                 for images in ("natural", "perturbed")
             ),
@@ -39,6 +39,12 @@ def by_network() -> str:
     return table(head, rows)
 
 
+def with_interval(figure: list[float]) -> str:
+    """Return "-0.21 (-0.23 to -0.19)": a dash would read as a sign."""
+    value, low, high = (f"{number:.3f}" for number in figure)
+    return f"{value} ({low} to {high})"
+
+
 def signs(of: dict[str, Any]) -> str:
     """Say whether they are the report's: natural below zero, perturbed above.
 
@@ -48,7 +54,7 @@ def signs(of: dict[str, Any]) -> str:
         natural, perturbed = (of[i][which]["value"] for i in ("natural", "perturbed"))
         if natural[2] < 0 < perturbed[1]:
             return f"as in the report ({which})"
-    return "not"
+    return "other"
 
 
 def rule_holds(of: dict[str, Any]) -> bool:
@@ -59,11 +65,11 @@ def rule_holds(of: dict[str, Any]) -> bool:
 def in_short() -> str:
     """Say in a sentence on how many networks what holds."""
     found = read("curvature_sign").values()
-    signed = sum(signs(of) != "not" for of in found)
+    signed = sum(signs(of) != "other" for of in found)
     rule = sum(rule_holds(of) for of in found)
     worst = min(found, key=lambda of: of["auroc"][0])
     return (
-        f"Of {len(found)} networks the signs are those on {signed}, and perturbed "
-        f"images are the more curved ones on {rule}; on {worst['title']} the AUROC of "
-        f"the largest curvature is {worst['auroc'][0]:.2f}."
+        f"these signs are there on {signed} of {len(found)} networks, perturbed images "
+        f"are the more curved ones on {rule}, and on {worst['title']} the AUROC of the "
+        f"largest curvature is {worst['auroc'][0]:.2f}"
     )

@@ -27,6 +27,14 @@ THEIRS = {
     "AUROC": "not given",
     "relabelling accuracy": figures_table.REPORT_RELABELLING,
 }
+#: What was measured elsewhere; `tests/benchmarks/test_curvature_sign.py` compares.
+BEYOND = """That natural images have negative and perturbed ones positive curvature, and
+that the more curved image is the perturbed one, holds on this LeNet and on networks
+like it. It does not hold on every network: of ten that were measured, five of them
+other people's, the signs are the same on five and the rule on six, and on one it is the
+other way round (`python -m benchmarks curvature-sign`; the table is on the
+documentation's page of results). What to use there is `LearnedDetector`, which learns
+on each network what attacks look like."""
 
 
 def page(results: dict[str, Any]) -> str:
@@ -50,6 +58,10 @@ range of
 
 A threshold that is chosen on the pictures it is judged by flatters every method, by the
 same rule here as there; the detection benchmark sets it on other images.
+
+## Beyond this LeNet
+
+{BEYOND}
 
 ## Figures
 
