@@ -46,10 +46,10 @@ def test_the_sign_is_that_of_the_surface():
     inside *= 0.5 / np.linalg.norm(inside, axis=1, keepdims=True)
     measured = CurvatureFeaturizer(model, step=0.05, random_state=0).fit(inside)
     found = curvature_sign.of_images(measured.transform(inside))
-    assert found["mean"]["value"].value == pytest.approx(1, rel=0.05)  # a quick search
+    assert found["mean"]["value"].value == pytest.approx(1, rel=0.05)
     assert found["largest"]["positive"].value == 1
     outside = curvature_sign.of_images(measured.transform(4 * inside))
-    assert outside["mean"]["value"].value == pytest.approx(-1, rel=0.05)  # a quick search
+    assert outside["mean"]["value"].value == pytest.approx(-1, rel=0.05)
 
 
 def test_an_image_without_a_boundary_is_left_out():
