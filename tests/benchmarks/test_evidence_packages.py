@@ -562,3 +562,16 @@ def test_reference_images_are_passed_once_for_all_that_learn_from_them(case, tra
     gmm.make(again).fit(replace(training, reference=others))
     assert len(calls) == 2
     handle.remove()
+
+
+def test_art_binary_whose_last_batch_is_a_single_image(case, training):
+    n = 129 - len(training.clean.X)  # batches are of 128
+    attacks = training.attacked["noise"]
+    rows = np.arange(n) % len(attacks.adversarial)
+    of_rows = ("adversarial", "original_label", "predicted_label", "source")
+    more = replace(attacks, **{name: getattr(attacks, name)[rows] for name in of_rows})
+    odd = replace(training, attacked={"noise": more})
+    assert len(odd.labelled()[0]) % art_toolbox.BATCH_SIZE == 1
+    for activations in (False, True):
+        scorer = art_toolbox.ARTBinary(case.model, activations=activations)
+        assert np.isfinite(scorer.fit(odd).score(case.test.X)).all()

@@ -71,9 +71,12 @@ class ARTBinary:
         n_epochs = max(round(N_STEPS * BATCH_SIZE / len(X)), 1)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made = self._of_features if self.activations else self._of_images
-            self.detector = made(weight)
             with self.model.evaluating():
+                self.detector = (
+                    self._of_features(weight, X)
+                    if self.activations
+                    else self._of_images(weight)
+                )
                 self.detector.fit(
                     X,
                     np.eye(2, dtype=np.float32)[attacked.astype(int)],
@@ -86,14 +89,11 @@ class ARTBinary:
         shape = self.model.input_shape
         return BinaryInputDetector(_classifier(_small_network(shape), shape, 2, weight))
 
-    def _of_features(self, weight: Tensor) -> BinaryActivationDetector:
-        found = _parts(self.model)
-        n_features = found.head.in_features
+    def _of_features(self, weight: Tensor, X: np.ndarray) -> BinaryActivationDetector:
+        features = torch.as_tensor(_features(self.model, X))
+        n_features = features.shape[1]
         network = nn.Sequential(
-            nn.BatchNorm1d(n_features),
-            nn.Linear(n_features, 128),
-            nn.ReLU(),
-            nn.Linear(128, 2),
+            _Scaled(features), nn.Linear(n_features, 128), nn.ReLU(), nn.Linear(128, 2)
         )
         of_features = _classifier(network, (n_features,), 2, weight)
         return BinaryActivationDetector(_in_layers(self.model), of_features, layer=0)
@@ -104,6 +104,18 @@ class ARTBinary:
             report, _ = self.detector.detect(X, batch_size=BATCH_SIZE)
         logits = report["predictions"].astype(np.float64)
         return logits[:, 1] - logits[:, 0]
+
+
+class _Scaled(nn.Module):
+    """Features of mean 0 and standard deviation 1, by those it was made with."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", features.mean(0))
+        self.register_buffer("std", features.std(0).clamp(min=1e-6))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z - self.mean) / self.std
 
 
 class ARTSubsetScanning:
@@ -132,16 +144,12 @@ class ARTSubsetScanning:
 
     def _usable(self, X: np.ndarray) -> np.ndarray:
         """Leave out images on which ART fails: no feature is above the median."""
-        features = self._features(X)
+        features = _features(self.model, X)
         while True:  # the median moves with what is left out
             usable = (features > np.sort(features, axis=0)[len(X) // 2]).any(1)
             if usable.all():
                 return X
             X, features = X[usable], features[usable]
-
-    def _features(self, X: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return in_batches(_parts(self.model).features, X, BATCH_SIZE)
 
     def score(self, X: np.ndarray) -> np.ndarray:
         """Return the scores of images, each scanned by itself."""
@@ -308,6 +316,11 @@ def _parts(model: TorchModel) -> Parts:
     found = parts(model)
     assert found is not None, "`applies` says so"
     return found
+
+
+def _features(model: TorchModel, X: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return in_batches(_parts(model).features, X, BATCH_SIZE)
 
 
 def _n_neighbours(model: TorchModel) -> int:
