@@ -144,7 +144,7 @@ def _cost(detector: Detector, scorer: Scorer, case: Case) -> dict[str, float]:
     with ExitStack() as stack:
         passes = [
             stack.enter_context(metrics.count_passes(module))
-            for module in detector.networks(case)
+            for module in getattr(scorer, "networks", detector.networks(case))
         ]
         scorer.score(mirrored)
         counted = sum(each.forward_equivalents for each in passes)

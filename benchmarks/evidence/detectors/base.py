@@ -22,7 +22,7 @@ class Scorer(Protocol):
     The score of an image depends on no other image of the call. Where `clean_scores`
     is there after `fit`, thresholds are set by these scores of images that it kept back
     for that; else by those of images of the benchmark. `fit_seconds` is there where
-    what was learned was kept from another run.
+    what was learned was kept from another run, and `networks` where it runs copies.
     """
 
     def fit(self, training: Training) -> Scorer:

@@ -48,6 +48,8 @@ class Guard:
             random_state=self.random_state,
         )
         self.clean_scores = self.detector.clean_scores_
+        both = self.detector.model, self.detector.companion
+        self.networks = tuple(model.module for model in both if model is not None)
         return self
 
     def score(self, X: np.ndarray) -> np.ndarray:
