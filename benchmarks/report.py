@@ -65,6 +65,7 @@ PICTURES: tuple[Callable[[], dict[str, Figure]], ...] = (
 )
 #: Parts of pages that are written by hand, by the names of their marks.
 BLOCKS: dict[str, Callable[[], str]] = {
+    "detectors, what": detection.what,
     "detectors": detection.short_table,
     "detectors, where not": detection.where_not,
     "detectors, ahead": detection.ahead,

@@ -14,7 +14,7 @@ from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
 from benchmarks.evidence.picture import PICTURE
 from benchmarks.evidence.results import Found, Row, measured, overall, rows
 
-__all__ = ["ahead", "page", "short_table", "where_not"]
+__all__ = ["ahead", "page", "short_table", "what", "where_not"]
 
 #: Detectors of others in the README's table.
 N_SHORT = 8
@@ -147,7 +147,7 @@ def ahead() -> str:
         lines.append(
             [
                 found.title,
-                interval(found.means[GUARD]["unseen"]),
+                interval(found.means[row["guard"]]["unseen"]),
                 nearest,
                 interval(row["unseen"]),
                 interval(row["ahead"]),
@@ -155,7 +155,7 @@ def ahead() -> str:
                 f"{shown} of {len(compared)}",
             ]
         )
-    head = ("network", GUARD, "nearest peer", "its AUROC", "ours ahead by", "p")
+    head = ("network", "ours", "nearest peer", "its AUROC", "ours ahead by", "p")
     return table([*head, "behind ours, shown"], lines)
 
 
@@ -264,6 +264,20 @@ def failures() -> str:
 # The README -----------------------------------------------------------------------
 
 
+def what() -> str:
+    """Say how many detectors, networks and attacks there are."""
+    found, kinds = measured(), ", ".join(KINDS)
+    attacks = {name for of in found.values() for name in of.attacks["attacks"]}
+    lines = {name: row.ours for name, row in overall().items()}
+    ours = sum(lines.values())
+    return paragraph(
+        f"""{len(lines)} detectors ({ours} of ours and its seeds; the others are those
+        of pytorch-ood and of ART that apply, and some written after their papers) on
+        {len(found)} networks, after {len(attacks)} attacks of other people and ours:
+        {kinds}."""
+    )
+
+
 def short_table() -> str:
     """Return the README's table: ours, and the best of others."""
     found = overall()
@@ -306,9 +320,9 @@ Fashion-MNIST and the other way round)."""
 OURS_ALONE = """What attackers need who know a guard, as a multiple of what fools the
 network alone (at 1 or 5 %, the lower), and the share of images that votes certify at
 half the median norm that fools, are measured for ours alone:"""
-COMPARED = """The learned guard, without a companion, and the peer that comes nearest to
-it: the paired difference of the mean AUROC with the kind left out, its 95 % interval
-over 2,000 resamples of the images, and the share of resamples in which ours is not
-ahead, corrected for the number of peers (Holm). The last column counts peers that are
-behind with an interval above zero and p below 0.05. A peer that scored fewer images is
-compared on these."""
+COMPARED = """The learned guard and the peer that comes nearest to it (the guard with a
+companion, where the peer asks one): the paired difference of the mean AUROC with the
+kind left out, its 95 % interval over 2,000 resamples of the images, and the share of
+resamples in which ours is not ahead, corrected for the number of peers (Holm). The last
+column counts peers that are behind with an interval above zero and p below 0.05. A peer
+that scored fewer images is compared on these."""

@@ -1,0 +1,145 @@
+"""What the page of detectors says of results."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence import picture, report, results
+from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
+
+
+def detector(auroc, unseen, *, ours=False, fe=2.0, ms=4.0):
+    return {
+        "learns": "nothing",
+        "source": "a test",
+        "ours": ours,
+        "n_calibration": 200,
+        "cost": {"fit_seconds": 1.0, "fe": fe, "ms": ms, "bare_ms": 2.0},
+        "clean": [[0.01, 0, 0.03], [0.05, 0.02, 0.08]],
+        "attacks": {"PGD": [auroc, auroc - 0.1, auroc + 0.1, 0.5, 0.6, unseen, 0.4]},
+        "corrupted": {"noise 1": [10, 0, 1, 2, 0, 1], "noise 4": [10, 9, 9, 0, 0, 0]},
+        "other_data": None,
+    }
+
+
+def means(auroc, unseen, **more):
+    around = lambda v: [v, v - 0.01, v + 0.01]
+    values = {"auroc": auroc, "unseen": unseen, "detected": 0.6}
+    return {k: around(v) for k, v in (values | {"unseen_detected": 0.4}).items()} | more
+
+
+def lines(guard=0.95, peer=0.9, ahead=(0.05, 0.01, 0.09), p=0.01):
+    attack = {"kind": "gradient steps", "success": [0.9, 0.8, 1], "norm": 1.5}
+    attack |= {"n": 90, "learned_from": True}
+    first = {"what": "attacks", "title": "a network", "n_clean": 100, "torch": "2"}
+    first |= {"accuracy": [0.9, 0.8, 1], "machine": "m", "attacks": {"PGD": attack}}
+    compared = {"ahead": list(ahead), "p": p, "p_holm": p, "guard": GUARD}
+    return [
+        first,
+        {"what": GUARD, **detector(guard, guard, ours=True, ms=40.0)},
+        {"what": "peer", **detector(peer, peer)},
+        {"what": "broken", "failed": "ValueError: no"},
+        {
+            "what": "comparisons",
+            "means": {
+                GUARD: means(guard, guard),
+                "peer": means(peer, peer, **compared),
+            },
+        },
+    ]
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Write results of networks where they are looked for."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    (tmp_path / "detection").mkdir()
+
+    def written(**networks):
+        results.measured.cache_clear()
+        for name, of in networks.items():
+            text = "".join(json.dumps(line) + "\n" for line in of)
+            (tmp_path / "detection" / f"{name}.jsonl").write_text(text)
+        return results.measured()
+
+    yield written
+    results.measured.cache_clear()
+
+
+def test_a_row_has_the_figures_of_its_cell(measured):
+    found = measured(lenet_mnist=lines())["lenet_mnist"]
+    assert list(results.rows(found)) == [GUARD, "peer"]
+    row = results.rows(found)["peer"]
+    assert row.auroc == pytest.approx((0.9, 0.89, 0.91))
+    assert (row.worst, row.fe, row.slower, row.clean) == (0.9, 2, 2, 0.05)
+    assert row.corrupted == 0.1  # severity 4 is not mild
+    assert np.isnan(row.other_data)
+
+
+def test_means_are_over_the_networks_where_a_detector_was(measured):
+    one = lines(peer=0.9)
+    other = [line for line in lines(guard=0.85) if line["what"] != "peer"]
+    del other[-1]["means"]["peer"]
+    measured(lenet_mnist=one, large_cifar10=other)
+    found = results.overall()
+    assert found[GUARD].n_networks == 2
+    assert found[GUARD].unseen[0] == pytest.approx(0.9)
+    assert found["peer"].n_networks == 1
+
+
+def test_a_network_under_way_is_not_shown(measured):
+    assert measured(lenet_mnist=lines()[:-1]) == {}
+
+
+def test_a_peer_that_is_ahead_is_said_first(measured):
+    measured(lenet_mnist=lines(peer=0.97, ahead=(-0.02, -0.04, 0.01), p=1.0))
+    assert "- **a network**: peer is ahead by 0.020." in report.where_not()
+    page = report.page()
+    assert page.index("peer is ahead by") < page.index("## All detectors")
+    assert "0 of 1" in report.ahead()
+
+
+def test_a_peer_that_chance_may_have_put_behind_is_said(measured):
+    measured(lenet_mnist=lines(ahead=(0.02, -0.01, 0.05), p=0.2))
+    assert "peer: not shown to be behind" in report.where_not()
+
+
+def test_nothing_is_said_where_ours_is_ahead_of_all(measured):
+    measured(lenet_mnist=lines())
+    assert "a network**" not in report.where_not()
+    assert "1 of 1" in report.ahead()
+
+
+def test_peers_that_cost_a_tenth_are_named(measured):
+    measured(lenet_mnist=lines(peer=0.93))  # 2 times the network, ours 20 times
+    assert "none" in report.cheaper()
+    of = lines(peer=0.93)
+    of[1]["cost"]["ms"] = 41.0
+    measured(lenet_mnist=of)
+    assert "a network: peer (0.930)" in report.cheaper()
+
+
+def test_failures_are_on_the_page(measured):
+    measured(lenet_mnist=lines())
+    assert "- a network, broken: `ValueError: no`" in report.page()
+
+
+def test_the_page_has_every_attack_and_detector(measured):
+    measured(lenet_mnist=lines())
+    page = report.page()
+    assert "| gradient steps | PGD | 0.90 | 1.50 | 90 |" in page
+    assert "| peer | a test | nothing |" in page
+    assert "2 detectors" in report.what()
+    assert GUARD_WITH_COMPANION not in report.short_table()
+    assert f"**{GUARD}**" in report.short_table()
+
+
+def test_the_picture_has_each_detector_twice(measured):
+    measured(lenet_mnist=lines())
+    (figure,) = picture.pictures().values()
+    for ax, costs in zip(figure.axes, ([2, 2], [2, 20]), strict=True):
+        points = [line for line in ax.lines if len(line.get_xdata()) == 1]
+        drawn = sorted(float(line.get_xdata()[0]) for line in points)
+        assert drawn == pytest.approx(sorted(2 * costs))
+        assert {float(line.get_ydata()[0]) for line in points} == {0.4, 0.6}
