@@ -428,6 +428,7 @@ DETECTORS = (
         _ART,
         applies=_second_has_parts,
         networks=_second_alone,
+        n_images=100,  # of each, and ten or twenty neighbours of an image
     ),
     Detector(
         "BEYOND, as its paper says",
@@ -436,5 +437,6 @@ DETECTORS = (
         "He et al., ICML 2024",
         applies=_second_has_parts,
         networks=_both,
+        n_images=100,
     ),
 )
