@@ -38,7 +38,7 @@ def written_at_once(path: str | Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        In the same folder; its name is no hint of what is in it.
+        In the same folder; its name does not say of what format it is.
 
     Raises
     ------
@@ -141,7 +141,11 @@ def _remove_abandoned(target: Path) -> None:
     if sys.platform == "win32":
         return
     left = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
-    for path in target.parent.iterdir():
+    try:
+        beside = list(target.parent.iterdir())
+    except PermissionError:  # to write is allowed, to look is not
+        return
+    for path in beside:
         if not left.fullmatch(path.name):
             continue
         # Locked: another process writes it. Gone: another was as quick.
