@@ -76,14 +76,21 @@ SCALE = """
 ## Many images
 
 `python -m benchmarks scale`. `curvdetect.storage.transform_in_shards` keeps features on
-disk, and goes on where it was interrupted; its peak memory, above that before it began,
-on Fashion-MNIST images in a memory-mapped array:
+disk, `score_in_shards` scores, and both go on where they were interrupted; their peak
+memory, above that before they began, on Fashion-MNIST images in a memory-mapped array:
 
 """
 
 WORKERS = """
 `curvdetect.integrations.dask.transform` on processes of one machine of two cores, one
 thread each, default features:
+
+"""
+
+LEARNED = """
+`curvdetect.integrations.dask.score_samples` of the learned guard with its defaults, in
+the same way, but on a machine that others were using (load {load:.0f}); compare images
+a second of the workers' own CPU time:
 
 """
 
@@ -105,12 +112,11 @@ how to set it.
 def page() -> str:
     """Return the page."""
     scale = read("scale")
-    memory = [[f"{c['n_images']:,}", f"{c['peak_mib']:.0f}"] for c in scale["memory"]]
     workers = [
         [c["n_workers"] or "without dask", c["malloc"], c["images_per_second"]]
-        for c in scale["workers"]
+        for c in scale["features"]["workers"]
     ]
-    two = next(c for c in scale["workers"] if c["n_workers"] == 2)
+    two = next(c for c in scale["features"]["workers"] if c["n_workers"] == 2)
     speed = two["images_per_second"] / 2
     return "".join(
         [
@@ -118,11 +124,39 @@ def page() -> str:
             short_table() + "\n" + MEASURED,
             FEW + few_table(read("few_boundaries")) + "\n",
             PRECISION + precision_table(read("precision")) + "\n",
-            SCALE + table(["images", "peak memory, MiB"], memory) + "\n",
+            SCALE + memory_table(scale) + "\n",
             WORKERS + table(["workers", "malloc", "images a second"], workers) + "\n",
+            LEARNED.format(load=scale["learned"]["load_average"]),
+            learned_table(scale["learned"]["workers"]) + "\n",
             SIZING.format(speed=speed, minutes=1e6 / (10 * speed) / 60),
         ]
     )
+
+
+def memory_table(scale: dict[str, Any]) -> str:
+    """Return a row for each number of images."""
+    what = {"features": "features", "learned": "scores of the learned guard"}
+    rows = [
+        [title, f"{cell['n_images']:,}", f"{cell['peak_mib']:.0f}"]
+        for name, title in what.items()
+        for cell in scale[name]["memory"]
+    ]
+    return table(["kept", "images", "peak memory, MiB"], rows)
+
+
+def learned_table(cells: list[dict[str, Any]]) -> str:
+    """Return a row for each number of workers."""
+    rows = [
+        [
+            cell["n_workers"] or "without dask",
+            cell["malloc"],
+            cell["images_per_second"],
+            cell["images_per_cpu_second"],
+        ]
+        for cell in cells
+    ]
+    head = ["workers", "malloc", "images a second", "images a second of their CPU time"]
+    return table(head, rows)
 
 
 def short_table() -> str:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+from curvdetect._base.files import writing
+
 __all__ = ["results_alone"]
 
 
@@ -38,16 +40,20 @@ def _moved(stdout: IO[str], stderr: IO[str]) -> Iterator[IO[str]]:
         return
     kept = os.dup(number)
     os.dup2(elsewhere, number)
+    results = open(  # noqa: SIM115, for closing has errors of its own
+        kept,
+        "w",
+        encoding=getattr(stdout, "encoding", None),
+        errors=getattr(stdout, "errors", None),
+        newline="",
+        closefd=False,
+    )
     try:
-        with open(
-            kept,
-            "w",
-            encoding=getattr(stdout, "encoding", None),
-            errors=getattr(stdout, "errors", None),
-            newline="",
-            closefd=False,
-        ) as results:
+        try:
             yield results
+        finally:
+            with writing("standard output"):  # what is still in its buffer
+                results.close()
     finally:
         stdout.flush()
         os.dup2(kept, number)

@@ -140,7 +140,7 @@ def run_companion(
         checkpoint=checkpoint,
         random_state=seed,
     )
-    with written_at_once(Path(out)) as partial:
-        torch.save(trained.model.module.state_dict(), partial)
+    with written_at_once(out) as partial, partial.open("wb") as file:
+        torch.save(trained.model.module.state_dict(), file)
     print(f"the weights are in {out}", file=sys.stderr)
     return trained

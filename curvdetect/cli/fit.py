@@ -206,6 +206,7 @@ def run_fit(
     else:
         settings |= {"random_state": seed, "verbose": 1, "companion": second}
     guard = GuardedClassifier(model, **settings).fit(X)
+    _silence(guard)
     save(guard, out, weights=not without_weights)
     if guard.self_test_ is not None:
         print(guard.self_test_, file=sys.stderr)
@@ -214,3 +215,11 @@ def run_fit(
         file=sys.stderr,
     )
     return guard
+
+
+def _silence(guard: GuardedClassifier) -> None:
+    """Let whoever loads the guard see no progress bars but of their own asking."""
+    parts: list[Any] = [guard.featurizer, guard.detector_, guard.featurizer_]
+    for part in [guard, *parts]:
+        if hasattr(part, "verbose"):
+            part.verbose = 0

@@ -78,9 +78,9 @@ def run_score(
         As in :func:`curvdetect.cli.fit.run_fit`. Nothing is downloaded where the guard
         holds the weights.
     out : str or Path, default="-"
-        A .csv or .json file, written as images are scored, or a .parquet file, written
-        at the end; "-" is standard output, as CSV, and what the network's code prints
-        goes to standard error.
+        A .csv, .json or .parquet file, which appears when all images are scored; "-" is
+        standard output, as CSV, written as images are scored, and what the network's
+        code prints goes to standard error.
     weights, weights_key
         As in :func:`curvdetect.network.load_module`, for a guard that does not hold
         them: those that it was fitted with.
@@ -102,6 +102,8 @@ def run_score(
     ------
     ValueError
         If anything is not what it must be.
+    OSError
+        If the table cannot be written; a file that was there before is still whole.
     """
     from curvdetect.storage.tables import check_table
 
@@ -136,7 +138,7 @@ def _score(
     columns = _columns(guard.model_)
     n_scored = n_flagged = 0
     batches = read(images, guard.model_, resize=resize)
-    first = next(batches)  # before an older result is overwritten
+    first = next(batches)  # before there is a table without rows
     with written_table(out, ["image", *columns]) as write:
         for batch in itertools.chain([first], batches):
             if not len(batch.X):

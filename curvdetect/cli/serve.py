@@ -45,9 +45,9 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
         "--monitor",
         type=Path,
         metavar="FILE",
-        help="a GuardMonitor, fitted without a guard in it, that "
-        "curvdetect.storage.save wrote; it watches all answers, and is saved to the "
-        "same file at the end",
+        help="a monitor of curvdetect monitor, or a GuardMonitor, fitted without guard "
+        "in it, that curvdetect.storage.save wrote; it watches all answers, and is "
+        "saved to the same file at the end",
     )
     return parser
 

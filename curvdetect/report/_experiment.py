@@ -13,6 +13,7 @@ import torch
 
 from curvdetect import __version__
 from curvdetect._base.extras import require
+from curvdetect._base.files import written_text
 from curvdetect.attacks import AdversarialSet, make_adversarial_set, pgd
 from curvdetect.network import TorchModel
 from curvdetect.study import datasets
@@ -72,5 +73,5 @@ def write_results(results: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Write results.json; return the results with the versions that made them."""
     versions = {"curvdetect": __version__, "torch": torch.__version__}
     written = {**results, "versions": versions}
-    (out / "results.json").write_text(json.dumps(written, indent=2) + "\n")
+    written_text(out / "results.json", json.dumps(written, indent=2) + "\n")
     return written

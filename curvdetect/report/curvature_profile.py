@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from curvdetect._base.extras import require
+from curvdetect._base.files import written_text
 from curvdetect.geometry import principal_curvatures, profile_statistics
 from curvdetect.network import Boundaries, TorchModel, find_nearest_boundaries
 from curvdetect.network.arrays import as_array
 from curvdetect.network.class_names import named
 from curvdetect.plotting import CurvatureProfileDisplay
+from curvdetect.report._saving import save_picture
 from curvdetect.storage.tables import as_json
 
 __all__ = ["report_curvature_profile"]
@@ -102,7 +104,7 @@ def report_curvature_profile(
     out.mkdir(parents=True, exist_ok=True)
     settings = {"step": step, "all_curvatures": dense, "input_shape": X.shape[1:]}
     written = as_json({**settings, "boundaries": rows}, indent=1)
-    (out / "curvature_profile.json").write_text(written + "\n")
+    written_text(out / "curvature_profile.json", written + "\n")
     _draw(values.reshape(len(X), n_boundaries, -1), out, dense=dense)
     return rows
 
@@ -168,7 +170,10 @@ def _draw(curvatures: npt.NDArray[Any], folder: Path, *, dense: bool) -> None:
     display = CurvatureProfileDisplay.from_predictions(curvatures)
     what = "all" if dense else f"the {curvatures.shape[2]} largest in size"
     display.ax_.set_title(f"mean over {len(curvatures)} images; {what}")
-    display.figure_.savefig(
-        folder / "curvature_profile.png", dpi=150, bbox_inches="tight"
+    save_picture(
+        display.figure_,
+        folder / "curvature_profile.png",
+        dpi=150,
+        bbox_inches="tight",
     )
     pyplot.close(display.figure_)

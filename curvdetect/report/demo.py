@@ -30,6 +30,7 @@ from curvdetect.report._experiment import (
     prepared_folder,
     write_results,
 )
+from curvdetect.report._saving import save_picture
 from curvdetect.report.sections import (
     average_curvature,
     before_and_after,
@@ -280,11 +281,11 @@ def _draw(
     """Write each picture, and all of them in one."""
     new_figure = require("matplotlib.figure", extra="plot").Figure
     for name, section in pictures.items():
-        drawn(section, measured).savefig(out / f"{name}.png", dpi=150)
+        save_picture(drawn(section, measured), out / f"{name}.png", dpi=150)
 
     figure = new_figure(figsize=before_and_after.SIZE, layout="constrained")
     before_and_after.draw(figure, measured, class_names)
-    figure.savefig(out / "images.png", dpi=150)
+    save_picture(figure, out / "images.png", dpi=150)
 
     figure = new_figure(figsize=(10, 9), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1.1, 1])
@@ -292,4 +293,4 @@ def _draw(
     axes: Any = below.subplots(1, len(pictures))
     for ax, section in zip(axes, pictures.values(), strict=True):
         section.draw(ax, measured)
-    figure.savefig(out / "overview.png", dpi=110)
+    save_picture(figure, out / "overview.png", dpi=110)

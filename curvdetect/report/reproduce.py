@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from curvdetect._base.checks import check_choice
+from curvdetect._base.files import written_text
 from curvdetect.attacks import AdversarialSet
 from curvdetect.estimators import (
     CurvatureFeaturizer,
@@ -27,6 +28,7 @@ from curvdetect.report._experiment import (
     write_results,
 )
 from curvdetect.report._reproduce_page import ALONE, COMPARED, THEIRS, page
+from curvdetect.report._saving import save_picture
 from curvdetect.report.goldman import goldman_features
 from curvdetect.report.sections.base import Measured, drawn, joined
 from curvdetect.report.sections.scores import N_EACH
@@ -125,7 +127,7 @@ def run_reproduce(
         "seconds": round(time.perf_counter() - started, 1),
     }
     written = page(write_results(results, out))
-    (out / "README.md").write_text(written)
+    written_text(out / "README.md", written)
     print(written.split("## Figures")[0])
     print(f"The page, its pictures and results.json are in {out}/")
     return figures
@@ -215,6 +217,6 @@ def _summary(values: npt.NDArray[np.float64]) -> list[float]:
 def _draw(methods: list[Measured], out: Path) -> None:
     """Draw Figures 2 to 6; those of a method once for each."""
     for number, section in ALONE.items():
-        drawn(section, methods[0]).savefig(out / f"figure{number}.png", dpi=130)
+        save_picture(drawn(section, methods[0]), out / f"figure{number}.png", dpi=130)
     for number, section in COMPARED.items():
-        drawn(section, *methods).savefig(out / f"figure{number}.png", dpi=130)
+        save_picture(drawn(section, *methods), out / f"figure{number}.png", dpi=130)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from curvdetect import __version__
-from curvdetect._base.files import written_at_once
 from curvdetect.estimators.guard import GuardedClassifier
 from curvdetect.estimators.monitor import GuardMonitor
 from curvdetect.serving._batching import Batcher, Row
@@ -152,8 +151,7 @@ class Service:
         self._batcher.close()
         if self._watch is None or self._monitor_file is None:
             return
-        with written_at_once(self._monitor_file) as file:
-            save(self._watch.monitor, file)
+        save(self._watch.monitor, self._monitor_file)
         self._monitor_file = None
 
 

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from curvdetect._base.extras import require
+from curvdetect._base.files import written_at_once
 from curvdetect._base.stand_ins import stand_in
 from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.monitor import GuardMonitor
@@ -66,6 +67,9 @@ def save(estimator: BaseEstimator, path: str | Path, *, weights: bool = True) ->
 
     Caches (`memory`) are left out: what they hold is pickled.
 
+    A file of this name stays what it is until the new one is complete, and in its place
+    at once.
+
     Parameters
     ----------
     estimator : estimator
@@ -83,6 +87,8 @@ def save(estimator: BaseEstimator, path: str | Path, *, weights: bool = True) ->
     ValueError
         If the estimator holds three networks, or weights of a number format that NumPy
         lacks.
+    OSError
+        If the file cannot be written, as where the disk is full.
     ImportError
         If skops is not installed.
 
@@ -129,7 +135,8 @@ def save(estimator: BaseEstimator, path: str | Path, *, weights: bool = True) ->
     ]
     # Weights hardly become smaller, and all else is text.
     compression = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
-    skops.dump(content, path, compression=compression)
+    with written_at_once(path) as partial:
+        skops.dump(content, partial, compression=compression)
 
 
 def load(

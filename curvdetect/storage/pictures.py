@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curvdetect._base.extras import require
+from curvdetect._base.messages import one_line
 from curvdetect._base.stand_ins import stand_in
 from curvdetect.network.preparation import Preparation, check_preparation
 
@@ -347,8 +346,9 @@ def _array(source: Path) -> npt.NDArray[Any]:
             known = [name for name in ("X", "images") if name in names] or names
             if len(known) == 1:
                 return np.asarray(arrays[known[0]])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"images: {source} cannot be read: {error}") from error
+    except Exception as error:  # whatever broken data make of NumPy's reader
+        said = one_line(error)
+        raise ValueError(f"images: {source} cannot be read: {said}") from error
     raise ValueError(
         f'images: {source} must hold an array called "X" or "images", and not both; it '
         f"holds {names}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from curvdetect._base.checks import check_count
-from curvdetect._base.files import written_at_once
+from curvdetect._base.files import written_at_once, written_text
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.learned import learned_detector
 
@@ -66,6 +65,9 @@ def transform_in_shards(
     ValueError
         If the folder holds features of another network, other settings or other
         images; or if X is empty.
+    OSError
+        If a shard cannot be written, as where the disk is full. What was finished is
+        kept.
 
     Examples
     --------
@@ -126,6 +128,8 @@ def score_in_shards(
     ValueError
         If the folder holds scores of another detector or other images; or if X is
         empty.
+    OSError
+        If a shard cannot be written.
 
     See Also
     --------
@@ -206,8 +210,7 @@ class _Shards:
         }
         path = self.folder / _MANIFEST
         if not path.exists():
-            with written_at_once(path) as temporary:
-                temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+            written_text(path, json.dumps(manifest, indent=2) + "\n")
             return
         known = json.loads(path.read_text())
         for name, expected in manifest.items():
@@ -254,5 +257,5 @@ class _Shards:
             # Arrays alone: NumPy refuses pickles.
             with path.open("rb") as file, np.load(file) as known:
                 return {name: known[name] for name in (self.what, "images", "settings")}
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        except Exception:  # whatever broken data make of NumPy's reader
             return None

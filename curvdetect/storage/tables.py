@@ -1,4 +1,7 @@
-"""Write a table as its rows come: CSV, JSON or Parquet."""
+"""Write a table as its rows come: CSV, JSON or Parquet.
+
+A file appears when it is complete: half a table cannot be told from a whole one.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from curvdetect._base.extras import require
-from curvdetect._base.files import written_at_once
+from curvdetect._base.files import partial_file, writing, written_at_once
 
 __all__ = ["as_json", "check_table", "written_table"]
 
+_SUFFIXES = (".csv", ".json", ".parquet")
 #: Takes some rows, as a list or array for each column.
 Write = Callable[[Sequence[Any]], None]
 
@@ -27,8 +31,10 @@ def check_table(out: str | Path) -> None:
     path = Path(out)
     if path.is_dir():
         raise ValueError(f"out must be a file; {out} is a folder")
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"out must end with {', '.join(_WRITERS)}, or be -; got {out}")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"out must end with {', '.join(_SUFFIXES)}, or be -; got {out}"
+        )
     if not path.absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {path.parent}")
     if path.suffix == ".parquet":
@@ -51,50 +57,72 @@ def written_table(out: str | Path | IO[str], columns: Sequence[str]) -> Iterator
     ------
     callable
         Writes some rows.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as where the disk is full; a file that was there
+        before is still whole. Errors of what the caller does meanwhile are not touched.
     """
     if not isinstance(out, str | Path) or str(out) == "-":
         file = sys.stdout if isinstance(out, str | Path) else out
-        with _csv(file, columns) as write:
+        yield _csv(file, "standard output", columns)
+    elif Path(out).suffix == ".parquet":
+        with _parquet(Path(out), columns) as write:
             yield write
-        return
-    path = Path(out)
-    if path.suffix == ".parquet":
-        with _parquet(path, columns) as write:
-            yield write
-        return
-    with (
-        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        _WRITERS[path.suffix](file, columns) as write,
-    ):
-        yield write
+    else:
+        with _text(Path(out)) as file:
+            if Path(out).suffix == ".csv":
+                yield _csv(file, out, columns)
+            else:
+                with _json(file, out, columns) as write:
+                    yield write
 
 
 @contextmanager
-def _csv(file: IO[str], columns: Sequence[str]) -> Iterator[Write]:
+def _text(path: Path) -> Iterator[IO[str]]:
+    """Open a text file that takes its place when it is complete."""
+    with partial_file(path) as partial:
+        file = partial.open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        )
+        try:
+            yield file
+        finally:
+            with writing(path):  # what is still in its buffer
+                file.close()
+
+
+def _csv(file: IO[str], name: str | Path, columns: Sequence[str]) -> Write:
     writer = csv.writer(file)
-    writer.writerow(columns)
 
     def write(values: Sequence[Any]) -> None:
-        writer.writerows(_rows(values))
-        file.flush()
+        with writing(name):
+            writer.writerows(_rows(values))
+            file.flush()
 
-    yield write
+    with writing(name):
+        writer.writerow(columns)
+        file.flush()
+    return write
 
 
 @contextmanager
-def _json(file: IO[str], columns: Sequence[str]) -> Iterator[Write]:
+def _json(file: IO[str], name: str | Path, columns: Sequence[str]) -> Iterator[Write]:
     """Write an array of objects."""
     separator = "[\n"
 
     def write(values: Sequence[Any]) -> None:
         nonlocal separator
-        for row in _rows(values):
-            file.write(separator + as_json(dict(zip(columns, row, strict=True))))
-            separator = ",\n"
-        file.flush()
+        with writing(name):
+            for row in _rows(values):
+                file.write(separator + as_json(dict(zip(columns, row, strict=True))))
+                separator = ",\n"
+            file.flush()
 
     yield write
-    file.write("[]\n" if separator == "[\n" else "\n]\n")
+    with writing(name):
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 @contextmanager
@@ -130,6 +158,3 @@ def _rows(values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     # NumPy's numbers are not JSON's.
     plain = (v if isinstance(v, list) else v.tolist() for v in values)
     return zip(*plain, strict=True)
-
-
-_WRITERS: dict[str, Any] = {".csv": _csv, ".json": _json, ".parquet": _parquet}

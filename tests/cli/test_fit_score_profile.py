@@ -80,6 +80,7 @@ def test_fit_then_score(weights, folder, tmp_path, capsys, images):
 
     X = np.round(255 * images[0]) / np.float32(255)
     found = load(guard, LeNet()).assess(X)
+    assert capsys.readouterr().err == ""  # progress is shown by fit alone
     assert [int(row["label"]) for row in rows[:40]] == found.label.tolist()
     assert [row["flagged"] == "True" for row in rows[:40]] == found.flagged.tolist()
     scores = [float(row["score"]) for row in rows[:40]]

@@ -3,10 +3,12 @@
 import dataclasses
 import socket
 
+import numpy as np
 import pytest
 
 from curvdetect import GuardMonitor, TorchModel, cli
 from curvdetect.cli._parser import make_parser
+from curvdetect.cli.serve import _loaded_monitor
 from curvdetect.serving import Limits, create_app, run_server
 from curvdetect.storage import save
 from served import small_guard
@@ -63,6 +65,23 @@ def test_monitors_that_are_none(guard, images, lenet, tmp_path, capsys):
     assert "holds a CurvatureThresholdDetector" in said
     save(GuardMonitor(), path)
     assert "not fitted" in refused(capsys, tmp_path, *monitor)
+
+
+def test_a_monitor_from_the_command_line(guard, images, tmp_path, capsys):
+    np.save(tmp_path / "others.npy", images[0])
+    argv = ["monitor", str(tmp_path / "guard.skops"), *MODEL, "--level", "0.05"]
+    argv += ["--images", str(tmp_path / "others.npy")]
+    out = tmp_path / "monitor.skops"
+    assert cli.main([*argv, "--out", str(out)]) == 0
+    flagged = int(guard.assess(images[0]).flagged.sum())
+    assert f"40 images, {flagged} of them flagged; the monitor is in {out}" in (
+        capsys.readouterr().err
+    )
+    monitor = _loaded_monitor(out)  # as serve takes it
+    assert (monitor.n_calibration_, monitor.level) == (40, 0.05)
+    assert monitor.update(guard.assess(images[0][:3])).n_images == 3
+    assert cli.main([*argv, "--level", "1.5", "--out", str(out)]) == 1
+    assert "level must be" in capsys.readouterr().err
 
 
 def test_a_monitor_that_cannot_be_saved(guard, images, tmp_path):

@@ -176,6 +176,7 @@ REFUSED = {
     "cut array": (npy(GOOD)[:-1], {}, 400, "3135 bytes of values, not 3136"),
     "longer array": (npy(GOOD) + b"x", {}, 400, "3137 bytes of values, not 3136"),
     "broken header": (b"\x93NUMPY\x01\x00\x05\x00{'a':", {}, 400, "no .npy file"),
+    "open string": (b"\x93NUMPY\x01\x00\x03\x00{'(", {}, 400, "no .npy file"),
     "other version": (b"\x93NUMPY\x07\x00", {}, 400, "no .npy file"),
     "endless array": (header_alone((10**12, 1, 28, 28)), {}, 413, "more images"),
     "negative array": (header_alone((-1, 1, 28, 28)), {}, 422, "must have shape"),
@@ -226,6 +227,26 @@ def test_refused(asked, body, headers, status, said):
     assert said in answer["detail"]
     assert found == status
     assert " at 0x" not in answer["detail"]
+
+
+def test_broken_bodies_among_good_ones(asked, rng):
+    guard, ask, images = asked
+    good = [(picture(image[0]), {}, image[None]) for image in images]
+    broken = [
+        (body, headers, status)
+        for body, headers, status, _ in REFUSED.values()
+        if isinstance(body, bytes)
+    ]
+    jobs = [*good, *broken]
+    order = rng.permutation(len(jobs))
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda k: ask(*jobs[k][:2], method="POST"), order)
+    for k, answer in zip(order, answers, strict=True):
+        *_, expected = jobs[k]
+        if isinstance(expected, int):
+            assert answer[0] == expected
+        else:
+            check_same(answer, guard, expected)
 
 
 def test_nothing_in_an_array_is_executed(asked, tmp_path):

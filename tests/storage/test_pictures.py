@@ -238,6 +238,15 @@ def test_two_arrays_that_could_be_meant(tmp_path):
     assert (batch.X == 1).all()
 
 
+@pytest.mark.parametrize("header", [b"{'(", b"{'descr': (", b"[" * 200, b"\n  1\n 2"])
+def test_an_array_whose_header_is_broken(header, tmp_path):
+    path = tmp_path / "x.npy"
+    length = len(header).to_bytes(2, "little")
+    path.write_bytes(b"\x93NUMPY\x01\x00" + length + header)
+    with pytest.raises(ValueError, match="x.npy cannot be read: "):
+        list(read_images(path, (1, 3, 4)))
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".NPY"])
 def test_an_array_that_is_a_pointer(suffix, tmp_path):
     path = tmp_path / f"x{suffix}"

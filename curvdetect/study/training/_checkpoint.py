@@ -74,8 +74,9 @@ class Checkpoint:
             return
         saved = {name: part.state_dict() for name, part in self.parts.items()}
         whole = {**saved, "settings": self.settings, "n_epochs_done": n_epochs_done}
-        with written_at_once(self.path) as partial:
-            torch.save(whole, partial)
+        # By a file of Python's: torch's own does not say why it could not be written.
+        with written_at_once(self.path) as partial, partial.open("wb") as file:
+            torch.save(whole, file)
 
 
 def fingerprint(images: Tensor, labels: Tensor) -> str:
