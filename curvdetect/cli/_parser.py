@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 
 from curvdetect import __version__
-from curvdetect.cli import companion, curvature_profile, demo, fit, reproduce, score
+from curvdetect.cli import (
+    companion,
+    curvature_profile,
+    demo,
+    export,
+    fit,
+    reproduce,
+    score,
+)
 from curvdetect.cli._options import EXAMPLES
 
 __all__ = ["make_parser"]
 
 #: In the order of the help.
-_COMMANDS = (demo, reproduce, companion, fit, score, curvature_profile)
+_COMMANDS = (demo, reproduce, companion, fit, score, export, curvature_profile)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -19,12 +19,12 @@ __all__ = ["add_pictures", "check_any", "read", "read_all"]
 _ENOUGH = 5  # names in a line
 
 
-def add_pictures(parser: argparse.ArgumentParser) -> None:
+def add_pictures(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add where the pictures come from."""
     parser.add_argument(
         "--images",
         type=Path,
-        required=True,
+        required=required,
         help="folder of pictures, a picture, or a .npy or .npz file",
     )
     parser.add_argument(

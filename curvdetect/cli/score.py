@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from curvdetect.cli._guard import check_pictures, loaded_guard
 from curvdetect.cli._network import (
     add_companion,
     add_companion_weights,
     add_model,
     add_weights,
     check_companion_weights,
-    loaded_module,
-    source_of,
 )
-from curvdetect.cli._options import add_command, add_device, check_device
+from curvdetect.cli._options import add_command, add_device
 from curvdetect.cli._pictures import add_pictures, read
 from curvdetect.cli._streams import results_alone
 
@@ -116,7 +115,7 @@ def run_score(
     check_table(out)
     check_companion_weights(companion, companion_weights)
     with results_alone() as stdout:
-        loaded = _loaded_guard(
+        loaded = loaded_guard(
             guard,
             {"factory": factory, "preset": preset},
             companion,
@@ -124,6 +123,7 @@ def run_score(
             companion_weights,
             device=device,
         )
+        check_pictures(loaded)
         n_scored, n_flagged = _score(
             loaded, images, out=stdout if str(out) == "-" else out, resize=resize
         )
@@ -161,52 +161,3 @@ def _columns(model: TorchModel) -> list[str]:
     with_names = (name for label in _LABELS for name in (label, f"{label}_name"))
     labels = _LABELS if model.class_names is None else with_names
     return [*labels, "flagged", "score"]
-
-
-def _loaded_guard(
-    guard: str | Path,
-    source: dict[str, str | None],
-    companion: str | None,
-    weights: dict[str, Any],
-    companion_weights: str | Path | None,
-    *,
-    device: str | None,
-) -> GuardedClassifier:
-    """Load a guard, and networks for it: with weights where the guard lacks them."""
-    from curvdetect import GuardedClassifier
-    from curvdetect.storage.guards import read_saved
-
-    check_device(device)
-    saved = read_saved(guard)
-    held = (*saved.holds_weights, True, True)[:2]
-    for name, given, holds in zip(
-        ("weights", "companion_weights"),
-        (weights["weights"], companion_weights),
-        held,
-        strict=True,
-    ):
-        if given is not None and holds:
-            raise ValueError(
-                f"{name} must be left out: the guard in {guard} holds its own; got "
-                f"{given}"
-            )
-    module = loaded_module(**source, **weights, pretrained=not held[0], device=device)
-    second = None
-    if companion is not None:
-        second = loaded_module(
-            **source_of(companion),
-            weights=companion_weights,
-            pretrained=not held[1],
-            device=device,
-        )
-    loaded = saved.around(module, second)
-    if not isinstance(loaded, GuardedClassifier):
-        raise ValueError(
-            f"guard must be a file of curvdetect fit; {guard} holds a "
-            f"{type(loaded).__name__}"
-        )
-    if (bounds := loaded.model_.bounds) != (0, 1):
-        raise ValueError(
-            f"guard must be for pictures in [0, 1]; got one for bounds {bounds}"
-        )
-    return loaded
