@@ -9,6 +9,7 @@ from curvdetect.cli import (
     companion,
     curvature_profile,
     demo,
+    export,
     fit,
     reproduce,
     score,
@@ -19,7 +20,16 @@ from curvdetect.cli._options import EXAMPLES
 __all__ = ["make_parser"]
 
 #: In the order of the help.
-_COMMANDS = (demo, reproduce, companion, fit, score, serve, curvature_profile)
+_COMMANDS = (
+    demo,
+    reproduce,
+    companion,
+    fit,
+    score,
+    serve,
+    export,
+    curvature_profile,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
