@@ -6,9 +6,12 @@ implementation that could differ.
 
 from __future__ import annotations
 
+import textwrap
+import traceback
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +35,9 @@ __all__ = ["OUTPUTS", "ExportableGuard", "exported"]
 
 #: What a program returns, by these names.
 OUTPUTS = ("logits", "label", "recovered_label", "score", "p_value", "flagged")
+#: Whose lines of code are not those of a network: torch's, and ours.
+_NOT_NETWORKS = (Path(torch.__file__).parent, Path(__file__).parents[1])
+_LONGEST_REASON = 300  # characters: torch goes on for a page
 #: Images that a program is traced with: torch takes one for a number that never varies.
 _N_TRACED = 4
 
@@ -150,21 +156,32 @@ def exported(
     Raises
     ------
     ValueError
-        If torch refuses the network in any case.
+        If torch refuses the networks in any case.
     """
     refused = ""
     if early:
         try:
             return _traced(guard, early=True), refused
         except Exception as error:  # whatever the code of a network makes of it
-            refused = one_line(error)
+            refused = _reason(error)
     try:
         return _traced(guard, early=False), refused
     except Exception as error:
         raise ValueError(
-            "the guard's network must be one that torch can export for batches of any "
-            f"size; torch.export says: {one_line(error)}"
+            "guard must have networks that torch can export for batches of any size: "
+            "they may not decide by the values of a tensor (if x.any()), and must ask "
+            "for x.shape[0], not len(x), which is a number. torch.export says: "
+            f"{_reason(error)}. Change that, or keep the guard by storage.save"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say what torch says, and of which line of a network's code, if it is known."""
+    said = textwrap.shorten(one_line(error), _LONGEST_REASON, placeholder=" ...")
+    for line in reversed(traceback.extract_tb(error.__traceback__)):
+        if not any(Path(line.filename).is_relative_to(of) for of in _NOT_NETWORKS):
+            return f"{said} (at {line.filename}, line {line.lineno})"
+    return said
 
 
 def _traced(guard: GuardedClassifier, *, early: bool) -> ExportedProgram:

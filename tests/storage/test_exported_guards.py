@@ -130,6 +130,7 @@ def test_it_says_what_the_guard_says(either, n):
     guard, program, X = either.guard, either.program, either.X
     stages = guard.detector_.examine(X).stage
     assert len(set(stages)) > 1  # some leave early
+    assert guard.detector_.usual_.any()  # labels differ in what is usual
     first = np.argsort(-stages, kind="stable")
     for order in (first, first[::-1]):  # images that leave late, and at once
         check_same(program(torch.from_numpy(X[order][:n])), guard, X[order][:n])
@@ -153,6 +154,7 @@ def test_nothing_in_it_names_a_device_or_a_path(together):
         assert not any(isinstance(place, torch.device) for place in places), node
         assert "stack_trace" not in node.meta
     assert not any(weight.requires_grad for weight in program.state_dict.values())
+    assert not program.constants  # which `to` would leave behind
 
 
 def test_it_moves(together):
@@ -222,11 +224,18 @@ def test_every_stage_and_rejected(alone, tmp_path, monkeypatch):
         found = torch.export.load(tmp_path / "guard.pt2").module()(torch.from_numpy(X))
         assert (found["label"] == -7).any()
         check_same(found, guard, X)
-        differences = compare_exported(tmp_path / "guard.pt2", guard, X)
-        assert differences["score"] < 1e-6
-        assert differences["label"] == differences["flagged"] == 0
     finally:
         guard.set_params(**settings)
+
+
+def test_how_far_it_is_from_a_guard(alone, together):
+    same = compare_exported(alone.path, alone.guard, alone.X)
+    assert same["score"] < 1e-6
+    assert same["label"] == same["recovered_label"] == same["flagged"] == 0
+    other = compare_exported(alone.path, together.guard, alone.X)
+    assert other["score"] > 0.1
+    expected = [made.guard.assess(alone.X).flagged for made in (alone, together)]
+    assert other["flagged"] == np.sum(expected[0] != expected[1]) > 0
 
 
 class OfManyClasses(nn.Module):
@@ -269,10 +278,24 @@ class Looks(nn.Module):
         return self.last(x.flatten(1))
 
 
-def test_a_network_that_torch_refuses(few_trees, tmp_path, capsys):
+class Counts(Looks):
+    """Takes the number of images for a number."""
+
+    def forward(self, x):
+        return self.last(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Looks, r"data-dependent.*\(at .*test_exported_guards.py, line \d+\)\. Change"),
+        (Counts, "must ask for x.shape.*specialized it to be a constant"),
+    ],
+)
+def test_a_network_that_torch_refuses(network, said, few_trees, tmp_path, capsys):
     X = np.random.default_rng(0).random((90, 1, 8, 8), dtype=np.float32)
-    guard = learned(Looks(), X)
-    with pytest.raises(ValueError, match="one that torch can export.*says"):
+    guard = learned(network(), X)
+    with pytest.raises(ValueError, match=said):
         export_guard(guard, tmp_path / "guard.pt2")
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().err == ""
