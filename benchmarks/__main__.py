@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cost": ("cost.table", "average curvature, beside other ways to it"),
     "learned-speed": ("cost.learned_speed", "the learned guard beside 0.1's default"),
     "serving": ("cost.serving", "a guard over HTTP, under load"),
+    "exported": ("cost.exported", "a guard as a program of torch, beside the guard"),
     "scale": ("cost.scale", "memory by images, speed by workers"),
     "few-boundaries": ("defaults.few_boundaries", "three boundaries instead of all"),
     "precision": ("defaults.precision", "rounding, by step and number format"),

@@ -322,6 +322,12 @@ MEASUREMENTS = (
         "A guard over HTTP, under load", "guide/serve", ("serving",), ("serving.json",)
     ),
     Measurement(
+        "A guard as a program of torch.export",
+        "guide/serve",
+        ("exported --strangers FOLDER",),
+        ("exported.json",),
+    ),
+    Measurement(
         "The report's experiment",
         "reproduction",
         tuple(

@@ -26,8 +26,8 @@ QUESTIONS = {
     "change to keep probes within the bounds?",
     "cost": "What does it cost, beside other ways to the same number? In which "
     "precision, and for how many images?",
-    "guide/serve": "How soon does a watch over a stream raise an alarm, and what does "
-    "a service answer under load?",
+    "guide/serve": "How soon does a watch over a stream raise an alarm, what does a "
+    "service answer under load, and does an exported guard say what the guard says?",
 }
 
 

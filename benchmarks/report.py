@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import catalogue_report
 from benchmarks.common.arguments import IMAGES, command_parser
+from benchmarks.cost import exported_report, serving_report
 from benchmarks.cost import report as cost
-from benchmarks.cost import serving_report
 from benchmarks.defaults import clamping_report
 from benchmarks.detection import (
     imagenet_report,
@@ -90,6 +90,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost.short_table,
     "speed": cost.speed,
     "serving": serving_report.under_load,
+    "exported": exported_report.beside_the_guard,
     "curvature sign": curvature_sign_report.by_network,
     "curvature sign, in short": curvature_sign_report.in_short,
     "profiles": geometry.profiles,

@@ -1,15 +1,18 @@
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from curvdetect.cli._parser import make_parser
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^\.venv/bin/curvdetect (.*)$", README, flags=re.MULTILINE)
 #: What needs more extras than the rest.
 OTHERS = [block for block in BLOCKS if "from_timm" in block]
 #: What stands for a reader's own network and images.
@@ -17,7 +20,8 @@ OWN = [block for block in BLOCKS if "new_images" in block]
 
 
 @pytest.mark.filterwarnings("ignore:mean AUROC")  # what the guard will miss
-def test_the_examples_run_in_order():
+def test_the_examples_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in BLOCKS:
         if block not in OTHERS + OWN:
@@ -27,6 +31,12 @@ def test_the_examples_run_in_order():
     assert (names["decided"] == names["y"][200:300]).mean() > 0.8
     assert 0.8 < names["guarded"].self_test_.mean_auroc <= 1
     assert names["found"].logits.shape == (8, 10)
+    assert (names["answers"]["label"] == names["found"].label).all()
+
+
+def test_the_commands_parse():
+    names = {make_parser().parse_args(shlex.split(line)).command for line in COMMANDS}
+    assert names == {"fit", "score", "serve", "export"}
 
 
 class InColour(torch.nn.Module):

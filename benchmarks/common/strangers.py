@@ -38,7 +38,7 @@ class _Given(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, layout = STRANGERS[self.name]
-        return self.network(layout(x)).reshape(len(x), -1)
+        return self.network(layout(x)).reshape(x.shape[0], -1)
 
 
 def load_stranger(name: str, folder: str | Path) -> TorchModel:

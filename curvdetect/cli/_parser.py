@@ -9,6 +9,7 @@ from curvdetect.cli import (
     companion,
     curvature_profile,
     demo,
+    export,
     fit,
     monitor,
     reproduce,
@@ -28,6 +29,7 @@ _COMMANDS = (
     score,
     monitor,
     serve,
+    export,
     curvature_profile,
 )
 

@@ -19,12 +19,12 @@ __all__ = ["add_pictures", "add_resize", "check_any", "read", "read_all"]
 _ENOUGH = 5  # names in a line
 
 
-def add_pictures(parser: argparse.ArgumentParser) -> None:
+def add_pictures(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add where the pictures come from."""
     parser.add_argument(
         "--images",
         type=Path,
-        required=True,
+        required=required,
         help="a folder of pictures, one picture, or a .npy or .npz file",
     )
     add_resize(parser)

@@ -57,6 +57,29 @@ class Decided(NamedTuple):
     recovered: Tensor
     probability: Tensor
 
+    def replaced(self, rows: Tensor, found: Decided) -> Decided:
+        """Return this, with what was found later of some images.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Which these are, as places; or of shape (n,), bool.
+        found : Decided
+            Of these alone; of all n, where `rows` are bool.
+
+        Returns
+        -------
+        Decided
+            Another; the logits stay.
+        """
+        parts = [
+            new.where(rows, old)
+            if rows.dtype == torch.bool
+            else old.index_put((rows,), new)
+            for old, new in zip(self[1:], found[1:], strict=True)
+        ]
+        return Decided(self.logits, *parts)
+
 
 @dataclass(frozen=True)
 class Cascade:
@@ -98,45 +121,61 @@ class Cascade:
     def _known(self) -> dict[torch.device, list[Forests]]:
         return {}
 
-    def decide(self, x: Tensor) -> Decided:
+    def decide(self, x: Tensor, *, early: bool = True) -> Decided:
         """Look at a batch of images, as long as each is in doubt.
 
         Parameters
         ----------
         x : Tensor of shape (n, *input_shape)
             On the model's device, within ``evaluating()`` and ``no_grad()``.
+        early : bool, default=True
+            Whether an image that is in doubt no more is left out of what follows, or
+            measured with the others, for nothing.
 
         Returns
         -------
         Decided
             A row depends on its image alone.
         """
-        logits, columns = self.evidence.model.logits(x), None
-        rows, of_rows = torch.arange(len(x), device=x.device), logits
-        score = x.new_zeros(len(x), dtype=torch.float64)
-        stage_of, recovered = torch.zeros_like(rows), logits.argmax(dim=1)
-        probability = torch.zeros_like(score)
-        for stage, forests in enumerate(self.forests(x.device)):
+        logits, forests = self.evidence.model.logits(x), self.forests(x.device)
+        columns = self.evidence.measured(0, x, logits, None)
+        found = of_all = self._judged(0, logits, forests[0], columns)
+        rows, of_rows = None, logits
+        for stage, (low, high) in enumerate(self.doubt, start=1):
+            in_doubt = (found.score >= low) & (found.score <= high)
+            if early:
+                on = in_doubt.nonzero()[:, 0]
+                if torch.compiler.is_compiling():
+                    assume_some(on)
+                elif not len(on):
+                    break
+                rows = on if rows is None else rows[on]
+                x, of_rows, columns = x[on], of_rows[on], columns.take(on)
+            else:
+                rows = in_doubt if rows is None else rows & in_doubt
             columns = self.evidence.measured(stage, x, of_rows, columns)
-            found, odds = log_odds(forests, columns)
-            if self.usual is not None:
-                label = self.evidence.labels(columns)
-                found = less_usual(found, label, self.usual[stage])
-            found = vetoed(found, self.evidence.against(columns), self.veto)
-            share = torch.sigmoid(odds)
-            best = share.argmax(dim=1, keepdim=True)
-            score[rows], stage_of[rows] = found, stage
-            recovered[rows] = columns.classes.gather(1, best)[:, 0]
-            probability[rows] = (share.gather(1, best) / share.sum(1, True))[:, 0]
-            if stage == len(self.doubt):
-                break
-            low, high = self.doubt[stage]
-            on = ((found >= low) & (found <= high)).nonzero()[:, 0]
-            if not len(on):
-                break
-            rows, x, of_rows = rows[on], x[on], of_rows[on]
-            columns = columns.take(on)
-        return Decided(logits, score, stage_of, recovered, probability)
+            found = self._judged(stage, of_rows, forests[stage], columns)
+            of_all = of_all.replaced(rows, found)
+        return of_all
+
+    def _judged(
+        self, stage: int, logits: Tensor, forests: Forests, columns: Columns
+    ) -> Decided:
+        """Return what is thought of images after a stage."""
+        score, odds = log_odds(forests, columns)
+        if self.usual is not None:
+            label = self.evidence.labels(columns)
+            score = less_usual(score, label, self.usual[stage])
+        score = vetoed(score, self.evidence.against(columns), self.veto)
+        share = torch.sigmoid(odds)
+        best = share.argmax(dim=1, keepdim=True)
+        return Decided(
+            logits,
+            score,
+            torch.full_like(best[:, 0], stage),
+            columns.classes.gather(1, best)[:, 0],
+            (share.gather(1, best) / share.sum(1, True))[:, 0],
+        )
 
     def odds_at(self, score: float) -> float:
         """Return the odds against a label from which the companion alone is enough.
@@ -155,6 +194,15 @@ class Cascade:
             return math.inf
         at, least = torch.as_tensor(self.veto).T.contiguous()
         return float(_on_line(least, at, at.new_tensor([score])).clamp(min=at[0]))
+
+
+def assume_some(rows: Tensor) -> None:
+    """Tell torch.export that there are rows.
+
+    There may be none, and whoever exports takes the check out of the program; but it
+    cannot ask, and does not trace batch normalisation of perhaps no image.
+    """
+    torch._check(rows.shape[0] > 0)
 
 
 def less_usual(

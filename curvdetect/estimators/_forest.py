@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Forest", "grow_forest", "nodes_of"]
 
@@ -121,7 +121,7 @@ def nodes_of(learner: HistGradientBoostingClassifier) -> npt.NDArray[np.float64]
     return forest
 
 
-class Forest:
+class Forest(nn.Module):
     """A forest, checked and laid out to be asked.
 
     Whether a row goes left at a node depends on where its value lies among the cuts of
@@ -145,24 +145,35 @@ class Forest:
         If it is no forest for so many columns.
     """
 
+    used: Tensor
+    cuts: Tensor
+    table: Tensor
+    values: Tensor
+    first: Tensor
+
     def __init__(
         self, nodes: npt.NDArray[np.float64], n_columns: int, device: torch.device
     ) -> None:
+        super().__init__()
         check_forest(nodes, n_columns)
         leaf = _leaf_numbers(nodes)
         cuts, table = _table(nodes, leaf, n_columns)
         used = np.flatnonzero(np.isfinite(cuts[:, 0]))
-        self.used = torch.as_tensor(used, device=device)
-        self.cuts = torch.as_tensor(cuts[used], device=device)
-        self.table = torch.as_tensor(table[used], device=device)
         n_leaves = leaf.max() + 1
         values = np.zeros((len(nodes), n_leaves))
         of, at = np.nonzero(leaf >= 0)
         values[of, leaf[of, at]] = nodes[of, at, _VALUE]
-        self.values = torch.as_tensor(values.ravel(), device=device)
-        self.first = torch.arange(len(nodes), device=device) * int(n_leaves)
+        held = {
+            "used": used,
+            "cuts": cuts[used],
+            "table": table[used],
+            "values": values.ravel(),
+            "first": np.arange(len(nodes)) * int(n_leaves),
+        }
+        for name, numbers in held.items():
+            self.register_buffer(name, torch.as_tensor(numbers, device=device))
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of every row.
 
         Parameters
@@ -175,18 +186,20 @@ class Forest:
         Tensor of shape (n_rows,), float64
             What scikit-learn's ``decision_function`` gives, to rounding.
         """
-        found = []
-        for rows in X.split(_ROWS):
-            # A value on a cut goes left, as in scikit-learn.
-            place = torch.searchsorted(self.cuts, rows.T[self.used].contiguous())
-            left = torch.ones(  # of a forest of single leaves
-                len(rows), len(self.first), dtype=self.table.dtype, device=X.device
-            )
-            for column, (table, at) in enumerate(zip(self.table, place, strict=True)):
-                left = table[at] if column == 0 else left & table[at]
-            leaf = left.float().log2().round().long()
-            found.append(self.values[self.first + leaf].sum(dim=1))
-        return torch.cat(found)
+        if torch.compiler.is_compiling():  # a program knows no number of rows
+            return self._of_rows(X)
+        return torch.cat([self._of_rows(rows) for rows in X.split(_ROWS)])
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        # A value on a cut goes left, as in scikit-learn.
+        place = torch.searchsorted(self.cuts, rows.T[self.used].contiguous())
+        left = rows.new_ones(  # of a forest of single leaves
+            rows.shape[0], len(self.first), dtype=self.table.dtype
+        )
+        for column, (table, at) in enumerate(zip(self.table, place, strict=True)):
+            left = table[at] if column == 0 else left & table[at]
+        leaf = left.float().log2().round().long()
+        return self.values[self.first + leaf].sum(dim=1)
 
 
 def _leaf_numbers(nodes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -66,9 +66,11 @@ def moved(x: Tensor, axes: tuple[int, ...], by: int) -> Tensor:
     tensor([[1., 1., 2.]])
     """
     for axis in axes:
-        last = x.shape[axis] - 1
-        places = (torch.arange(last + 1, device=x.device) - by).clamp(0, last)
-        x = x.index_select(axis, places)
+        n = x.shape[axis]
+        gone = min(abs(by), n)  # parts, not places: a program moves to any device
+        edge = [x.narrow(axis, 0 if by > 0 else n - 1, 1)] * gone
+        kept = x.narrow(axis, 0 if by > 0 else gone, n - gone)
+        x = torch.cat([*edge, kept] if by > 0 else [kept, *edge], dim=axis)
     return x
 
 

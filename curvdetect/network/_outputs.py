@@ -43,9 +43,9 @@ def as_logits(output: Any, n: int) -> Tensor:
             f"the module must return logits, floating-point numbers; got {logits.dtype}"
         )
     beside = [k for k in logits.shape[1:] if k != 1]
-    if logits.ndim > 2 and len(logits) == n and len(beside) == 1:
+    if logits.ndim > 2 and logits.shape[0] == n and len(beside) == 1:
         logits = logits.flatten(1)
-    if logits.ndim != 2 or len(logits) != n:
+    if logits.ndim != 2 or logits.shape[0] != n:
         raise ValueError(
             "the module must return logits of shape (n_samples, n_classes); got "
             f"{tuple(logits.shape)} for {n} samples"

@@ -30,6 +30,7 @@ __all__ = [
     "check_within",
     "doubts_of_labels",
     "outside_bounds",
+    "tolerated",
     "warn_of_units",
 ]
 
@@ -184,10 +185,16 @@ def check_shape(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
         )
 
 
+def tolerated(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return what inputs may reach: the bounds, and a little for rounding."""
+    tolerance = 1e-5 * (bounds[1] - bounds[0])
+    return bounds[0] - tolerance, bounds[1] + tolerance
+
+
 def check_within(low: float, high: float, bounds: tuple[float, float]) -> None:
     """Refuse inputs outside the bounds, with a guess at the cause."""
-    tolerance = 1e-5 * (bounds[1] - bounds[0])
-    if low >= bounds[0] - tolerance and high <= bounds[1] + tolerance:
+    least, largest = tolerated(bounds)
+    if low >= least and high <= largest:
         return
     if bounds == (0.0, 1.0) and low >= 0 and 1.5 < high <= 255:
         hint = "Are these bytes? Divide by 255."

@@ -455,7 +455,7 @@ class TorchModel:
                 if self.bounds is not None and self._bounds_are_why(x):
                     raise outside_bounds(self.bounds, error) from error
                 raise
-        return as_logits(output, len(x)).to(x.dtype)
+        return as_logits(output, x.shape[0]).to(x.dtype)
 
     def _call(self, x: Tensor, *, clamp: Clamp) -> Any:
         given = x

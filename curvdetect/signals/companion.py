@@ -161,7 +161,8 @@ class Companion(Signal):
         """
         inputs = self._fitting(x, bounds).to(device_of(self.model.module))
         logits = self.model.logits(inputs).to(x.device)
-        if not logits.isfinite().all():
+        known = not torch.compiler.is_compiling()  # a program has no values yet
+        if known and not logits.isfinite().all():
             raise ValueError("companion must give finite logits; got NaN or infinity")
         if self.classes is not None and max(self.classes) < logits.shape[1]:
             logits = logits[:, list(self.classes)]
