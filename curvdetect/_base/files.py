@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +14,12 @@ __all__ = ["written_at_once"]
 @contextmanager
 def written_at_once(path: Path) -> Iterator[Path]:
     """Give a file to write to that takes the place of `path` when it is complete."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    temporary.open("xb").close()  # with the permissions of any file, not of a secret
     try:
-        yield Path(name)
-        with Path(name).open("rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())  # before the name: a power cut leaves all or none
-        Path(name).replace(path)
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
