@@ -10,6 +10,7 @@ from curvdetect.cli import (
     curvature_profile,
     demo,
     fit,
+    report,
     reproduce,
     score,
     serve,
@@ -19,7 +20,7 @@ from curvdetect.cli._options import EXAMPLES
 __all__ = ["make_parser"]
 
 #: In the order of the help.
-_COMMANDS = (demo, reproduce, companion, fit, score, serve, curvature_profile)
+_COMMANDS = (demo, reproduce, companion, fit, score, report, serve, curvature_profile)
 
 
 def make_parser() -> argparse.ArgumentParser:

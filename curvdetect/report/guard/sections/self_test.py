@@ -1,0 +1,24 @@
+"""The self-test that was made when the guard was fitted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curvdetect.report.guard.facts import Facts
+from curvdetect.report.guard.sections.attacks_table import attack_rows, test_chart
+
+__all__ = ["TITLE", "build"]
+
+TITLE = "The self-test of the calibration"
+
+
+def build(facts: Facts) -> dict[str, Any]:
+    """Return the table and its chart, or None where there was no self-test."""
+    test = facts.guard.self_test_
+    if test is None:
+        return {"rows": None, "chart": None, "rate": None}
+    return {
+        "rows": attack_rows(test),
+        "chart": test_chart(test, name="self-test"),
+        "rate": test.target_fpr,
+    }
