@@ -124,6 +124,7 @@ def run_report(
         If anything is not what it must be; before any long work.
     """
     from curvdetect._base.extras import require
+    from curvdetect.estimators.self_test import LEAST_FOOLED
     from curvdetect.report.guard.evasion import read_evasion
     from curvdetect.report.guard.facts import Given, Origin, measured
     from curvdetect.report.guard.page import write_page
@@ -131,8 +132,11 @@ def run_report(
 
     for module in ("jinja2", "matplotlib"):  # before any long work
         require(module, extra="report")
-    if n_attacked is not None and n_attacked < 0:
-        raise ValueError(f"n_attacked must be 0 or more; got {n_attacked}")
+    if n_attacked is not None and n_attacked != 0 and n_attacked < LEAST_FOOLED:
+        raise ValueError(
+            f"n_attacked must be 0, or at least {LEAST_FOOLED}, on which an attack "
+            f"must fool the network to count; got {n_attacked}"
+        )
     check_companion_weights(companion, companion_weights)
     searches = [] if evasion is None else read_evasion(evasion)
     loaded = loaded_guard(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LEAST_FOOLED",
     "Attempt",
     "SelfTest",
     "Tried",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 #: Fewer successes say nothing of an attack.
-_FEW = 10
+LEAST_FOOLED = 10
 #: Attacks of which less is detected are named in a warning.
 _MISSED = 0.5
 #: A mean AUROC below which a guard is hardly better than chance.
@@ -325,7 +326,7 @@ def attempts(
     for lesson in lessons:
         perturbed = attacked(model, lesson, images, labels, points, seed)
         fooled = np.flatnonzero(model.predict(perturbed) != labels.numpy())
-        if len(fooled) < _FEW:
+        if len(fooled) < LEAST_FOOLED:
             continue
         adversarial = perturbed[fooled]
         noisy = noise_like(model, images[fooled], adversarial, seed)

@@ -7,6 +7,7 @@ once more, on images that the guard has never seen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -123,6 +124,7 @@ def attack(
     clean: npt.NDArray[Any],
     clean_score: npt.NDArray[np.float64],
     assess: Callable[[Tensor], Assessment],
+    target_fpr: float | None,
     seed: int,
     verbose: int = 0,
 ) -> Attacked:
@@ -140,6 +142,8 @@ def attack(
         Clean images that the network gets right, `images` among them, and their scores.
     assess : callable
         What the guard makes of further images.
+    target_fpr : float or None
+        The guard's, if it has one.
     seed : int
         Of attacks and noise.
     verbose : int, default=0
@@ -173,11 +177,8 @@ def attack(
             examples[attempt.lesson.name] = attempt, found
             if staged:
                 staged.add(attempt.adversarial)
-    rate = getattr(detector, "target_fpr_", None) or getattr(
-        detector, "target_fpr", None
-    )
     return Attacked(
-        test=SelfTest(rows, rate if isinstance(rate, float) else float("nan")),
+        test=SelfTest(rows, target_fpr or math.nan),
         n_attacked=len(images),
         clean=clean_score,
         scores=scores,

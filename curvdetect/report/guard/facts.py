@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from curvdetect.attacks.effort import effort_for
-from curvdetect.estimators import VotingDetector
+from curvdetect.estimators import SelfTest, VotingDetector
 from curvdetect.estimators._p_values import p_values
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
 from curvdetect.estimators.voting import Certified
@@ -123,12 +123,13 @@ class Facts:
     @property
     def target_fpr(self) -> float | None:
         """The false-positive rate that the guard was made for, if it says one."""
-        detector = self.guard.detector_
-        for name in ("target_fpr_", "target_fpr", "contamination"):
-            rate = getattr(detector, name, None)
-            if isinstance(rate, float):
-                return rate
-        return None
+        return target_fpr_of(self.guard.detector_)
+
+    @property
+    def self_test(self) -> SelfTest | None:
+        """What a learned detector said at `fit`, also that of one that votes."""
+        inner = getattr(self.guard.detector_, "detector_", None)
+        return self.guard.self_test_ or getattr(inner, "self_test_", None)
 
     def name_of(self, label: int) -> str:
         """Return what a class is called, its number at least."""
@@ -136,6 +137,15 @@ class Facts:
         if names is None or not 0 <= label < len(names):
             return f"class {label}"
         return names[label]
+
+
+def target_fpr_of(detector: Any) -> float | None:
+    """Return the rate that a fitted detector was made for; None if it says none."""
+    for name in ("target_fpr_", "target_fpr", "contamination"):
+        rate = getattr(detector, name, None)
+        if isinstance(rate, float):
+            return rate
+    return None
 
 
 def is_right(found: Assessment, given: Given) -> npt.NDArray[np.bool_]:
@@ -195,6 +205,7 @@ def measured(
             clean=given.X[usable],
             clean_score=found.score[usable],
             assess=lambda images: assessed(guard, images.numpy(), 0),
+            target_fpr=target_fpr_of(guard.detector_),
             seed=seed,
             verbose=verbose,
         )

@@ -21,8 +21,8 @@ SIZE = (5.0, 4.0)
 CAPTION = "share of perturbed images that are detected, by that of natural ones."
 
 
-#: With the colours: what tells curves apart in print, and for who does not see those.
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+#: What tells curves apart where their colours do not; chance is dashed.
+_DASHES = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
 
 
 def draw(ax: Any, measured: Measured) -> None:

@@ -64,7 +64,7 @@ def _budget(row: Tried) -> str:
     if math.isnan(row.budget):
         return "not known"
     if row.kind == "minimal norm":
-        return f"{figure(row.budget)} x the smallest"
+        return f"{figure(row.budget)} x the least norm"
     unit = "L2 norm" if ", l2" in row.attack else "each value"
     return f"{figure(row.budget)}, {unit}"
 

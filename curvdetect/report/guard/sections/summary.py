@@ -40,7 +40,7 @@ def build(facts: Facts) -> dict[str, Any]:
     )
     keys.append(_evasion(facts))
     tests = {
-        "self-test of the calibration": facts.guard.self_test_,
+        "self-test of the calibration": facts.self_test,
         "images given": None if facts.attacked is None else facts.attacked.test,
     }
     missed = [
