@@ -167,7 +167,7 @@ def run_report(
             guard=Path(guard).name,
             network=preset or str(factory),
             companion=companion or "",
-            images=Path(images).name,
+            images=Path(images).resolve().name,
             date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         ),
         evasion=searches,

@@ -493,8 +493,10 @@ def test_a_page_is_written_whole_or_not_at_all(facts, tmp_path, monkeypatch):
     assert path.read_text() == written
 
 
-def test_the_same_facts_are_the_same_page(facts, text):
-    assert page(facts) == text
+def test_the_same_facts_are_the_same_page_whatever_the_style(facts, text):
+    style = pytest.importorskip("matplotlib.style")
+    with style.context("dark_background"):
+        assert page(facts) == text
 
 
 # In a browser (extra test-browser, and Chromium) ---------------------------------
@@ -516,13 +518,18 @@ def browser():
         launched.close()
 
 
+@pytest.fixture(scope="module")
+def file(facts, tmp_path_factory):
+    """With all that a page may hold."""
+    return write_page(replace(facts, evasion=[SEARCH]), tmp_path_factory.mktemp("page"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-def test_in_a_browser(browser, facts, tmp_path, scheme, width):
+def test_in_a_browser(browser, file, scheme, width):
     """No error, no request, nothing too wide, and nothing that axe objects to."""
     from axe_playwright_python.sync_playwright import Axe
 
-    path = write_page(replace(facts, evasion=[SEARCH]), tmp_path)
     window = {"width": width, "height": 900}
     for bypass in (False, True):  # axe is a script, which the page forbids
         context = browser.new_context(
@@ -532,9 +539,9 @@ def test_in_a_browser(browser, facts, tmp_path, scheme, width):
         tab.on("console", lambda message, said=said: said.append(message.text))
         tab.on("pageerror", lambda error, said=said: said.append(str(error)))
         tab.on("request", lambda request, asked=asked: asked.append(request.url))
-        tab.goto(path.as_uri())
+        tab.goto(file.as_uri())
         outside = [url for url in asked if not url.startswith("data:")]
-        assert (said, outside) == ([], [path.as_uri()])
+        assert (said, outside) == ([], [file.as_uri()])
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         if bypass:
             violations = Axe().run(tab).response["violations"]

@@ -155,16 +155,16 @@ def attack(
         Some hundred forward-equivalents an image and attack, besides what the guard
         itself takes.
     """
-    model, detector = guard.model_, guard.detector_
-    # As the self-test does: gradients of the network within its bounds.
-    model = model.clamped()
+    detector = guard.detector_
+    model = guard.model_.clamped()  # as in the self-test
     points, norms = minimal_points(model, images, labels, verbose)
     lessons = curriculum(
         model, images[0].numel(), _shortest(guard, images, points, norms), {}
     )
     staged = Staged(detector, clean) if isinstance(detector, LearnedDetector) else None
     rows: list[Tried] = []
-    scores, examples = {}, {}
+    scores: dict[str, npt.NDArray[np.float64]] = {}
+    examples: list[Example] = []
     with tqdm(lessons, unit="attack", desc="attack", disable=not verbose) as progress:
         for attempt in attempts(model, progress, images, labels, points, seed):
             found, noise = assess(attempt.adversarial), assess(attempt.noisy)
@@ -174,7 +174,8 @@ def attack(
                 )
             )
             scores[attempt.lesson.name] = found.score
-            examples[attempt.lesson.name] = attempt, found
+            # Not the same image each time, and none for what the guard makes of it.
+            examples.append(_example(attempt, found, len(examples), assess))
             if staged:
                 staged.add(attempt.adversarial)
     return Attacked(
@@ -184,7 +185,7 @@ def attack(
         scores=scores,
         norms=norms.numpy().astype(np.float64),
         stages=staged.stages() if staged else (),
-        examples=_examples(rows, examples, assess),
+        examples=_chosen(examples),
     )
 
 
@@ -204,36 +205,30 @@ def _shortest(
     return dict(shortest_budgets(points[found] - images[found]))
 
 
-def _examples(
-    rows: Sequence[Tried],
-    made: dict[str, tuple[Attempt, Assessment]],
+def _example(
+    attempt: Attempt,
+    found: Assessment,
+    place: int,
     assess: Callable[[Tensor], Assessment],
-) -> list[Example]:
-    """Return one image of each family, of the attack in the middle of its budgets.
+) -> Example:
+    """Return one of the images that an attack fooled the network on."""
+    place %= len(attempt.fooled)
+    image = attempt.images[place]
+    return Example(
+        attack=attempt.lesson.name,
+        before=image.numpy(),
+        after=attempt.adversarial[place].numpy(),
+        label=int(attempt.before[place]),
+        label_after=int(found.model_label[place]),
+        recovered=int(found.recovered_label[place]),
+        score=float(assess(image[None]).score[0]),
+        score_after=float(found.score[place]),
+    )
 
-    The first that it fooled, and another image for each family where there are enough:
-    none is chosen for what the guard makes of it.
-    """
-    names: dict[str, list[str]] = {}
-    for row in rows:
-        names.setdefault(family(row.attack), []).append(row.attack)
-    chosen = []
-    for number, of_family in enumerate(names.values()):
-        name = of_family[(len(of_family) - 1) // 2]
-        attempt, after = made[name]
-        place = number % len(attempt.fooled)
-        image = attempt.images[place]
-        before = assess(image[None])
-        chosen.append(
-            Example(
-                attack=name,
-                before=image.numpy(),
-                after=attempt.adversarial[place].numpy(),
-                label=int(attempt.before[place]),
-                label_after=int(after.model_label[place]),
-                recovered=int(after.recovered_label[place]),
-                score=float(before.score[0]),
-                score_after=float(after.score[place]),
-            )
-        )
-    return chosen
+
+def _chosen(examples: list[Example]) -> list[Example]:
+    """Return that of the attack in the middle of the budgets of each family."""
+    families: dict[str, list[Example]] = {}
+    for example in examples:
+        families.setdefault(family(example.attack), []).append(example)
+    return [of[(len(of) - 1) // 2] for of in families.values()]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from curvdetect._base.extras import require
 from curvdetect.plotting._axes import COLOURS
 
-__all__ = ["Chart", "chart", "new_axes"]
+__all__ = ["Chart", "chart"]
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -49,33 +50,18 @@ class Chart(NamedTuple):
     width: int
 
 
-def new_axes(width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure that pyplot does not know, and axes in it.
+def chart(
+    draw: Callable[[Any], object], *, size: tuple[float, float], name: str, alt: str
+) -> Chart:
+    """Draw a chart, and make it an SVG element for the page.
 
     Parameters
     ----------
-    width, height : float
-        In inches. At most 4.7 wide, so that text can be read on a telephone.
-
-    Returns
-    -------
-    (Figure, Axes)
-        Of matplotlib.
-    """
-    matplotlib = require("matplotlib", extra="report")
-    new_figure = require("matplotlib.figure", extra="report").Figure
-    with matplotlib.rc_context(_SETTINGS):
-        figure = new_figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
-
-
-def chart(figure: Any, *, name: str, alt: str) -> Chart:
-    """Make a figure an SVG element for the page.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-        Of :func:`new_axes`.
+    draw : callable
+        Is given matplotlib axes.
+    size : (float, float)
+        Width and height in inches. At most 4.4 wide, so that text can be read on a
+        telephone.
     name : str
         Unique on the page: ids begin with it.
     alt : str
@@ -87,14 +73,19 @@ def chart(figure: Any, *, name: str, alt: str) -> Chart:
         Its colours are variables of the style sheet, its background is transparent.
     """
     matplotlib = require("matplotlib", extra="report")
+    new_figure = require("matplotlib.figure", extra="report").Figure
     markup = require("markupsafe", extra="report").Markup
     written = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a style of the user's would have other colours
+        matplotlib.rcParams.update(_SETTINGS)
+        figure = new_figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)
     root = ET.fromstring(written.getvalue())
     _adapt(root, name)
-    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    width = float(root.attrib["viewBox"].split()[2])
     root.attrib |= {"role": "img", "aria-label": alt}
     for absolute in ("width", "height", "version"):
         root.attrib.pop(absolute)

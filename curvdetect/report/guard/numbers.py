@@ -77,6 +77,6 @@ def figure(value: float) -> str:
         return "not known"
     if math.isinf(value):
         return "not found"
-    if abs(value) >= 10**_DIGITS:
+    if abs(value) >= 10**_DIGITS - 0.5:  # three digits of it would be 1e+03
         return f"{value:,.0f}"
     return f"{value:.{_DIGITS}g}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from curvdetect.estimators import SelfTest, Tried
-from curvdetect.report.guard.charts import Chart, chart, new_axes
+from curvdetect.report.guard.charts import Chart, chart
 from curvdetect.report.guard.numbers import between, figure, share
 from curvdetect.report.sections.self_test import draw_test
 
-__all__ = ["Row", "attack_rows", "test_chart"]
+__all__ = ["Row", "attack_rows", "flagged_chart"]
 
 
 class Row(NamedTuple):
@@ -69,7 +69,7 @@ def _budget(row: Tried) -> str:
     return f"{figure(row.budget)}, {unit}"
 
 
-def test_chart(test: SelfTest, *, name: str) -> Chart:
+def flagged_chart(test: SelfTest, *, name: str) -> Chart:
     """Draw what share of each attack is flagged.
 
     Parameters
@@ -84,13 +84,16 @@ def test_chart(test: SelfTest, *, name: str) -> Chart:
     Chart
         For a template.
     """
-    figure_, ax = new_axes(4.0, 1.3 + 0.19 * len(test))
-    draw_test(ax, test)
-    ax.set_xlabel("share flagged, with its 95 % interval")
+
+    def draw(ax: Any) -> None:
+        draw_test(ax, test)
+        ax.set_xlabel("share flagged, with its 95 % interval")
+
     least = min(test, key=lambda row: row.detected)
     most = max(test, key=lambda row: row.detected)
     return chart(
-        figure_,
+        draw,
+        size=(4.0, 1.3 + 0.19 * len(test)),
         name=name,
         alt=(
             f"Share flagged of each of {len(test)} attacks with its interval: from "

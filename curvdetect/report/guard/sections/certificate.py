@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curvdetect.estimators import Certified
+from curvdetect.estimators import Certified, VotingDetector
 from curvdetect.plotting import CertificateDisplay
-from curvdetect.report.guard.charts import Chart, chart, new_axes
+from curvdetect.report.guard.charts import Chart, chart
 from curvdetect.report.guard.facts import Facts
 from curvdetect.report.guard.numbers import figure, share
 from curvdetect.study.metrics import proportion
@@ -23,7 +23,10 @@ def build(facts: Facts) -> dict[str, Any]:
     """Return the claim and its curve, or None where nothing is certified."""
     certified = facts.certified
     if certified is None or facts.attacked is None:
-        return {"claim": None, "is_voting": hasattr(facts.guard.detector_, "n_votes")}
+        return {
+            "claim": None,
+            "votes": isinstance(facts.guard.detector_, VotingDetector),
+        }
     norms = facts.attacked.norms
     median = float(np.median(norms))
     return {
@@ -37,12 +40,14 @@ def build(facts: Facts) -> dict[str, Any]:
 
 
 def _chart(certified: Certified, norms: npt.NDArray[np.float64]) -> Chart:
-    figure_, ax = new_axes(4.0, 3.6)
-    CertificateDisplay.from_certified(certified, norms=norms, ax=ax)
-    ax.set_title("")  # the text says it
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), frameon=False)
+    def draw(ax: Any) -> None:
+        CertificateDisplay.from_certified(certified, norms=norms, ax=ax)
+        ax.set_title("")  # the text says it
+        ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), frameon=False)
+
     return chart(
-        figure_,
+        draw,
+        size=(4.0, 3.6),
         name="certificate",
         alt=(
             "Share of images with a certified radius of at least so much, which falls "

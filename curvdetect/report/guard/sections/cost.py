@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from curvdetect.estimators import LearnedDetector, VotingDetector
 from curvdetect.plotting import ADVERSARIAL
-from curvdetect.report.guard.charts import Chart, chart, new_axes
+from curvdetect.report.guard.charts import Chart, chart
 from curvdetect.report.guard.facts import Facts
 from curvdetect.report.guard.numbers import figure, share
 from curvdetect.report.guard.stages import Stage
@@ -61,31 +63,28 @@ def cost_of(facts: Facts) -> float:
 
 
 def _chart(stages: Sequence[Stage]) -> Chart:
-    figure_, ax = new_axes(4.4, 3.0)
-    costs = [stage.cost for stage in stages]
-    values = [stage.auroc.value for stage in stages]
-    errors = (
-        [stage.auroc.value - stage.auroc.low for stage in stages],
-        [stage.auroc.high - stage.auroc.value for stage in stages],
-    )
-    ax.errorbar(costs, values, yerr=errors, fmt="o-", color=ADVERSARIAL, capsize=3)
-    for number, (cost, value) in enumerate(zip(costs, values, strict=True), 1):
-        ax.annotate(
-            f"up to stage {number}",
-            (cost, value),
-            xytext=(4, -12),
-            textcoords="offset points",
-        )
-    ax.margins(x=0.25, y=0.3)
-    ax.set(
-        xlabel="cost of a clean image (FE, mean)",
-        ylabel="AUROC, all attacks together",
-    )
+    def draw(ax: Any) -> None:
+        costs = [stage.cost for stage in stages]
+        value, low, high = np.array([stage.auroc for stage in stages]).T
+        errors = value - low, high - value
+        ax.errorbar(costs, value, yerr=errors, fmt="o-", color=ADVERSARIAL, capsize=3)
+        for number, place in enumerate(zip(costs, value, strict=True), 1):
+            ax.annotate(
+                f"up to stage {number}",
+                place,
+                xytext=(4, -12),
+                textcoords="offset points",
+            )
+        ax.margins(x=0.25, y=0.3)
+        ax.set_xlabel("cost of a clean image (FE, mean)")
+        ax.set_ylabel("AUROC, all attacks together")
+
     said = "; ".join(
         f"{figure(stage.cost)} FE, {share(stage.auroc.value)}" for stage in stages
     )
     return chart(
-        figure_,
+        draw,
+        size=(4.4, 3.0),
         name="cost",
         alt=f"AUROC against the mean cost of a clean image, a point a stage: {said}.",
     )

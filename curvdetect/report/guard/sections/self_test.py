@@ -6,7 +6,7 @@ from typing import Any
 
 from curvdetect.estimators import VotingDetector
 from curvdetect.report.guard.facts import Facts
-from curvdetect.report.guard.sections.attacks_table import attack_rows, test_chart
+from curvdetect.report.guard.sections.attacks_table import attack_rows, flagged_chart
 
 __all__ = ["TITLE", "build"]
 
@@ -20,7 +20,7 @@ def build(facts: Facts) -> dict[str, Any]:
         return {"rows": None, "chart": None, "rate": None, "votes": False}
     return {
         "rows": attack_rows(test),
-        "chart": test_chart(test, name="self-test"),
+        "chart": flagged_chart(test, name="self-test"),
         "rate": test.target_fpr,
         "votes": isinstance(facts.guard.detector_, VotingDetector),
     }
