@@ -31,7 +31,7 @@ def build(facts: Facts) -> dict[str, Any]:
     companion = getattr(detector, "companion_", None)
     if companion is not None:
         rows = _rows(companion.model, facts.origin.companion)
-        passes = f"{figure(detector.passes_)} forward passes of the guarded network"
+        passes = f"{figure(detector.passes_)} FE (1 is one of the guarded network)"
         networks.append(_Network("Its companion", [*rows, ("A forward pass", passes)]))
     return {"networks": networks}
 
