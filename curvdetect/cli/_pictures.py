@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from curvdetect import TorchModel
     from curvdetect.storage import Batch
 
-__all__ = ["add_pictures", "add_resize", "check_any", "read", "read_all"]
+__all__ = ["add_pictures", "add_resize", "check_any", "read", "read_all", "read_named"]
 
 _ENOUGH = 5  # names in a line
 
@@ -79,16 +79,30 @@ def read_all(
     images: str | Path, model: TorchModel, *, resize: bool
 ) -> npt.NDArray[Any]:
     """Return all pictures that can be used; say on stderr which were not."""
+    return read_named(images, model, resize=resize)[0]
+
+
+def read_named(
+    images: str | Path, model: TorchModel, *, resize: bool
+) -> tuple[npt.NDArray[Any], list[str], int]:
+    """Return the same, with their names, and how many there are with the refused."""
     import numpy as np
 
     shape = tuple(model.input_shape or ())
-    batches = read(images, model, resize=resize, batch_size=32)
+    names: list[str] = []
+    n_refused = 0
+
+    def each() -> Iterator[npt.NDArray[Any]]:
+        nonlocal n_refused
+        for batch in read(images, model, resize=resize, batch_size=32):
+            names.extend(batch.names)
+            n_refused += len(batch.refused)
+            yield from batch.X
+
     # Into one array, which grows: a list of them and their sum would be twice as much.
-    X = np.fromiter(
-        (image for batch in batches for image in batch.X), np.dtype((np.float32, shape))
-    )
+    X = np.fromiter(each(), np.dtype((np.float32, shape)))
     check_any(len(X), images)
-    return X
+    return X, names, len(X) + n_refused
 
 
 def check_any(n: int, images: str | Path) -> None:

@@ -121,6 +121,17 @@ class Cascade:
     def _known(self) -> dict[torch.device, list[Forests]]:
         return {}
 
+    def up_to(self, stage: int) -> Cascade:
+        """Return the cascade without the stages after this one, counted from 0."""
+        usual = None if self.usual is None else self.usual[: stage + 1]
+        return Cascade(
+            self.evidence,
+            self.nodes[: stage + 1],
+            self.doubt[:stage],
+            self.veto,
+            usual,
+        )
+
     def decide(self, x: Tensor, *, early: bool = True) -> Decided:
         """Look at a batch of images, as long as each is in doubt.
 

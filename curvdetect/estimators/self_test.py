@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,10 +24,19 @@ from curvdetect.study.metrics import auroc, proportion
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SelfTest", "Tried", "minimal_points", "tried", "warn_of_misses"]
+__all__ = [
+    "LEAST_FOOLED",
+    "Attempt",
+    "SelfTest",
+    "Tried",
+    "attempts",
+    "minimal_points",
+    "tried",
+    "warn_of_misses",
+]
 
 #: Fewer successes say nothing of an attack.
-_FEW = 10
+LEAST_FOOLED = 10
 #: Attacks of which less is detected are named in a warning.
 _MISSED = 0.5
 #: A mean AUROC below which a guard is hardly better than chance.
@@ -210,6 +220,122 @@ def minimal_points(
     return torch.cat(points), torch.cat(norms)
 
 
+class Attempt(NamedTuple):
+    """What an attack made of n images that the network got right.
+
+    Attributes
+    ----------
+    lesson : Lesson
+        The attack.
+    n_attacked : int
+        n.
+    fooled : ndarray of shape (m,), int64
+        Positions of the images that the network gets wrong after it.
+    images, adversarial, noisy : Tensor of shape (m, *input_shape)
+        These images before and after it, and with noise as long as the perturbations.
+    before : ndarray of shape (m,), int64
+        Their labels before it.
+    """
+
+    lesson: Lesson
+    n_attacked: int
+    fooled: npt.NDArray[np.int64]
+    images: Tensor
+    adversarial: Tensor
+    noisy: Tensor
+    before: npt.NDArray[np.int64]
+
+    def judged(
+        self,
+        clean: npt.NDArray[np.float64],
+        score: npt.NDArray[np.float64],
+        recovered: npt.NDArray[np.int64],
+        of_noise: npt.NDArray[np.float64],
+        threshold: float,
+        alone: float = math.nan,
+    ) -> Tried:
+        """Say how well a detector tells these images from clean ones.
+
+        Parameters
+        ----------
+        clean : ndarray
+            Scores of clean images.
+        score, of_noise : ndarray of shape (m,)
+            Scores of `adversarial` and of `noisy`.
+        recovered : ndarray of shape (m,), int64
+            Recovered labels of `adversarial`.
+        threshold : float
+            What is above it is flagged.
+        alone : float, default=NaN
+            AUROC of a detector that learned from no attack of this kind.
+
+        Returns
+        -------
+        Tried
+            Figures with their intervals.
+        """
+        change = (self.adversarial - self.images).flatten(1).norm(dim=1)
+        figures = (
+            *auroc(clean, score),
+            *proportion(score > threshold),
+            *proportion(recovered == self.before),
+            np.mean(of_noise > threshold),
+            alone,
+        )
+        return Tried(
+            self.lesson.name,
+            self.lesson.kind,
+            float(self.lesson.budget),
+            float(change.mean()),
+            self.n_attacked,
+            len(self.fooled),
+            *(float(figure) for figure in figures),
+        )
+
+
+def attempts(
+    model: TorchModel,
+    lessons: Iterable[Lesson],
+    images: Tensor,
+    labels: Tensor,
+    points: Tensor,
+    seed: int,
+) -> Iterator[Attempt]:
+    """Attack images, one attack after another.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The network.
+    lessons : iterable of Lesson
+        The attacks.
+    images : Tensor of shape (n, *input_shape)
+        Clean images that the network gets right.
+    labels : Tensor of shape (n,)
+        Their labels.
+    points : Tensor of shape (n, *input_shape)
+        Their nearest boundary points; see :func:`minimal_points`.
+    seed : int
+        Of attacks and noise.
+
+    Yields
+    ------
+    Attempt
+        What each attack made of them; not of attacks that hardly ever succeed.
+    """
+    for lesson in lessons:
+        perturbed = attacked(model, lesson, images, labels, points, seed)
+        fooled = np.flatnonzero(model.predict(perturbed) != labels.numpy())
+        if len(fooled) < LEAST_FOOLED:
+            continue
+        adversarial = perturbed[fooled]
+        noisy = noise_like(model, images[fooled], adversarial, seed)
+        before = labels.numpy()[fooled]
+        yield Attempt(
+            lesson, len(images), fooled, images[fooled], adversarial, noisy, before
+        )
+
+
 def tried(
     cascade: Cascade,
     lessons: Sequence[Lesson],
@@ -252,38 +378,20 @@ def tried(
         kind: decided(other, images, 0).score.numpy() for kind, other in without.items()
     }
     rows = []
-    for lesson in lessons:
-        perturbed = attacked(model, lesson, images, labels, points, seed)
-        fooled = np.flatnonzero(model.predict(perturbed) != labels.numpy())
-        if len(fooled) < _FEW:
-            continue
-        adversarial, before = perturbed[fooled], labels.numpy()[fooled]
-        found = decided(cascade, adversarial, 0)
-        noisy = decided(
-            cascade, noise_like(model, images[fooled], adversarial, seed), 0
-        )
-        score = found.score.numpy()
-        alone = np.nan
-        if lesson.kind in without:
-            others = decided(without[lesson.kind], adversarial, 0).score.numpy()
-            alone = auroc(clean_without[lesson.kind], others).value
-        change = (adversarial - images[fooled]).flatten(1).norm(dim=1)
-        figures = (
-            *auroc(clean, score),
-            *proportion(score > threshold),
-            *proportion(found.recovered.numpy() == before),
-            np.mean(noisy.score.numpy() > threshold),
-            alone,
-        )
+    for attempt in attempts(model, lessons, images, labels, points, seed):
+        kind, alone = attempt.lesson.kind, math.nan
+        found = decided(cascade, attempt.adversarial, 0)
+        if kind in without:
+            others = decided(without[kind], attempt.adversarial, 0).score.numpy()
+            alone = auroc(clean_without[kind], others).value
         rows.append(
-            Tried(
-                lesson.name,
-                lesson.kind,
-                float(lesson.budget),
-                float(change.mean()),
-                len(images),
-                len(fooled),
-                *(float(figure) for figure in figures),
+            attempt.judged(
+                clean,
+                found.score.numpy(),
+                found.recovered.numpy(),
+                decided(cascade, attempt.noisy, 0).score.numpy(),
+                threshold,
+                alone,
             )
         )
     return rows

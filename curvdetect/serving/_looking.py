@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curvdetect.estimators.detector import conformal_p_values
-from curvdetect.estimators.guard import Assessment, GuardedClassifier
+from curvdetect.estimators.guard import Assessment
 from curvdetect.estimators.monitor import GuardMonitor, MonitorState
 from curvdetect.serving._batching import Row
 
-__all__ = ["Watch", "p_values", "rows_of"]
+__all__ = ["Watch", "rows_of"]
 
 _LABELS = ("label", "model_label", "recovered_label")
 _log = logging.getLogger("curvdetect.serving")
@@ -29,7 +28,7 @@ def rows_of(
     found : Assessment
         Of n images.
     p_values : ndarray of shape (n,), optional
-        What :func:`p_values` returns.
+        Of the images, if they are known.
 
     Returns
     -------
@@ -46,33 +45,6 @@ def rows_of(
         columns["p_value"] = p_values
     each = zip(*(values.tolist() for values in columns.values()), strict=True)
     return [dict(zip(columns, values, strict=True)) for values in each]
-
-
-def p_values(
-    guard: GuardedClassifier, found: Assessment
-) -> npt.NDArray[np.float64] | None:
-    """Return the p-values of images that a guard has assessed, for no further pass.
-
-    Parameters
-    ----------
-    guard : GuardedClassifier
-        Fitted.
-    found : Assessment
-        What it made of n images.
-
-    Returns
-    -------
-    ndarray of shape (n,) or None
-        As :meth:`curvdetect.GuardedClassifier.p_values` gives them; None if the guard
-        has none, or would have to look at the images again: a
-        :class:`~curvdetect.VotingDetector` with another detector in it.
-    """
-    detector = guard.detector_
-    clean = getattr(detector, "clean_scores_", None)
-    if clean is None or getattr(detector, "detector_", None) is not None:
-        return None
-    # Both less the threshold, rounded in the same way: equal scores remain equal.
-    return conformal_p_values(clean - detector.threshold_, found.score)
 
 
 class Watch:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from curvdetect import __version__
+from curvdetect.estimators._p_values import p_values
 from curvdetect.estimators.guard import GuardedClassifier
 from curvdetect.estimators.monitor import GuardMonitor
 from curvdetect.serving._batching import Batcher, Row
 from curvdetect.serving._bodies import Part, decoded
-from curvdetect.serving._looking import Watch, p_values, rows_of
+from curvdetect.serving._looking import Watch, rows_of
 from curvdetect.serving._metrics import Metrics
 from curvdetect.serving.limits import Limits
 from curvdetect.storage import save

@@ -76,13 +76,15 @@ def prints():
     return LeNet()
 
 
-@pytest.mark.parametrize("command", ["score", "curvature-profile", "fit"])
+@pytest.mark.parametrize("command", ["score", "report", "curvature-profile", "fit"])
 def test_what_a_function_prints_goes_to_stderr(
     command, guard, pictures, tmp_path, capsys
 ):
     argv = [command, "--model", "test_own_code:prints", "--images", pictures]
     if command == "score":
         argv += ["--guard", guard]
+    elif command == "report":
+        argv += [guard, "--n-attacked", "0", "--out", str(tmp_path / "out")]
     else:
         argv += ["--input-shape", "1,28,28", "--out", str(tmp_path / "out")]
         argv += ["--n-boundaries", "1"]
@@ -95,7 +97,7 @@ def test_what_a_function_prints_goes_to_stderr(
     printed, said = capsys.readouterr()
     assert "made" in said
     assert "made" not in printed
-    assert printed.lstrip().startswith("" if command == "fit" else "image")
+    assert printed.lstrip().startswith("" if command in ("fit", "report") else "image")
 
 
 def write_and_fail():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curvdetect import GuardedClassifier, TorchModel, VotingDetector, __version__
+from curvdetect.estimators._p_values import p_values
 from curvdetect.estimators.detector import conformal_p_values
 from curvdetect.network import Preparation
 from curvdetect.serving import Limits
@@ -24,8 +25,6 @@ from served import JSON, form, npy, served, small_guard
 for needed in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(needed)
 Image = pytest.importorskip("PIL.Image")
-
-from curvdetect.serving._looking import p_values  # noqa: E402
 
 LIMITS = Limits(max_bytes=200_000, max_pixels=5_000, max_batch=8, queue=20, timeout=600)
 

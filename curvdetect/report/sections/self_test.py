@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from curvdetect.estimators import SelfTest
 from curvdetect.plotting import SelfTestDisplay
 from curvdetect.report.sections.base import Measured
 
-__all__ = ["CAPTION", "SIZE", "draw"]
+__all__ = ["CAPTION", "SIZE", "draw", "draw_test"]
 
 #: In inches.
 SIZE = (6.4, 6.0)
@@ -21,5 +22,10 @@ def draw(ax: Any, measured: Measured) -> None:
         ax.text(0.5, 0.5, "too few images for a self-test", ha="center")
         ax.set_axis_off()
         return
-    SelfTestDisplay.from_estimator(measured.detector, ax=ax)
+    draw_test(ax, measured.detector.self_test_)
+
+
+def draw_test(ax: Any, test: SelfTest) -> None:
+    """Draw every attack of a self-test, whoever made it."""
+    SelfTestDisplay(test).plot(ax=ax)
     ax.tick_params(axis="y", labelsize="small")
