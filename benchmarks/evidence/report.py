@@ -29,6 +29,7 @@ def page() -> str:
             INTRODUCTION,
             "## Where a peer is ahead",
             where_not(),
+            cheaper(),
             "## All detectors",
             f"![Detection against cost](images/{PICTURE})",
             COLUMNS,
@@ -168,12 +169,12 @@ def where_not() -> str:
         undecided = [
             n for n, r in compared.items() if n not in better and not _shown(r)
         ]
-        said = [f"{name} is ahead by {by:.3f}" for name, by in better.items()]
+        said = [f"{name} is ahead by {by:.4f}" for name, by in better.items()]
         if undecided:
             said.append(f"{', '.join(undecided)}: not shown to be behind")
         if said:
             lines.append(f"- **{found.title}**: {'; '.join(said)}.")
-    return "\n".join([*lines, "", cheaper()]) if lines else cheaper()
+    return "\n".join(lines) or "On no network that was measured."
 
 
 def cheaper() -> str:
