@@ -12,7 +12,7 @@ __all__ = ["PICTURE", "pictures"]
 PICTURE = "detection.png"
 OURS, OTHERS = "#D55E00", "0.45"
 #: The best of others, which are named in the picture.
-N_NAMED = 4
+N_NAMED = 3
 #: Where what costs less is drawn: a network of a detector's own is not counted.
 LEAST = 0.5
 #: From where names stand on the left of their points.
