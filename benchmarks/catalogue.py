@@ -217,7 +217,6 @@ MEASUREMENTS = (
         "companion",
         ("decision-attack fashion-mnist --companions",),
         ("decision_attack.json",),
-        note=EARLIER_GUARD,
         readme="Attackers who know the guard",
     ),
     Measurement(
