@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.common.splits import Split
 from benchmarks.evidence.attacks import KINDS, attacks_on
-from benchmarks.evidence.case import Case, Files, Network
+from benchmarks.evidence.case import Case, Files, Network, Sizes
 from curvdetect import TorchModel
 from curvdetect.attacks import make_adversarial_set
 from curvdetect.study.datasets import load_fashion_mnist_sample
@@ -37,7 +37,7 @@ def case_of(module, budgets=(16,)):
         ),
     )
     model = network.load(Files())
-    return Case("lenet", network, Files(), model, images, images, images, images)
+    return Case("lenet", network, Files(), Sizes(), model, *[images] * 4)
 
 
 @cache

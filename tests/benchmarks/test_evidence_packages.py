@@ -18,7 +18,7 @@ from pytorch_ood import detector as package
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.splits import Split
-from benchmarks.evidence.case import Case, Files, Network, Training
+from benchmarks.evidence.case import Case, Files, Network, Sizes, Training
 from benchmarks.evidence.detectors import _layers, all_detectors, art_toolbox, ood
 from benchmarks.evidence.detectors._layers import Activations, RestOfNetwork
 from curvdetect import TorchModel
@@ -100,7 +100,7 @@ def case():
         optimizer.step()
     splits = [images(n, seed) for n, seed in ((120, 0), (60, 1), (20, 2), (30, 3))]
     made = Network("small", "mnist", (16,), lambda _: None, lambda _: None)
-    return Case("small", made, Files(), wrapped(module), *splits)
+    return Case("small", made, Files(), Sizes(), wrapped(module), *splits)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from benchmarks.common.splits import Split
-from benchmarks.evidence.case import CLEAN, Case, Files, Network, Training
+from benchmarks.evidence.case import CLEAN, Case, Files, Network, Sizes, Training
 from benchmarks.evidence.detectors import images as of_images
 from benchmarks.evidence.detectors import layers as of_layers
 from benchmarks.evidence.detectors import second_models, sensitivity
@@ -40,7 +40,7 @@ def case():
     splits = [
         Split(X[part], y[part]) for part in np.split(np.arange(100), [60, 80, 90])
     ]
-    made = Case("lenet", network, Files(), model, *splits)
+    made = Case("lenet", network, Files(), Sizes(), model, *splits)
     vars(made)["companion"] = TorchModel(second_lenet(), input_shape=(1, 28, 28))
     return made
 
