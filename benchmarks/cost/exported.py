@@ -1,10 +1,9 @@
 """A guard as one program of torch.export, against the guard itself.
 
-    python -m benchmarks exported --strangers FOLDER
+    python -m benchmarks exported
 
-Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and ViT, and
-with `--strangers` of a network of others, each fitted on 500 images that its network
-was not trained on. They judge 1,000 test images that it gets right: 500 as they are,
+Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and ViT, each
+fitted on 500 images that its network was not trained on. They judge 1,000 test images that it gets right: 500 as they are,
 500 others after PGD at the report's budget. The program is asked in a process that
 cannot import curvdetect for the same images, in batches of several sizes. Then program
 and guard take turns over these images in one process, on one torch thread: the ratio
@@ -41,10 +40,9 @@ GUARDS: dict[str, tuple[str, str | None]] = {
     "fashion-mnist": ("fashion-mnist", None),
     "fashion-mnist with a companion": ("fashion-mnist", "fashion-mnist-convnet"),
     "fashion-mnist-vit": ("fashion-mnist-vit", None),
-    "Convnet_maxpool": ("Convnet_maxpool", None),
 }
 N_CLEAN = N_ATTACKED = 500
-#: Test images before these teach guards of networks of others (`common/splits.py`).
+#: Test images before these are other benchmarks' (`common/splits.py`).
 FIRST = 3_000
 BATCHES = (1, 7, 100, 256)
 TIMED = (100, 256)
@@ -55,9 +53,6 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser("exported", __doc__)
     add_data_dir(parser)
     add_out(parser, "exported.json")
-    parser.add_argument(
-        "--strangers", metavar="FOLDER", help="of the ONNX files of networks of others"
-    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of timing")
     return parser
 
@@ -67,11 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = {"torch": torch.__version__, "guards": {}}
     for name, (network, companion) in GUARDS.items():
-        if network == "Convnet_maxpool" and args.strangers is None:
-            continue
-        subject = load_subject(
-            network, strangers=args.strangers, data_dir=args.data_dir
-        )
+        subject = load_subject(network, data_dir=args.data_dir)
         found = measured(subject, companion, args)
         print(name, significant(found), flush=True)
         results["guards"][name] = found
