@@ -3,11 +3,12 @@
     python -m benchmarks exported
 
 Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and ViT, each
-fitted on 500 images that its network was not trained on. They judge 1,000 test images that it gets right: 500 as they are,
-500 others after PGD at the report's budget. The program is asked in a process that
-cannot import curvdetect for the same images, in batches of several sizes. Then program
-and guard take turns over these images in one process, on one torch thread: the ratio
-of what they take, of the CPU, is that of each round.
+fitted on 500 images that its network was not trained on. They judge 1,000 test images
+that it gets right: 500 as they are, 500 others after PGD at the report's budget. The
+program is asked in a process that cannot import curvdetect for the same images, in
+batches of several sizes. Then program and guard take turns over these images in one
+process, on one torch thread: the ratio of what they take, of the CPU, is that of each
+round.
 """
 
 from __future__ import annotations
