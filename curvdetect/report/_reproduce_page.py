@@ -27,7 +27,7 @@ THEIRS = {
     "AUROC": "not given",
     "relabelling accuracy": figures_table.REPORT_RELABELLING,
 }
-#: What was measured elsewhere; `tests/benchmarks/test_curvature_sign.py` compares.
+#: What was measured elsewhere; a test compares it with those results.
 BEYOND = """That natural images have negative and perturbed ones positive curvature, and
 that the more curved image is the perturbed one, holds on this LeNet and on networks
 like it. It does not hold on every network: of ten that were measured, five of them
