@@ -17,9 +17,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def interval(figure: Sequence[float], digits: int = 3) -> str:
-    """Return "0.950 (0.940-0.963)"."""
+    """Return "0.950 (0.940-0.963)", with "to" where a dash would read as a sign."""
     value, low, high = (f"{number:.{digits}f}" for number in figure)
-    return f"{value} ({low}-{high})"
+    between = " to " if figure[1] < 0 else "-"
+    return f"{value} ({low}{between}{high})"
 
 
 def paragraph(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -268,13 +269,14 @@ def failures() -> str:
 def what() -> str:
     """Say how many detectors, networks and attacks there are."""
     found, kinds = measured(), ", ".join(KINDS)
-    attacks = {name for of in found.values() for name in of.attacks["attacks"]}
+    named = {name for of in found.values() for name in of.attacks["attacks"]}
+    attacks = {re.sub(r"( x)? \d[\d./]*", "", name) for name in named}
     lines = {name: row.ours for name, row in overall().items()}
     ours = sum(lines.values())
     return paragraph(
         f"""{len(lines)} detectors ({ours} of ours and its seeds; the others are those
         of pytorch-ood and of ART that apply, and some written after their papers) on
-        {len(found)} networks, after {len(attacks)} attacks of other people and ours:
+        {len(found)} networks, after {len(attacks)} attacks at one or two budgets each:
         {kinds}."""
     )
 

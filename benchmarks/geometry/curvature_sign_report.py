@@ -27,7 +27,7 @@ def by_network() -> str:
             of["title"],
             f"{of['n_natural']} + {of['n_perturbed']}",
             *(
-                with_interval(of[images][which]["value"])
+                interval(of[images][which]["value"])
                 for which in ("mean", "largest")
                 for images in ("natural", "perturbed")
             ),
@@ -37,12 +37,6 @@ def by_network() -> str:
         for of in read("curvature_sign").values()
     ]
     return table(head, rows)
-
-
-def with_interval(figure: list[float]) -> str:
-    """Return "-0.21 (-0.23 to -0.19)": a dash would read as a sign."""
-    value, low, high = (f"{number:.3f}" for number in figure)
-    return f"{value} ({low} to {high})"
 
 
 def signs(of: dict[str, Any]) -> str:
