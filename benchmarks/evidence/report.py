@@ -170,9 +170,10 @@ def where_not() -> str:
         undecided = [
             n for n, r in compared.items() if n not in better and not _shown(r)
         ]
-        said = [f"{name} is ahead by {by:.4f}" for name, by in better.items()]
+        said = [f"*{name}* is ahead by {by:.4f}" for name, by in better.items()]
         if undecided:
-            said.append(f"{', '.join(undecided)}: not shown to be behind")
+            listed = ", ".join(f"*{name}*" for name in undecided)
+            said.append(f"not shown to be behind: {listed}")
         if said:
             lines.append(f"- **{found.title}**: {'; '.join(said)}.")
     return "\n".join(lines) or "On no network that was measured."

@@ -94,15 +94,15 @@ def test_a_network_under_way_is_not_shown(measured):
 
 def test_a_peer_that_is_ahead_is_said_first(measured):
     measured(lenet_mnist=lines(peer=0.97, ahead=(-0.02, -0.04, 0.01), p=1.0))
-    assert "- **a network**: peer is ahead by 0.0200." in report.where_not()
+    assert "- **a network**: *peer* is ahead by 0.0200." in report.where_not()
     page = report.page()
-    assert page.index("peer is ahead by") < page.index("## All detectors")
+    assert page.index("*peer* is ahead by") < page.index("## All detectors")
     assert "0 of 1" in report.ahead()
 
 
 def test_a_peer_that_chance_may_have_put_behind_is_said(measured):
     measured(lenet_mnist=lines(ahead=(0.02, -0.01, 0.05), p=0.2))
-    assert "peer: not shown to be behind" in report.where_not()
+    assert "not shown to be behind: *peer*" in report.where_not()
 
 
 def test_nothing_is_said_where_ours_is_ahead_of_all(measured):
