@@ -105,7 +105,7 @@ MEASUREMENTS = (
         ),
         tuple(f"detection/{name}.jsonl" for name in DETECTION),
         readme="Other attacks, other detectors",
-        note="With `--quick` few images, of two networks.",
+        note="With `--quick` few images, of one network.",
     ),
     Measurement(
         "The sign of the average curvature",
