@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.common.networks import development_images, load_images
 from benchmarks.common.splits import Split, load_companion
+from benchmarks.detection.corrupted import SEVERITIES, corrupted
 from curvdetect import TorchModel
 from curvdetect.attacks import AdversarialSet
 
@@ -19,6 +21,8 @@ __all__ = ["CLEAN", "FEW", "Case", "Files", "Network", "Sizes", "Training", "loa
 
 #: The label of images that nobody attacked.
 CLEAN = -1
+#: Images that are corrupted, of each kind and severity.
+N_CORRUPTED = 100
 
 
 class Files(NamedTuple):
@@ -28,6 +32,14 @@ class Files(NamedTuple):
     strangers: Path | None = None
     companions: Path | None = None
     cache: Path | None = None
+
+
+class Corrupted(NamedTuple):
+    """Corrupted images, and which of them the network still gets right."""
+
+    severity: int
+    X: npt.NDArray[np.float32]
+    right: npt.NDArray[np.bool_]
 
 
 class Sizes(NamedTuple):
@@ -117,6 +129,28 @@ class Case:
     test: Split
 
     @cached_property
+    def right(self) -> npt.NDArray[np.float32]:
+        """The test images that the network gets right."""
+        return _right(self.model, self.test)
+
+    @cached_property
+    def calibrating(self) -> npt.NDArray[np.float32]:
+        """The images that it gets right of those that set thresholds."""
+        return _right(self.model, self.calibration)
+
+    @cached_property
+    def corrupted(self) -> dict[str, Corrupted]:
+        """The first test images, corrupted, by "KIND SEVERITY": once for all."""
+        first = Split(*(values[:N_CORRUPTED] for values in self.test))
+        found = {}
+        for kind, strengths in SEVERITIES.items():
+            for severity in range(1, len(strengths) + 1):
+                X = corrupted(first.X, kind, severity)
+                right = self.model.predict(X) == first.y
+                found[f"{kind} {severity}"] = Corrupted(severity, X, right)
+        return found
+
+    @cached_property
     def companion(self) -> TorchModel | None:
         """The second network that the command `companions` trained for the data."""
         folder = self.files.companions
@@ -128,6 +162,10 @@ class Case:
     def other(self) -> TorchModel:
         """The network that attacks are transferred from."""
         return self.network.other(self.files)
+
+
+def _right(model: TorchModel, images: Split) -> npt.NDArray[np.float32]:
+    return images.X[model.predict(images.X) == images.y]
 
 
 def load_case(

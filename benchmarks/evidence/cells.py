@@ -15,7 +15,6 @@ from benchmarks.evidence.attacks.base import LEARNED_AS
 from benchmarks.evidence.case import Case
 from benchmarks.evidence.detectors import Detector
 from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
-from benchmarks.evidence.images import corrupted_sets
 from benchmarks.evidence.scores import CALIBRATION, CLEAN, OTHER, WITHOUT, Scores
 from benchmarks.evidence.statistics import (
     Resampled,
@@ -42,14 +41,14 @@ def of_attacks(case: Case, sets: Sets) -> Cell:
     """Return what each attack is: its kind, success, norm and number of images."""
     return {
         "n_clean": max(len(images.clean) for _, images in sets.values()),
-        "accuracy": _rounded(
+        "accuracy": significant(
             metrics.proportion(case.model.predict(case.test.X) == case.test.y)
         ),
         "attacks": {
             name: {
                 "kind": attack.kind,
-                "success": _rounded(metrics.proportion(images.fooled)),
-                "norm": _rounded(float(images.norms.mean()))
+                "success": significant(metrics.proportion(images.fooled)),
+                "norm": significant(float(images.norms.mean()))
                 if images.source.size
                 else None,
                 "n": len(images.adversarial),
@@ -72,13 +71,13 @@ def of_detector(detector: Detector, case: Case, sets: Sets, scores: Scores) -> C
         flagged = float((scores.of[name] > at[RATES[0]]).mean())
         rest = of["detected"], of["unseen"], of["unseen_detected"]
         area = Resampled(float(of["auroc"][0]), of["auroc"][1:]).estimate()
-        attacks[name] = _rounded([*area, flagged, *(float(v[0]) for v in rest)])
+        attacks[name] = significant([*area, flagged, *(float(v[0]) for v in rest)])
     return {
         "learns": detector.learns,
         "source": detector.source,
         "ours": detector.ours,
         "n_calibration": len(scores.of[CALIBRATION]),
-        "cost": _rounded(scores.cost),
+        "cost": significant(scores.cost),
         "clean": _flagged(scores.of[CLEAN], at),
         "attacks": attacks,
         "corrupted": _corrupted(case, scores),
@@ -130,7 +129,7 @@ def _unseen(attack: Attack, name: str, scores: Scores) -> tuple[Values, Values, 
 
 def _flagged(values: Values, at: Mapping[float, float]) -> list[list[float]]:
     """Return the shares of clean images that are flagged, at 1 and at 5 %."""
-    return [_rounded(metrics.proportion(values > t)) for t in at.values()]
+    return [significant(metrics.proportion(values > t)) for t in at.values()]
 
 
 def _corrupted(case: Case, scores: Scores) -> dict[str, list[int]]:
@@ -140,10 +139,9 @@ def _corrupted(case: Case, scores: Scores) -> dict[str, list[int]]:
     gets wrong, of these flagged.
     """
     found, at = {}, scores.thresholds().values()
-    for name, X in corrupted_sets(case, (1, 2, 3, 4, 5)):
+    for name, (_, _, right) in case.corrupted.items():
         if (values := scores.of.get(f"corrupted {name}")) is None:
             continue
-        right = case.model.predict(X) == case.test.y[: len(X)]
         found[name] = [
             number
             for of in (right, ~right)
@@ -174,18 +172,21 @@ def of_comparisons(
     for name, of in scores.items():
         n = len(of.of[CLEAN])
         means = _means(figures(of, sets), sets)
-        rows[name] = {key: _rounded(each.estimate()) for key, each in means.items()}
+        rows[name] = {key: significant(each.estimate()) for key, each in means.items()}
         guard = GUARD_WITH_COMPANION if detectors[name].asks_companion(case) else GUARD
         if detectors[name].ours or guard not in scores:
             continue
         if (guard, n) not in guards:
             guards[guard, n] = _means(figures(scores[guard], sets, n), sets)
         ahead = compared(guards[guard, n]["unseen"], means["unseen"])
-        rows[name] |= {"ahead": _rounded(ahead.difference), "p": _rounded(ahead.p)}
+        rows[name] |= {
+            "ahead": significant(ahead.difference),
+            "p": significant(ahead.p),
+        }
         rows[name]["guard"] = guard
     peers = [name for name, row in rows.items() if "p" in row]
     for name, p in zip(peers, holm([rows[n]["p"] for n in peers]), strict=True):
-        rows[name]["p_holm"] = _rounded(p)
+        rows[name]["p_holm"] = significant(p)
     return {"means": rows}
 
 
@@ -199,7 +200,3 @@ def _means(
         key: resampled({name: of_attacks[name][key] for name in kept}, kinds)
         for key in ("auroc", "unseen", "detected", "unseen_detected")
     }
-
-
-def _rounded(value: Any) -> Any:
-    return significant(value)

@@ -7,20 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.common.networks import load_images
 from benchmarks.common.splits import Split
-from benchmarks.detection.corrupted import SEVERITIES, corrupted
+from benchmarks.detection.learned import attacked as attacked_by
 from benchmarks.evidence.attacks import Attack, attacks_on
 from benchmarks.evidence.case import Case, Training
 from curvdetect._base.files import written_at_once
-from curvdetect.attacks import AdversarialSet, make_adversarial_set
+from curvdetect.attacks import AdversarialSet
 
 __all__ = ["attacked", "corrupted_sets", "of_other_data", "training"]
 
-#: Images that are corrupted, of each kind and severity.
-N_CORRUPTED = 100
 #: Clean images of another data set of the same shape.
 OTHER_DATA = {"mnist": "fashion-mnist", "fashion-mnist": "mnist"}
 N_OTHER = 200
@@ -53,10 +50,9 @@ def corrupted_sets(
     case: Case, severities: tuple[int, ...]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the first test images, corrupted, by kind and severity."""
-    for kind in SEVERITIES:
-        for severity in severities:
-            X = corrupted(case.test.X[:N_CORRUPTED], kind, severity)
-            yield f"{kind} {severity}", X
+    for name, found in case.corrupted.items():
+        if found.severity in severities:
+            yield name, found.X
 
 
 def of_other_data(case: Case) -> np.ndarray | None:
@@ -74,12 +70,7 @@ def _kept(case: Case, attack: Attack, images: Split, folder: Path) -> Adversaria
         with np.load(path) as file:
             return AdversarialSet(**file)
     X, y = (values[: attack.n_images] for values in images)
-
-    def finite(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        found = attack.run(batch, labels)
-        return torch.where(found.isfinite(), found, batch).clamp(0, 1)
-
-    made = make_adversarial_set(case.model, finite, X, y, batch_size=128)
+    made = attacked_by(case.model, attack.run, X, y)
     folder.mkdir(parents=True, exist_ok=True)
     with written_at_once(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{f.name: getattr(made, f.name) for f in fields(made)})

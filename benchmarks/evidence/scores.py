@@ -102,20 +102,13 @@ def _scores(
     n = detector.n_images
     own = getattr(scorer, "clean_scores", None)
     if own is None:
-        X, y = case.calibration
-        own = scorer.score(X[case.model.predict(X) == y][:n])
+        own = scorer.score(case.calibrating[:n])
     yield CALIBRATION, own
-    yield CLEAN, scorer.score(_right(case)[:n])
+    yield CLEAN, scorer.score(case.right[:n])
     for name, (_, images) in sets.items():
         rows = images.source < (n or len(images.clean))
         if rows.any():
             yield name, scorer.score(images.adversarial[rows])
-
-
-def _right(case: Case) -> npt.NDArray[np.float32]:
-    """Return the test images that the network gets right."""
-    X, y = case.test
-    return X[case.model.predict(X) == y]
 
 
 def _all_scores(
@@ -139,7 +132,7 @@ def _cost(detector: Detector, scorer: Scorer, case: Case) -> dict[str, float]:
 
     Beside it, at the same time, the network alone.
     """
-    mirrored = np.ascontiguousarray(_right(case)[:N_TIMED, ..., ::-1])
+    mirrored = np.ascontiguousarray(case.right[:N_TIMED, ..., ::-1])
     scorer.score(mirrored[:2])  # what is made once is not what an image costs
     with ExitStack() as stack:
         passes = [

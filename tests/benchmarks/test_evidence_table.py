@@ -272,7 +272,7 @@ def test_a_peer_with_a_companion_meets_the_guard_that_has_it(case, few_attacks):
 def test_what_was_attacked_is_found_again(case, few_attacks, monkeypatch):
     first = images.attacked(case, case.files.cache)
     monkeypatch.setattr(
-        images, "make_adversarial_set", lambda *_, **__: pytest.fail("made again")
+        images, "attacked_by", lambda *_, **__: pytest.fail("made again")
     )
     again = images.attacked(case, case.files.cache)
     for name, (_, of) in first.items():
