@@ -15,7 +15,7 @@ OURS, OTHERS = "#D55E00", "0.45"
 N_NAMED = 3
 #: Where what costs less is drawn: a network of a detector's own is not counted.
 LEAST = 0.5
-#: From where names stand on the left of their points.
+#: From how many passes names stand on the left of their points.
 DEAR = 10
 
 
@@ -53,9 +53,9 @@ def draw(ax: Axes, found: dict[str, Row], costs: list[float]) -> None:
         if row.ours or name in others:
             ax.annotate(
                 name,
-                (cost, value),
-                xytext=(-6 if cost > DEAR else 6, -3),
-                ha="right" if cost > DEAR else "left",
+                (cost, row.detected[0] if row.ours else value),
+                xytext=(-6 if row.fe > DEAR else 6, 3 if row.ours else -14),
+                ha="right" if row.fe > DEAR else "left",
                 textcoords="offset points",
                 fontsize=8,
                 color=colour,
