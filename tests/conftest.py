@@ -1,4 +1,5 @@
 import os
+import random
 
 # Before SciPy is imported: lets scikit-learn run its array API check too.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -77,4 +78,6 @@ def rng():
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
+    random.seed(0)  # Attacks of other packages draw from all three.
+    np.random.seed(0)
     torch.manual_seed(0)

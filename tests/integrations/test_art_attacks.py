@@ -57,15 +57,26 @@ def test_an_attack_before_the_detector_and_behind_ours(
     """What it makes is looked at; as one of our attacks it makes as much."""
     X, y = images[0][20:24], images[1][20:24]
     attack = getattr(evasion, name)(classifier, **ATTACKS[name])
-    np.random.seed(0)
     made = attack.generate(X, y=y)
     report, flagged = detector.detect(made)
     np.testing.assert_array_equal(flagged, report["predictions"].argmax(axis=1))
-    alone = [detector.detect(x[None])[0]["scores"][0] for x in made]
-    np.testing.assert_allclose(report["scores"], alone, rtol=1e-3, atol=1e-3)
+    for i in np.flatnonzero(_decided(classifier, made)):
+        alone = detector.detect(made[i : i + 1])[0]["scores"]
+        np.testing.assert_allclose(report["scores"][i], alone, rtol=1e-3, atol=1e-3)
     model = model_from_art(classifier)
     found = make_adversarial_set(model, from_art(attack), X, y)
     np.testing.assert_array_equal(found.clean, X[model.predict(X) == y])
-    fooled = model.predict(found.adversarial) if len(found.adversarial) else []
-    np.testing.assert_array_equal(fooled, found.predicted_label)
+    if len(found.adversarial):
+        sure = _decided(classifier, found.adversarial)
+        fooled = model.predict(found.adversarial)
+        np.testing.assert_array_equal(fooled[sure], found.predicted_label[sure])
     assert (found.predicted_label != found.original_label).all()
+
+
+def _decided(classifier, X):
+    """Whether more than rounding parts the two largest logits, (n_images,).
+
+    Some attacks stop on the boundary itself: there the label depends on the batch.
+    """
+    second, first = np.sort(classifier.predict(X), axis=1)[:, -2:].T
+    return first - second > 1e-4
