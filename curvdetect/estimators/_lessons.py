@@ -54,8 +54,8 @@ _N_CORRUPTED = 4
 #: Adversarial images that were given count as much as all other attacks together: they
 #: are what the user expects.
 _GIVEN = 2.0
-#: Of clean images: where a companion's doubt is compared with scores. Below the median
-#: it says nothing.
+#: Where a companion's doubt of harmless images is compared with their scores. Below
+#: the median it says nothing.
 _VETO_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 1.0)
 N_VETO = len(_VETO_QUANTILES)
 #: Of clean images of a label: which quantile of their scores is compared with that of
@@ -207,7 +207,8 @@ def veto(
 
     As much as is as rare among clean images: where a share s of them has larger odds
     against the label, the score that a share s of them exceeds. So either may flag, and
-    neither is outvoted.
+    neither is outvoted. The same is asked of corrupted ones, and the less it is worth
+    counts: a companion may doubt whatever is pale or blurred.
 
     Parameters
     ----------
@@ -224,17 +225,17 @@ def veto(
         Log-odds against the label, and scores, both increasing; None without a
         companion.
     """
-    clean = material.lesson == CLEAN
     against = evidence.against(material.columns[-1])
     if against is None:
         return None
-    both = [
-        np.quantile(values[clean], _VETO_QUANTILES)
-        for values in (against.numpy(), scores)
-    ]
+    groups = [material.lesson == of for of in (CLEAN, CORRUPTED)]
+    odds, worth = (
+        np.stack([np.quantile(v[of], _VETO_QUANTILES) for of in groups if of.any()])
+        for v in (against.numpy(), scores)
+    )
+    both = np.stack([odds.max(axis=0), worth.min(axis=0)], axis=1)
     # Strictly increasing, so that there is a slope beyond the largest.
-    rising = np.arange(N_VETO) * 1e-3
-    return np.stack([np.maximum.accumulate(values) + rising for values in both], axis=1)
+    return np.maximum.accumulate(both) + np.arange(N_VETO)[:, None] * 1e-3
 
 
 def cross_fitted(

@@ -118,7 +118,9 @@ class LearnedDetector(ImageDetector):
     *Companion.* What it says is an input of the boosted trees. It also has a veto: if
     its odds against the network's label are exceeded by a share s of clean images only,
     the score is at least the one that a share s of clean images exceeds. So an attacker
-    who makes the trees sure of an image still has to make the companion agree.
+    who makes the trees sure of an image still has to make the companion agree. The same
+    is asked of clean images with less contrast, other light, less focus or a tilt, and
+    the lower score counts: a companion may doubt whatever is pale.
 
     *False-positive rate.* Stages, exits and trees depend only on the images learned
     from. Given them, the score is a fixed function. The n calibration images and a new

@@ -12,7 +12,7 @@ from curvdetect.estimators import _learning, _lessons
 from curvdetect.estimators._cascade import Cascade, Decided
 from curvdetect.estimators._evidence import Columns, Evidence
 from curvdetect.estimators._learning import Learning
-from curvdetect.estimators._lessons import CLEAN, UNKNOWN, Material
+from curvdetect.estimators._lessons import CLEAN, CORRUPTED, UNKNOWN, Material
 from modules import Returns
 
 N_CLEAN = 100
@@ -170,6 +170,34 @@ def test_quantiles_by_weight():
     values, weight = np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0])
     found = [_lessons._weighted_quantile(values, weight, q) for q in (0.05, 0.5, 0.95)]
     assert found == [1, 2, 3]
+
+
+@pytest.mark.parametrize("pale", [0.0, 3.0])
+def test_the_veto_alone_flags_no_more_of_clean_or_corrupted_images(pale):
+    """At no threshold, however much the companion doubts corrupted ones."""
+    random = np.random.default_rng(0)
+    corrupted = np.arange(400) >= 200
+    odds = random.normal(size=400) + pale * corrupted
+    scores = random.normal(size=400)
+    lesson = np.where(corrupted, CORRUPTED, CLEAN)
+    made = Material([None] * 3, np.full(400, CLEAN), lesson, np.arange(400))
+    asked = SimpleNamespace(against=lambda columns: torch.from_numpy(odds))
+    veto = _lessons.veto(made, asked, scores)
+    at, least = veto.T
+    for group in (corrupted, ~corrupted):
+        for k in range(len(veto)):
+            doubted = (odds[group] > at[k]).mean()
+            assert doubted <= (scores[group] >= least[k] - 0.01).mean() + 0.01
+    # Without corrupted ones, those of clean images alone.
+    rows = ~corrupted
+    clean = Material(
+        [None] * 3, *(np.array(v)[rows] for v in (made.before, lesson)), None
+    )
+    asked = SimpleNamespace(against=lambda columns: torch.from_numpy(odds[rows]))
+    alone = _lessons.veto(clean, asked, scores[rows])
+    assert (alone[:, 0] <= at).all()
+    assert (alone[:, 1] >= least).all()
+    assert (alone[-1, 0] < at[-1] - 2) == (pale > 0)
 
 
 def test_a_cascade_asks_on_only_where_it_doubts(monkeypatch):
