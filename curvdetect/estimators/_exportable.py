@@ -30,6 +30,7 @@ from curvdetect.network import TorchModel
 from curvdetect.network._outputs import as_logits
 from curvdetect.network.checks import tolerated
 from curvdetect.network.modules import device_of, dtype_of, working_dtype
+from curvdetect.network.sources._known_shapes import with_known_shapes
 
 __all__ = ["OUTPUTS", "ExportableGuard", "exported"]
 
@@ -58,7 +59,8 @@ class ExportableGuard(nn.Module):
     def __init__(self, guard: GuardedClassifier, *, early: bool) -> None:
         super().__init__()
         detector: LearnedDetector = guard.detector_
-        cascade, device = detector._cascade(), device_of(guard.model_.module)
+        cascade = _of_known_shapes(detector._cascade(), detector.input_shape_)
+        device = device_of(guard.model_.module)
         if early and not _takes_none(cascade.evidence.model, detector.input_shape_):
             cascade = _never_empty(cascade)
         self.cascade, self.early = cascade, early
@@ -258,12 +260,33 @@ def _takes_none(model: TorchModel, input_shape: tuple[int, ...]) -> bool:
     return True
 
 
+def _of_known_shapes(cascade: Cascade, input_shape: tuple[int, ...]) -> Cascade:
+    """Return the same stages, of networks whose shapes do not hang on values."""
+    evidence = cascade.evidence
+    model = evidence.model
+    module = with_known_shapes(model.module, model._placed(model._blank(input_shape)))
+    evidence = replace(evidence, model=_like(model, module=module, _known={}))
+    if (second := evidence.companion) is not None:
+        model = second.model
+        blank = model._placed(model._blank(model.input_shape or input_shape))
+        module = with_known_shapes(model.module, blank)
+        asked = _like(second, model=_like(model, module=module, _known={}))
+        evidence = replace(evidence, companion=asked)
+    return replace(cascade, evidence=evidence)
+
+
 def _never_empty(cascade: Cascade) -> Cascade:
     """Return the same stages, of a network that is never given no image."""
-    held = vars(cascade.evidence.model)
-    model = object.__new__(TorchModel)  # not copy(): that is a pickle's
-    vars(model).update(held, module=_NeverEmpty(held["module"]), _known={})
+    model = cascade.evidence.model
+    model = _like(model, module=_NeverEmpty(model.module), _known={})
     return replace(cascade, evidence=replace(cascade.evidence, model=model))
+
+
+def _like(held: Any, **others: Any) -> Any:
+    """Return an object with the same attributes but some."""
+    found = object.__new__(type(held))  # not copy(): that is a pickle's
+    vars(found).update(vars(held) | others)
+    return found
 
 
 def _allowed(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:

@@ -324,7 +324,8 @@ class TorchModel:
         ----------
         path : str or Path
             The file. It holds operations and numbers; only operations that onnx2torch
-            knows are executed.
+            knows are executed. Of newer ones, the same in older ones, as
+            ``onnx.version_converter`` writes them.
         input_shape : tuple of int, optional
             Shape of one input; by default that in the file.
         **settings

@@ -301,6 +301,49 @@ def test_a_network_that_torch_refuses(network, said, few_trees, tmp_path, capsys
     assert capsys.readouterr().err == ""
 
 
+def linear_onnx(path, noise):
+    """Write a network that reshapes its images to an ONNX file, and read it."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx2torch")
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(64, 5)) + noise * random.normal(size=(64, 5))
+    tensor, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [
+            node("Reshape", ["x", "rows"], ["flat"]),
+            node("MatMul", ["flat", "weight"], ["z"]),
+            node("Sin", ["z"], ["y"]),
+        ],
+        "linear",
+        [tensor("x", onnx.TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [tensor("y", onnx.TensorProto.FLOAT, ["n", 5])],
+        [
+            onnx.numpy_helper.from_array(np.array([-1, 64]), "rows"),
+            onnx.numpy_helper.from_array(np.float32(weight), "weight"),
+        ],
+    )
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return TorchModel.from_onnx(path)
+
+
+def test_networks_of_onnx_files_that_reshape(few_trees, tmp_path):
+    """Network and companion; the guard keeps those it had."""
+    model, companion = (
+        linear_onnx(tmp_path / f"{noise}.onnx", noise) for noise in (0, 0.01)
+    )
+    X = np.random.default_rng(0).random((200, 1, 8, 8), dtype=np.float32)
+    y = model.predict(X)
+    held = model.module, companion.module
+    guard = learned(model, X[:150], y[:150], companion)
+    export_guard(guard, tmp_path / "guard.pt2")
+    found = compare_exported(tmp_path / "guard.pt2", guard, X)
+    assert found["label"] == found["flagged"] == found["recovered_label"] == 0
+    assert max(found.values()) < 1e-6
+    asked = guard.detector_.companion_.model.module
+    assert (guard.model_.module, asked) == held
+
+
 def test_what_cannot_be_exported(alone, lenet, images, tmp_path):
     guard = alone.guard
     path = tmp_path / "guard.pt2"

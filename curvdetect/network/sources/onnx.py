@@ -20,6 +20,8 @@ __all__ = ["load_onnx", "of_onnx"]
 
 #: What inputs may be, as ONNX calls it.
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+#: Versions of ONNX's operations of which onnx2torch knows more than of the newest.
+_OPSETS = (18, 17, 16, 13)
 
 
 def load_onnx(path: str | Path) -> nn.Module:
@@ -41,7 +43,8 @@ def load_onnx(path: str | Path) -> nn.Module:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, or holds what onnx2torch does not know.
+        If it cannot be read, or holds what onnx2torch does not know, in older
+        operations neither.
     ImportError
         If onnx2torch is not installed.
     """
@@ -84,14 +87,34 @@ def _read(path: str | Path) -> Any:
 
 
 def _converted(read: Any, path: str | Path) -> nn.Module:
+    """Convert a network; one in newer operations than are known, by way of older."""
     convert = require("onnx2torch", extra="onnx").convert
     try:
         module: nn.Module = convert(read)
     except Exception as error:  # an operation that it does not know, or a broken graph
-        raise ValueError(
-            f"model: onnx2torch cannot convert {path}: {one_line(error)}"
-        ) from error
+        older = _by_older_operations(read, convert)
+        if older is None:
+            raise ValueError(
+                f"model: onnx2torch cannot convert {path}: {one_line(error)}"
+            ) from error
+        module = older
     return module.eval()
+
+
+def _by_older_operations(read: Any, convert: Any) -> nn.Module | None:
+    """Write a network in older operations and convert it; None if that fails too."""
+    older = require("onnx.version_converter", extra="onnx").convert_version
+    written_in = max(
+        (of.version for of in read.opset_import if not of.domain), default=0
+    )
+    for version in _OPSETS:
+        if version < written_in:
+            try:
+                module: nn.Module = convert(older(read, version))
+            except Exception:  # what it says of the file as it is says more
+                continue
+            return module
+    return None
 
 
 def _input(read: Any, path: str | Path) -> Any:
