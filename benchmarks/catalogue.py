@@ -323,7 +323,7 @@ MEASUREMENTS = (
     Measurement(
         "A guard as a program of torch.export",
         "guide/serve",
-        ("exported",),
+        ("exported --strangers FOLDER",),
         ("exported.json",),
     ),
     Measurement(

@@ -1,14 +1,15 @@
 """A guard as one program of torch.export, against the guard itself.
 
-    python -m benchmarks exported
+    python -m benchmarks exported --strangers FOLDER
 
-Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and ViT, each
-fitted on 500 images that its network was not trained on. They judge 1,000 test images
-that it gets right: 500 as they are, 500 others after PGD at the report's budget. The
-program is asked in a process that cannot import curvdetect for the same images, in
-batches of several sizes. Then program and guard take turns over these images in one
-process, on one torch thread: the ratio of what they take, of the CPU, is that of each
-round.
+Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and ViT, and
+of the networks of others where their files are given, each fitted on 500 images (600 of
+CIFAR-10) that its network was not trained on. They judge 1,000 test images that it gets
+right (of the 300 of CIFAR-10 that serve to judge, all): half as they are, half, others,
+after PGD at the report's budget. The program is asked in a process that cannot import
+curvdetect for the same images, in batches of several sizes. Then program and guard take
+turns over these images in one process, on one torch thread: the ratio of what they
+take, of the CPU, is that of each round.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.common.arguments import add_data_dir, add_out, command_parser
 from benchmarks.common.networks import load_images, smallest_eps
 from benchmarks.common.results import significant, write
 from benchmarks.common.splits import Subject, load_subject
+from benchmarks.common.strangers import STRANGERS
 from benchmarks.cost import exported_alone
 from curvdetect import GuardedClassifier, LearnedDetector
 from curvdetect.attacks import pgd
@@ -42,7 +44,8 @@ GUARDS: dict[str, tuple[str, str | None]] = {
     "fashion-mnist with a companion": ("fashion-mnist", "fashion-mnist-convnet"),
     "fashion-mnist-vit": ("fashion-mnist-vit", None),
 }
-N_CLEAN = N_ATTACKED = 500
+#: Clean images, and attacked ones.
+N_EACH = 500
 #: Test images before these are other benchmarks' (`common/splits.py`).
 FIRST = 3_000
 BATCHES = (1, 7, 100, 256)
@@ -54,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser("exported", __doc__)
     add_data_dir(parser)
     add_out(parser, "exported.json")
+    parser.add_argument(
+        "--strangers", metavar="FOLDER", help="of the ONNX files of networks of others"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of timing")
     return parser
 
@@ -62,8 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     torch.set_num_threads(1)
     results: dict[str, Any] = {"torch": torch.__version__, "guards": {}}
-    for name, (network, companion) in GUARDS.items():
-        subject = load_subject(network, data_dir=args.data_dir)
+    others = {name: (name, None) for name in STRANGERS if args.strangers}
+    for name, (network, companion) in {**GUARDS, **others}.items():
+        subject = load_subject(
+            network, strangers=args.strangers, data_dir=args.data_dir
+        )
         found = measured(subject, companion, args)
         print(name, significant(found), flush=True)
         results["guards"][name] = found
@@ -85,7 +94,7 @@ def measured(
         about = export_guard(guard, early)
         export_guard(guard, every, early_exit=False)
         return {
-            "images": [N_CLEAN, N_ATTACKED],
+            "images": [int((~attacked).sum()), int(attacked.sum())],
             "early_exit": about["early_exit"],
             "file_bytes": early.stat().st_size,
             "largest_shift_by_label": np.abs(guard.detector_.usual_).max(),
@@ -99,14 +108,17 @@ def measured(
 def judged(subject: Subject, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return test images, clean and attacked, in a random order; and which were."""
     X, y = (part[FIRST:] for part in load_images(subject.data, data_dir))
+    if not len(X):  # of CIFAR-10
+        X, y = subject.test
     rng = np.random.default_rng(1)
     right = rng.permutation(np.flatnonzero(subject.model.predict(X) == y))
-    X, y = (part[right[: N_CLEAN + N_ATTACKED]] for part in (X, y))
+    X, y = (part[right[: 2 * N_EACH]] for part in (X, y))
+    n_clean = len(X) // 2
     attack = pgd(subject.model, eps=smallest_eps(subject.data))
-    images, labels = torch.from_numpy(X[N_CLEAN:]), torch.from_numpy(y[N_CLEAN:])
-    X[N_CLEAN:] = attack(images, labels).numpy()
+    images, labels = torch.from_numpy(X[n_clean:]), torch.from_numpy(y[n_clean:])
+    X[n_clean:] = attack(images, labels).numpy()
     mixed = rng.permutation(len(X))
-    return X[mixed], mixed >= N_CLEAN
+    return X[mixed], mixed >= n_clean
 
 
 def asked_alone(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
