@@ -169,7 +169,6 @@ MEASUREMENTS = (
             "learned-curve mnist-net_256x4 cifar10_large resnet_4b --strangers FOLDER",
         ),
         ("learned_curve.json",),
-        note=EARLIER_GUARD,
     ),
     Measurement(
         "Evading the learned guard",

@@ -211,8 +211,8 @@ def by_cost(curves: dict[str, Any]) -> str:
 ![AUROC by cost, for the learned detector and the threshold](images/learned_cost.png)
 
 Mean AUROC over the same attacks, at what a clean image cost on average (FE), for
-budgets from 1 to 8; beside it 0.1's rule, the largest of all average curvatures.
-{EARLIER_GUARD} Made by `python -m benchmarks learned-curve`.
+budgets from 1 to 8; beside it 0.1's rule, the largest of all average curvatures. Made
+by `python -m benchmarks learned-curve`.
 
 {table(head, rows)}
 """
