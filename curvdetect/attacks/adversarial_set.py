@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
+from curvdetect._base.seeding import seeded
 from curvdetect._base.warn import warn
 from curvdetect.attacks.convention import Attack
 from curvdetect.attacks.labelled_set import LabelledSet
@@ -159,9 +158,8 @@ def make_adversarial_set(
     with (
         tqdm(total=len(clean), unit="image", desc="attack", disable=not verbose) as bar,
         model.evaluating(),
-        _numpy_seeded(seed),
+        seeded(seed),
     ):
-        torch.manual_seed(seed)
         targets = torch.from_numpy(labels).split(batch_size)
         for images, target in zip(
             model.split(model.to_tensor(clean), batch_size), targets, strict=True
@@ -216,14 +214,3 @@ def _classified_right(
         f"others are left out; {doubts}"
     )
     return right, labels
-
-
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, from which some attacks draw; then restore it."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from curvdetect._base.seeding import seeded
 from curvdetect.attacks import Lesson, MinimalNormAttack, same_norm_noise
 from curvdetect.estimators._cascade import Nodes, forests_of, log_odds, vetoed
 from curvdetect.estimators._corruptions import corrupted
@@ -466,7 +466,7 @@ def attacked(
 ) -> Tensor:
     """Return perturbed images, on the CPU; an image itself where an attack gave NaN."""
     found = []
-    with model.evaluating(), _seeded(seed):
+    with model.evaluating(), seeded(seed):
         for x, at, y in zip(
             model.split(images),
             model.split(points),
@@ -498,15 +498,3 @@ def noise_like(
             images.numpy(), norms, bounds=model.bounds, random_state=seed
         )
     return torch.from_numpy(noisy).to(images.dtype)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's and NumPy's global generators; put NumPy's back (torch's are)."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

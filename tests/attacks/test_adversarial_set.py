@@ -1,10 +1,13 @@
+import random
+
 import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import GroupKFold
 
 from curvdetect import TorchModel
-from curvdetect.attacks import MinimalNormAttack, make_adversarial_set, pgd
+from curvdetect.attacks import Lesson, MinimalNormAttack, make_adversarial_set, pgd
+from curvdetect.estimators._lessons import attacked
 
 
 def test_an_attack_that_does_nothing(model, images):
@@ -46,15 +49,32 @@ def test_one_set_with_groups(model, images):
         assert not set(labelled.groups[train]) & set(labelled.groups[test])
 
 
-def test_attacks_that_draw_from_numpy_are_seeded(model, images):
-    def noisy(x, labels):
-        noise = torch.from_numpy(np.random.uniform(size=tuple(x.shape)))
-        return noise.to(x)
+GENERATORS = {
+    "Python's": (random.random, random.getstate),
+    "NumPy's": (np.random.uniform, lambda: np.random.get_state()[1].tolist()),
+    "torch's": (lambda: float(torch.rand(())), lambda: torch.get_rng_state().tolist()),
+}
 
-    before = np.random.get_state()[1].copy()
+
+@pytest.mark.parametrize("whose", GENERATORS)
+def test_attacks_that_draw_from_a_global_generator(whose, model, images):
+    """They are seeded, and what others draw next is as it would have been."""
+    draw, state = GENERATORS[whose]
+
+    def noisy(x, labels):
+        return (x + draw()) % 1
+
+    before = state()
     one, other = (make_adversarial_set(model, noisy, *images) for _ in range(2))
+    assert len(one.adversarial)
     np.testing.assert_array_equal(one.adversarial, other.adversarial)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    assert state() == before
+    draw()
+    lesson = Lesson("noisy", "noise", 0.1, noisy)
+    x, y = map(torch.from_numpy, images)
+    one, other = (attacked(model, lesson, x, y, x, 0) for _ in range(2))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, attacked(model, lesson, x, y, x, 1))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from art.estimators.classification.classifier import ClassifierMixin
 from torch import Tensor, nn
 
+from curvdetect._base.seeding import generators_kept
 from curvdetect.network import TorchModel
 from curvdetect.network.modules import device_of
 
@@ -241,12 +242,11 @@ def _check_predictions(classifier: Any, model: TorchModel) -> None:
 def _undisturbed(module: nn.Module) -> Iterator[None]:
     """Put back what predicting may change: training modes, random number generators."""
     modes = [(part, part.training) for part in module.modules()]
-    state = np.random.get_state()  # noqa: NPY002
     device = device_of(module)
+    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with generators_kept(), torch.random.fork_rng(devices):
             yield
     finally:
-        np.random.set_state(state)  # noqa: NPY002
         for part, training in modes:
             part.training = training
