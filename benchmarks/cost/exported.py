@@ -6,10 +6,10 @@ Guards of the shipped LeNet (also with the shipped ConvNet as a companion) and V
 of the networks of others where their files are given, each fitted on 500 images (600 of
 CIFAR-10) that its network was not trained on. They judge 1,000 test images that it gets
 right (of the 300 of CIFAR-10 that serve to judge, all): half as they are, half, others,
-after PGD at the report's budget. The program is asked in a process that cannot import
-curvdetect for the same images, in batches of several sizes. Then program and guard take
-turns over these images in one process, on one torch thread: the ratio of what they
-take, of the CPU, is that of each round.
+after PGD at the report's budget (AUROC is of those that it fools). The program is asked
+in a process that cannot import curvdetect for the same images, in batches of several
+sizes. Then program and guard take turns over these images in one process, on one torch
+thread: the ratio of what they take, of the CPU, is that of each round.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ GUARDS: dict[str, tuple[str, str | None]] = {
 }
 #: Clean images, and attacked ones.
 N_EACH = 500
+CLEAN, FOOLED, WITHSTOOD = 0, 1, 2
 #: Test images before these are other benchmarks' (`common/splits.py`).
 FIRST = 3_000
 BATCHES = (1, 7, 100, 256)
@@ -83,7 +84,7 @@ def measured(
     subject: Subject, companion: str | None, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Return all figures of one guard."""
-    images, attacked = judged(subject, args.data_dir)
+    images, what = judged(subject, args.data_dir)
     guard = GuardedClassifier(
         subject.model,
         companion=companion and trained_model(companion),
@@ -94,19 +95,24 @@ def measured(
         about = export_guard(guard, early)
         export_guard(guard, every, early_exit=False)
         return {
-            "images": [int((~attacked).sum()), int(attacked.sum())],
+            "images": [
+                int((what == kind).sum()) for kind in (CLEAN, FOOLED, WITHSTOOD)
+            ],
             "early_exit": about["early_exit"],
             "file_bytes": early.stat().st_size,
             "largest_shift_by_label": np.abs(guard.detector_.usual_).max(),
             "stages": np.bincount(guard.detector_.examine(images).stage).tolist(),
-            "agreement": agreement(guard, images, attacked, asked_alone(early, images)),
+            "agreement": agreement(guard, images, what, asked_alone(early, images)),
             "time_of_the_guard": timed(guard, early, images, args.rounds),
             "time_of_the_guard, every stage": timed(guard, every, images, args.rounds),
         }
 
 
 def judged(subject: Subject, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return test images, clean and attacked, in a random order; and which were."""
+    """Return test images, clean and attacked, in a random order; and which is which.
+
+    `CLEAN`, `FOOLED`, or `WITHSTOOD` of those that were attacked in vain.
+    """
     X, y = (part[FIRST:] for part in load_images(subject.data, data_dir))
     if not len(X):  # of CIFAR-10
         X, y = subject.test
@@ -117,8 +123,10 @@ def judged(subject: Subject, data_dir: str | None) -> tuple[np.ndarray, np.ndarr
     attack = pgd(subject.model, eps=smallest_eps(subject.data))
     images, labels = torch.from_numpy(X[n_clean:]), torch.from_numpy(y[n_clean:])
     X[n_clean:] = attack(images, labels).numpy()
+    what = np.where(subject.model.predict(X) == y, WITHSTOOD, FOOLED)
+    what[:n_clean] = CLEAN
     mixed = rng.permutation(len(X))
-    return X[mixed], mixed >= n_clean
+    return X[mixed], what[mixed]
 
 
 def asked_alone(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -134,12 +142,17 @@ def asked_alone(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 def agreement(
     guard: GuardedClassifier,
     images: np.ndarray,
-    attacked: np.ndarray,
+    what: np.ndarray,
     answers: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Compare what the program says, in each size of batches, with the guard."""
     expected, p_values = guard.assess(images), guard.p_values(images)
-    result: dict[str, Any] = {"auroc": roc_auc_score(attacked, expected.score)}
+
+    def auroc(score: np.ndarray) -> float:
+        told = what != WITHSTOOD
+        return roc_auc_score(what[told] == FOOLED, score[told])
+
+    result: dict[str, Any] = {"auroc": auroc(expected.score)}
     for size in BATCHES:
         found = {
             name.removesuffix(f" {size}"): values
@@ -153,7 +166,7 @@ def agreement(
             },
             "score_difference": np.abs(found["score"] - expected.score).max(),
             "p_value_difference": np.abs(found["p_value"] - p_values).max(),
-            "auroc": roc_auc_score(attacked, found["score"]),
+            "auroc": auroc(found["score"]),
         }
     return result
 
