@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.common.results import RESULTS
 from benchmarks.evidence.networks import names
 
-__all__ = ["Found", "Row", "measured", "overall", "rows"]
+__all__ = ["Found", "Row", "measured", "mildly_corrupted", "overall", "rows"]
 
 #: Severities up to which corrupted images should be flagged hardly more often.
 MILD = ("1", "2", "3")
@@ -105,15 +105,23 @@ def _row(name: str, found: Found) -> Row:
         fe=cost["fe"],
         slower=cost["ms"] / cost["bare_ms"],
         clean=cell["clean"][1][0],
-        corrupted=_flagged(cell["corrupted"]),
+        corrupted=float(
+            np.mean([flagged / n for flagged, n in mildly_corrupted(cell).values()])
+        ),
         other_data=other[1][0] if other else float("nan"),
     )
 
 
-def _flagged(corrupted: dict[str, list[int]]) -> float:
-    """Return the mean share of mildly corrupted, still right images that is flagged."""
-    mild = [c for name, c in corrupted.items() if name.endswith(MILD) and c[0]]
-    return float(np.mean([counts[2] / counts[0] for counts in mild]))
+def mildly_corrupted(cell: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return what is flagged at 5 % of mildly corrupted images, and of how many.
+
+    By kind and severity, of the images that the network still gets right.
+    """
+    return {
+        name: (counts[2], counts[0])
+        for name, counts in cell["corrupted"].items()
+        if name.endswith(MILD) and counts[0]
+    }
 
 
 def _mean(each: list[Row]) -> Row:

@@ -88,6 +88,20 @@ def test_means_are_over_the_networks_where_a_detector_was(measured):
     assert found["peer"].n_networks == 1
 
 
+def test_what_is_flagged_of_harmless_images(measured):
+    made = lines()
+    made[1]["corrupted"] = {
+        "noise 1": [100, 1, 4, 0, 0, 0],
+        "blur 3": [40, 1, 8, 60, 50, 60],
+        "blur 4": [50, 50, 50, 50, 0, 0],  # not mild
+        "contrast 3": [19, 19, 19, 81, 0, 0],  # too few
+    }
+    measured(lenet_mnist=made)
+    row = report.met_by_users().splitlines()[-1].split(" | ")
+    assert row[1:4] == ["0.050 (0.020-0.080)", "0.120", "8/40, blur 3"]
+    assert row[4] == "-"  # no guard with a companion
+
+
 def test_a_network_under_way_is_not_shown(measured):
     assert measured(lenet_mnist=lines()[:-1]) == {}
 
