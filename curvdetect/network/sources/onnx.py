@@ -15,13 +15,12 @@ from curvdetect._base.stand_ins import stand_in
 from curvdetect.network._outputs import as_logits
 from curvdetect.network.checks import check_input_shape
 from curvdetect.network.modules import dtype_of
+from curvdetect.network.sources._onnx_operations import converted
 
 __all__ = ["load_onnx", "of_onnx"]
 
 #: What inputs may be, as ONNX calls it.
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
-#: Versions of ONNX's operations of which onnx2torch knows more than of the newest.
-_OPSETS = (18, 17, 16, 13)
 
 
 def load_onnx(path: str | Path) -> nn.Module:
@@ -87,34 +86,14 @@ def _read(path: str | Path) -> Any:
 
 
 def _converted(read: Any, path: str | Path) -> nn.Module:
-    """Convert a network; one in newer operations than are known, by way of older."""
-    convert = require("onnx2torch", extra="onnx").convert
     try:
-        module: nn.Module = convert(read)
+        return converted(read).eval()
     except Exception as error:  # an operation that it does not know, or a broken graph
-        older = _by_older_operations(read, convert)
-        if older is None:
-            raise ValueError(
-                f"model: onnx2torch cannot convert {path}: {one_line(error)}"
-            ) from error
-        module = older
-    return module.eval()
-
-
-def _by_older_operations(read: Any, convert: Any) -> nn.Module | None:
-    """Write a network in older operations and convert it; None if that fails too."""
-    older = require("onnx.version_converter", extra="onnx").convert_version
-    written_in = max(
-        (of.version for of in read.opset_import if not of.domain), default=0
-    )
-    for version in _OPSETS:
-        if version < written_in:
-            try:
-                module: nn.Module = convert(older(read, version))
-            except Exception:  # what it says of the file as it is says more
-                continue
-            return module
-    return None
+        raise ValueError(
+            f"model: onnx2torch cannot convert {path}: {one_line(error)}. If it is a "
+            "newer operation than it knows, torch.onnx.export(..., opset_version=18) "
+            "may do without"
+        ) from error
 
 
 def _input(read: Any, path: str | Path) -> Any:
