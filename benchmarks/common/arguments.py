@@ -14,6 +14,7 @@ __all__ = [
     "add_cache",
     "add_companions",
     "add_data_dir",
+    "add_guards",
     "add_networks",
     "add_out",
     "add_picture",
@@ -88,3 +89,11 @@ def add_companions(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="with the companions in it; benchmarks/cache/companions without a name",
     )
+
+
+def add_guards(parser: argparse.ArgumentParser, *, n_images: int) -> None:
+    """Add the networks whose learned guards are attacked, and on how many images."""
+    add_networks(parser)
+    add_data_dir(parser)
+    add_companions(parser)
+    parser.add_argument("--n-images", type=int, default=n_images)

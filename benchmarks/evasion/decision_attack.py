@@ -19,13 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.arguments import (
-    add_companions,
-    add_data_dir,
-    add_networks,
-    add_out,
-    command_parser,
-)
+from benchmarks.common.arguments import add_guards, add_out, command_parser
 from benchmarks.common.results import known, write
 from benchmarks.evasion.guarded import (
     Guarded,
@@ -48,10 +42,7 @@ SETTINGS = {
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser("decision-attack", __doc__)
-    add_networks(parser)
-    add_data_dir(parser)
-    add_companions(parser)
-    parser.add_argument("--n-images", type=int, default=30)
+    add_guards(parser, n_images=30)
     add_out(parser, "decision_attack.json")
     return parser
 

@@ -22,13 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.arguments import (
-    add_companions,
-    add_data_dir,
-    add_networks,
-    add_out,
-    command_parser,
-)
+from benchmarks.common.arguments import add_guards, add_out, command_parser
 from benchmarks.common.results import known, write
 from benchmarks.evasion.guarded import (
     Guarded,
@@ -47,10 +41,7 @@ from curvdetect.geometry import find_joint_perturbation
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser("output-attacks", __doc__)
-    add_networks(parser)
-    add_data_dir(parser)
-    add_companions(parser)
-    parser.add_argument("--n-images", type=int, default=60)
+    add_guards(parser, n_images=60)
     add_out(parser, "output_attacks.json")
     return parser
 

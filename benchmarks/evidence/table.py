@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.common.arguments import add_cache, add_data_dir, command_parser
-from benchmarks.common.results import CACHE, RESULTS
+from benchmarks.common.results import RESULTS
 from benchmarks.evidence import cells
 from benchmarks.evidence.case import FEW, Case, Files, load_case
 from benchmarks.evidence.detectors import Detector, all_detectors
@@ -67,12 +67,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strangers", type=Path, help="folder of the ONNX files of networks of others"
     )
-    parser.add_argument(
-        "--companions",
-        type=Path,
-        default=CACHE / "companions",
-        help="folder of companions; benchmarks/cache/companions by default",
-    )
+    add_cache(parser, "companions", "folder of companions", "--companions")
     add_data_dir(parser)
     add_cache(parser, "evidence", "of attacked images and scores")
     return parser

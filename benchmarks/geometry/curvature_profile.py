@@ -13,7 +13,6 @@ the same either way.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 
@@ -21,15 +20,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.common.arguments import (
-    IMAGES,
-    add_data_dir,
-    add_out,
-    add_picture,
-    command_parser,
-)
 from benchmarks.common.networks import SMALL, load_images
-from benchmarks.common.results import RESULTS, significant, write
+from benchmarks.common.results import significant
+from benchmarks.geometry.pictured import keep, pictured_parser
 from benchmarks.geometry.smoothed import smoothed
 from curvdetect import TorchModel
 from curvdetect.geometry import (
@@ -55,22 +48,12 @@ N_SHARED = 50
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = command_parser("curvature-profile", __doc__)
-    parser.add_argument("network", choices=SMALL)
-    parser.add_argument("--weights", help="the shipped ones by default")
-    add_data_dir(parser)
-    add_out(parser, "curvature_profile-{NETWORK}.json")
-    add_picture(parser, "curvature_profile-{NETWORK}.png")
-    return parser
+    return pictured_parser("curvature_profile", __doc__, SMALL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    results, fig = measured(args)
-    write(args.out or RESULTS / f"curvature_profile-{args.network}.json", results)
-    picture = args.picture or IMAGES / f"curvature_profile-{args.network}.png"
-    fig.savefig(picture, dpi=110)
-    print(json.dumps(results, indent=2))
+    keep("curvature_profile", args, *measured(args))
 
 
 def measured(args: argparse.Namespace) -> tuple[dict, plt.Figure]:

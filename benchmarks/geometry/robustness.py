@@ -11,7 +11,6 @@ class, and random convex combinations of such images. Needs foolbox and torchatt
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 
@@ -21,15 +20,9 @@ import numpy as np
 import torch
 import torchattacks
 
-from benchmarks.common.arguments import (
-    IMAGES,
-    add_data_dir,
-    add_out,
-    add_picture,
-    command_parser,
-)
 from benchmarks.common.networks import NETWORKS, load_images
-from benchmarks.common.results import RESULTS, significant, write
+from benchmarks.common.results import significant
+from benchmarks.geometry.pictured import keep, pictured_parser
 from curvdetect.geometry import (
     convex_combinations,
     find_adversarial_perturbation,
@@ -54,22 +47,12 @@ SIZES = {"lenet": (200, 1000, 500, 300), "resnet": (30, 300, 150, 40)}
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = command_parser("robustness", __doc__)
-    parser.add_argument("network", choices=sorted(NETWORKS))
-    parser.add_argument("--weights", help="the shipped ones by default")
-    add_data_dir(parser)
-    add_out(parser, "robustness-{NETWORK}.json")
-    add_picture(parser, "robustness-{NETWORK}.png")
-    return parser
+    return pictured_parser("robustness", __doc__, sorted(NETWORKS))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    results, fig = measured(args)
-    write(args.out or RESULTS / f"robustness-{args.network}.json", results)
-    picture = args.picture or IMAGES / f"robustness-{args.network}.png"
-    fig.savefig(picture, dpi=110)
-    print(json.dumps(results, indent=2))
+    keep("robustness", args, *measured(args))
 
 
 def measured(args: argparse.Namespace) -> tuple[dict, plt.Figure]:

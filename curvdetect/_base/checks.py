@@ -70,13 +70,20 @@ def check_steps(name: str, value: Any, alternative: str = "") -> None:
         )
 
 
-def check_bounds(bounds: tuple[float, float] | None) -> None:
-    """Refuse what is neither None nor an interval."""
-    if bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1]):
-        return
-    raise ValueError(
-        "bounds must be (low, high) with low < high, or None; got " + repr(bounds)
-    )
+def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the bounds as two numbers."""
+    if bounds is None:
+        return None
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not low < high:
+        raise ValueError(
+            "bounds must be a pair (low, high) with low < high, or None; got "
+            f"{bounds!r}"
+        )
+    return low, high
 
 
 def check_vectors(name: str, vectors: Tensor, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["stand_in"]
+__all__ = ["check_file", "stand_in"]
 
 _POINTERS = (b"version https://git-lfs.github.com/", b"version https://hawser.github.")
 _PAGES = (b"<!doctype html", b"<html")
@@ -34,3 +34,11 @@ def stand_in(path: str | Path) -> str | None:
     if start.lstrip().lower().startswith(_PAGES):
         return "a web page, not the file itself: look at it in a browser"
     return None
+
+
+def check_file(name: str, path: str | Path) -> None:
+    """Refuse, in the name of a parameter, what is not there or stands in its place."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{name}: there is no {path}")
+    if reason := stand_in(path):
+        raise ValueError(f"{name}: {path} is {reason}")

@@ -11,6 +11,7 @@ from curvdetect.cli._network import (
     add_companion_weights,
     add_model,
     add_weights,
+    check_companion_weights,
     loaded_module,
     source_of,
 )
@@ -19,7 +20,13 @@ from curvdetect.cli._options import check_device
 if TYPE_CHECKING:
     from curvdetect import GuardedClassifier
 
-__all__ = ["add_networks", "loaded_guard"]
+__all__ = ["add_guard", "add_networks", "loaded_guard"]
+
+
+def add_guard(parser: argparse.ArgumentParser) -> None:
+    """Add the file of a saved guard, and where its networks come from."""
+    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
+    add_networks(parser)
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +50,7 @@ def loaded_guard(
     from curvdetect import GuardedClassifier
     from curvdetect.storage.guards import read_saved
 
+    check_companion_weights(companion, companion_weights)
     check_device(device)
     saved = read_saved(guard)
     held = (*saved.holds_weights, True, True)[:2]

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
+from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, check_folder
 from curvdetect.cli._pictures import add_pictures, read_all
 from curvdetect.cli._streams import results_alone
@@ -36,8 +35,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
             "and threshold. It is loaded again and compared with the guard."
         ),
     )
-    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
-    add_networks(parser)
+    add_guard(parser)
     add_pictures(parser, required=False)
     add_device(parser, default="cpu")
     parser.add_argument(
@@ -100,7 +98,6 @@ def run_export(
     if Path(out).suffix != ".pt2":
         raise ValueError(f"out must be a .pt2 file; got {out}")
     check_folder(out)
-    check_companion_weights(companion, companion_weights)
     with results_alone():
         loaded = loaded_guard(
             guard,

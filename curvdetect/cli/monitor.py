@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
+from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import (
     add_command,
     add_device,
@@ -38,8 +37,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
             "pictures."
         ),
     )
-    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
-    add_networks(parser)
+    add_guard(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
     parser.add_argument(
@@ -103,7 +101,6 @@ def run_monitor(
 
     check_share("level", level)  # before any long work
     check_folder(out)
-    check_companion_weights(companion, companion_weights)
     loaded = loaded_guard(
         guard,
         {"factory": factory, "preset": preset},

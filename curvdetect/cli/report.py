@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
+from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, add_seed
 from curvdetect.cli._pictures import add_pictures, read_named
 
@@ -31,8 +30,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
             "are clean. Needs the extra report."
         ),
     )
-    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
-    add_networks(parser)
+    add_guard(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
     parser.add_argument(
@@ -137,7 +135,6 @@ def run_report(
             f"n_attacked must be 0, or at least {LEAST_FOOLED}, on which an attack "
             f"must fool the network to count; got {n_attacked}"
         )
-    check_companion_weights(companion, companion_weights)
     searches = [] if evasion is None else read_evasion(evasion)
     loaded = loaded_guard(
         guard,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
 from curvdetect.cli._options import add_command, add_device
 from curvdetect.cli._pictures import add_pictures, read
 from curvdetect.cli._streams import results_alone
@@ -108,7 +107,6 @@ def run_score(
     from curvdetect.storage.tables import check_table
 
     check_table(out)
-    check_companion_weights(companion, companion_weights)
     with results_alone() as stdout:
         loaded = loaded_guard(
             guard,

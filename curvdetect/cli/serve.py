@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
+from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, check_folder
 from curvdetect.cli._pictures import add_resize
 from curvdetect.cli._streams import results_alone
@@ -35,8 +34,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
             "often a client may ask. Needs the extra serve."
         ),
     )
-    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
-    add_networks(parser)
+    add_guard(parser)
     add_device(parser, default="cpu")
     _add_address(parser)
     _add_limits(parser)
@@ -127,7 +125,6 @@ def run_serve(
 
     require("uvicorn", extra="serve")  # before any long work
     checked = Limits(**limits)
-    check_companion_weights(companion, companion_weights)
     watching = None if monitor is None else _loaded_monitor(monitor)
     with results_alone():
         loaded = loaded_guard(

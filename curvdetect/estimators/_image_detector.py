@@ -20,7 +20,7 @@ from curvdetect.network import TorchModel
 from curvdetect.network.arrays import as_flat_array
 from curvdetect.network.checks import check_shape
 
-__all__ = ["Examined", "ImageDetector"]
+__all__ = ["Examined", "ImageDetector", "held_detector", "image_detector"]
 
 _N_CHECK_IMAGES = 8
 
@@ -202,3 +202,46 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")  # validation of X sets others before
+
+    @abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """Return all that a score depends on, besides the image."""
+
+
+def held_detector(guard: Any) -> Any:
+    """Return what a guard decides by; itself, if it is a detector or has none."""
+    held = getattr(guard, "guard", guard)  # of a CurvatureGuard
+    if isinstance(held, ImageDetector):  # one that votes may hold another
+        return held
+    return getattr(held, "detector_", held)
+
+
+def image_detector(guard: Any) -> ImageDetector:
+    """Return the detector of a guard, which may be one itself.
+
+    Parameters
+    ----------
+    guard : LearnedDetector, VotingDetector, GuardedClassifier or CurvatureGuard
+        Fitted.
+
+    Returns
+    -------
+    ImageDetector
+        Fitted.
+
+    Raises
+    ------
+    TypeError
+        If it has none that scores images, but one of features, or none at all.
+    NotFittedError
+        If it was not fitted.
+    """
+    detector = held_detector(guard)
+    if not isinstance(detector, ImageDetector):
+        raise TypeError(
+            "detector must be a learned detector or one that votes, or a guard with "
+            f"such a one, fitted; got {type(guard).__name__} with "
+            f"{type(detector).__name__}"
+        )
+    check_is_fitted(detector)
+    return detector

@@ -22,7 +22,11 @@ from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._companions import check_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._given import given_images
-from curvdetect.estimators._image_detector import Examined, ImageDetector
+from curvdetect.estimators._image_detector import (
+    Examined,
+    ImageDetector,
+    held_detector,
+)
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._lessons import N_VETO
 from curvdetect.estimators._right import labels_of, right_ones
@@ -495,11 +499,7 @@ def learned_detector(guard: Any) -> LearnedDetector:
     NotFittedError
         If it was not fitted.
     """
-    held = getattr(guard, "guard", guard)  # of a CurvatureGuard
-    if isinstance(held, ImageDetector):  # one that votes may hold another
-        detector: Any = held
-    else:
-        detector = getattr(held, "detector_", held)
+    detector = held_detector(guard)
     if not isinstance(detector, LearnedDetector):
         raise TypeError(
             "guard must have a learned detector, fitted; got "

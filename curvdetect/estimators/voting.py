@@ -398,6 +398,21 @@ class VotingDetector(ImageDetector):
         by_votes = conformal_p_values(self.clean_scores_, score)
         return np.minimum(1, 2 * np.minimum(by_votes, self.detector_.p_values(images)))
 
+    def _settings(self) -> dict[str, Any]:
+        inner = self.detector_
+        own = None if inner is None else (inner._settings(), inner.threshold_)
+        return {
+            "weights": self.weights_,
+            "model": self.model_,
+            "companion": self.companion_,
+            "companion_weights": self.companion_weights_,
+            "sigma": self.sigma,
+            "n_votes": self.n_votes,
+            "key": self.key_,
+            "least_votes": self.least_votes_,
+            "detector": own,
+        }
+
     def certify(
         self,
         X: npt.ArrayLike | Tensor,

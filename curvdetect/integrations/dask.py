@@ -13,8 +13,8 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from curvdetect._base.extras import require
+from curvdetect.estimators._image_detector import image_detector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
-from curvdetect.estimators.learned import learned_detector
 
 __all__ = ["score_samples", "transform"]
 
@@ -83,13 +83,13 @@ def transform(featurizer: CurvatureFeaturizer, X: Any) -> Any:
 
 
 def score_samples(detector: Any, X: Any) -> Any:
-    """Score the images of a dask array by a learned detector, lazily.
+    """Score the images of a dask array, lazily.
 
     Parameters
     ----------
-    detector : LearnedDetector, GuardedClassifier or CurvatureGuard
-        Fitted, with a learned detector. The class of the network must be importable on
-        the workers.
+    detector : LearnedDetector, VotingDetector, GuardedClassifier or CurvatureGuard
+        Fitted, with a learned detector or one that votes. The classes of the networks
+        must be importable on the workers.
     X : dask.array.Array of shape (n_samples, *input_shape) or (n_samples, d)
         Images, as in :func:`transform`.
 
@@ -101,7 +101,8 @@ def score_samples(detector: Any, X: Any) -> Any:
     Raises
     ------
     TypeError
-        If X is not a dask array, or there is no learned detector.
+        If X is not a dask array, or there is neither a learned detector nor one that
+        votes.
     ValueError
         If the number of rows of a block is unknown.
 
@@ -122,8 +123,8 @@ def score_samples(detector: Any, X: Any) -> Any:
     >>> flagged.compute(scheduler="synchronous").shape
     (60,)
     """
-    learned = learned_detector(detector)
-    return _by_blocks(learned, "score_samples", _checked(X), (), np.dtype(np.float64))
+    scores = image_detector(detector)
+    return _by_blocks(scores, "score_samples", _checked(X), (), np.dtype(np.float64))
 
 
 def _checked(X: Any) -> Any:

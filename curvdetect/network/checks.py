@@ -16,7 +16,6 @@ from curvdetect._base.warn import warn
 __all__ = [
     "FEW_RIGHT",
     "check_batch_size",
-    "check_bounds",
     "check_channels",
     "check_clamp",
     "check_class_names",
@@ -52,22 +51,6 @@ def check_input_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
             f"None; got {shape!r}"
         )
     return result
-
-
-def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the bounds as two numbers."""
-    if bounds is None:
-        return None
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    if not low < high:
-        raise ValueError(
-            "bounds must be a pair (low, high) with low < high, or None; got "
-            f"{bounds!r}"
-        )
-    return low, high
 
 
 def check_channels(

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_structure
 
 from curvdetect._base.messages import one_line
-from curvdetect._base.stand_ins import stand_in
+from curvdetect._base.stand_ins import check_file
 
 __all__ = ["as_exported_module", "load_exported"]
 
@@ -59,10 +59,7 @@ def load_exported(path: str | Path) -> nn.Module:
     >>> network(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 10])
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"model: there is no {path}")
-    if reason := stand_in(path):
-        raise ValueError(f"model: {path} is {reason}")
+    check_file("model", path)
     try:
         program = torch.export.load(path)
     except Exception as error:  # whatever a broken file makes of torch's reader

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from curvdetect._base.checks import check_bounds
 from curvdetect._base.warn import warn
 from curvdetect.geometry import ClassLoss, PairwiseMargin
 from curvdetect.network._batch_size import activation_bytes, fitting_rows
@@ -27,7 +28,6 @@ from curvdetect.network._trial import (
 from curvdetect.network.arrays import as_array, dense, from_numpy
 from curvdetect.network.checks import (
     check_batch_size,
-    check_bounds,
     check_channels,
     check_clamp,
     check_class_names,

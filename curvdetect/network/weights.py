@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from curvdetect._base.extras import require
 from curvdetect._base.messages import one_line
-from curvdetect._base.stand_ins import stand_in
+from curvdetect._base.stand_ins import check_file
 
 __all__ = ["load_weights"]
 
@@ -86,10 +86,7 @@ def load_weights(
 
 
 def _read(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"weights: there is no {path}")
-    if reason := stand_in(path):
-        raise ValueError(f"weights: {path} is {reason}")
+    check_file("weights", path)
     if path.suffix == ".safetensors" or _is_safetensors(path):
         load = require("safetensors.torch", extra="safetensors").load_file
     else:

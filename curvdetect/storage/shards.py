@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from curvdetect._base.checks import check_count
 from curvdetect._base.files import written_at_once, written_text
+from curvdetect.estimators._image_detector import image_detector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
-from curvdetect.estimators.learned import learned_detector
 
 __all__ = ["score_in_shards", "transform_in_shards"]
 
@@ -100,12 +100,12 @@ def score_in_shards(
     shard_size: int = 1000,
     verbose: int = 1,
 ) -> npt.NDArray[np.float64]:
-    """Score a large set of images by a learned detector, keeping what is finished.
+    """Score a large set of images, keeping what is finished.
 
     Parameters
     ----------
-    detector : LearnedDetector, GuardedClassifier or CurvatureGuard
-        Fitted, with a learned detector.
+    detector : LearnedDetector, VotingDetector, GuardedClassifier or CurvatureGuard
+        Fitted, with a learned detector or one that votes.
     X : array of shape (n_samples, *input_shape) or (n_samples, d)
         Images; a memory-mapped array is read a shard at a time.
     folder : str or Path
@@ -124,7 +124,7 @@ def score_in_shards(
     Raises
     ------
     TypeError
-        If it has no learned detector.
+        If it has neither a learned detector nor one that votes.
     ValueError
         If the folder holds scores of another detector or other images; or if X is
         empty.
@@ -151,8 +151,8 @@ def score_in_shards(
     >>> scores.shape
     (40,)
     """
-    learned = learned_detector(detector)
-    shards = _Shards(Path(folder), "scores", learned.score_samples, _digest(learned))
+    scores = image_detector(detector)
+    shards = _Shards(Path(folder), "scores", scores.score_samples, _digest(scores))
     return shards.of(X, shard_size, verbose)
 
 

@@ -16,7 +16,7 @@ from benchmarks.evidence.case import CLEAN, Case, Files, Network, Sizes, Trainin
 from benchmarks.evidence.detectors import images as of_images
 from benchmarks.evidence.detectors import layers as of_layers
 from benchmarks.evidence.detectors import second_models, sensitivity
-from benchmarks.evidence.detectors._activations import Activations, channel_means
+from benchmarks.evidence.detectors._given import GivenToLayers, channel_means
 from benchmarks.evidence.detectors._learned import OnFeatures, logistic
 from curvdetect import TorchModel
 from curvdetect.attacks import AdversarialSet
@@ -86,7 +86,7 @@ def test_names_are_told_apart():
     assert len(DETECTORS) == sum(len(family.DETECTORS) for family in families)
 
 
-# Activations ----------------------------------------------------------------
+# What layers are given ----------------------------------------------------------------
 
 
 class Residual(nn.Module):
@@ -114,26 +114,26 @@ def residual():
 def test_activations_are_what_layers_are_given(residual):
     x, module = torch.rand(5, 1, 6, 6), residual.module
     with residual.evaluating(), torch.no_grad():
-        given = Activations(residual)(x)
+        given = GivenToLayers(residual)(x)
         one = module.one(x).relu()
         summed = (one + module.two(one)).flatten(1)
         expected = [one, summed, module.last(summed)]
         assert [g.shape for g in given] == [e.shape for e in expected]
         for own, other in zip(given, expected, strict=True):
             torch.testing.assert_close(own, other)
-        torch.testing.assert_close(Activations(residual).penultimate(x), summed)
-        (only,) = Activations(residual, maps=True)(x)
+        torch.testing.assert_close(GivenToLayers(residual).penultimate(x), summed)
+        (only,) = GivenToLayers(residual, maps=True)(x)
         torch.testing.assert_close(only, one)
-        first, last = Activations(residual, most=2)(x)
+        first, last = GivenToLayers(residual, most=2)(x)
         assert first.shape == one.shape
         assert last.shape == (5, 3)
 
 
 def test_no_hook_is_left(residual):
-    layers = Activations(residual)
+    layers = GivenToLayers(residual)
     with residual.evaluating():
         layers(torch.rand(2, 1, 6, 6))
-    assert not any(m._forward_pre_hooks for m in residual.module.modules())
+    assert not any(m._forward_hooks for m in residual.module.modules())
 
 
 def test_channel_means():
@@ -173,7 +173,7 @@ def test_the_dimension_of_neighbours_that_fill_a_ball(m):
 
 def test_growth_rates_of_layers_against_scipy(case):
     X = case.test.X
-    layers = Activations(case.model, most=of_layers.MOST_LAYERS)
+    layers = GivenToLayers(case.model, most=of_layers.MOST_LAYERS)
     with case.model.evaluating(), torch.no_grad():
         references = layers(torch.from_numpy(case.reference.X))
         own = layers(torch.from_numpy(X))
@@ -193,7 +193,7 @@ def test_growth_rates_of_layers_against_scipy(case):
 def test_distances_to_classes_against_scipy(case):
     features = of_layers.ClassDistances(case.model)
     features.learn(case.reference)
-    layers = Activations(case.model, most=of_layers.MOST_LAYERS)
+    layers = GivenToLayers(case.model, most=of_layers.MOST_LAYERS)
     X, y = case.reference
     with case.model.evaluating(), torch.no_grad():
         known = channel_means(layers(torch.from_numpy(X))[0]).double().numpy()
@@ -297,7 +297,7 @@ def test_spectra_against_numpy(case):
     features = of_images.Spectra(case.model, layers=True)
     features.learn(case.reference)
     with case.model.evaluating(), torch.no_grad():
-        maps = Activations(case.model, most=6, maps=True)(torch.from_numpy(X))
+        maps = GivenToLayers(case.model, most=6, maps=True)(torch.from_numpy(X))
     expected = [np.abs(np.fft.rfft2(m)).mean(1).reshape(len(X), -1) for m in maps]
     np.testing.assert_allclose(features(X), np.hstack(expected), rtol=1e-4, atol=1e-3)
 

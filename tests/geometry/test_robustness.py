@@ -358,8 +358,8 @@ def test_labels_of_any_integer_type_are_taken_and_others_refused():
 
 def test_bad_parameters():
     x = torch.zeros(2, 3)
-    for bounds in ((1, 0), (0, 0)):
-        with pytest.raises(ValueError, match="bounds must be .low, high. with low <"):
+    for bounds in ((1, 0), (0, 0), 1):
+        with pytest.raises(ValueError, match="bounds must be a pair .low, high. with"):
             find_adversarial_perturbation(ball(1), x, bounds=bounds)
     with pytest.raises(ValueError, match="n_projections must be an integer of at leas"):
         find_adversarial_perturbation(ball(1), x, n_projections=-1)

@@ -19,6 +19,7 @@ from curvdetect import (  # noqa: E402
     CurvatureFeaturizer,
     CurvatureThresholdDetector,
     LearnedDetector,
+    VotingDetector,
 )
 from curvdetect.attacks import MinimalNormAttack, make_adversarial_set  # noqa: E402
 from curvdetect.integrations.dask import (  # noqa: E402
@@ -26,6 +27,7 @@ from curvdetect.integrations.dask import (  # noqa: E402
     score_samples,
     transform,
 )
+from modules import second_lenet  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,11 @@ def test_the_same_scores(client, model, images):
         score_samples(detector, X)
     with pytest.raises(TypeError, match="learned detector"):
         score_samples(CurvatureFeaturizer(model), X)
+    voting = VotingDetector(
+        model, second_lenet(), sigma=0.05, n_votes=5, target_fpr=0.2, random_state=0
+    ).fit(X)
+    votes = score_samples(voting, da.from_array(X[:20], chunks=(7, 1, 14, 28)))
+    np.testing.assert_array_equal(votes.compute(), voting.score_samples(X[:20]))
 
 
 class DiesOnce(CurvatureFeaturizer):

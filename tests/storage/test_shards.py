@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from curvdetect import CurvatureFeaturizer, GuardedClassifier, LearnedDetector
+from curvdetect import (
+    CurvatureFeaturizer,
+    GuardedClassifier,
+    LearnedDetector,
+    TorchModel,
+    VotingDetector,
+)
+from curvdetect.signals import Companion
 from curvdetect.storage import score_in_shards, transform_in_shards
 from curvdetect.study import metrics
 from curvdetect.study.networks import LeNet
+from modules import second_lenet
 
 
 @pytest.fixture
@@ -22,6 +30,14 @@ def learned(model, images):
         model, target_fpr=0.4, kinds=("minimal norm",), self_test=False, random_state=0
     )
     return detector.fit(np.concatenate([images[0], images[0][::-1]]))
+
+
+@pytest.fixture
+def voting(model, images):
+    detector = VotingDetector(
+        model, second_lenet(), sigma=0.05, n_votes=20, target_fpr=0.2, random_state=0
+    )
+    return detector.fit(images[0])
 
 
 def test_the_same_as_at_once(fitted, images, tmp_path):
@@ -146,5 +162,49 @@ def test_scores_in_shards(learned, images, tmp_path):
     guard.fit(np.concatenate([X[::-1], X]))
     with pytest.raises(ValueError, match="hold the same scores; .* other settings"):
         score_in_shards(guard, X, tmp_path / "a", shard_size=15, verbose=0)
-    with pytest.raises(TypeError, match="learned detector"):
+    with pytest.raises(TypeError, match="a learned detector or one that votes"):
         score_in_shards(CurvatureFeaturizer(learned.model), X, tmp_path / "b")
+
+
+def test_scores_by_votes_in_shards(voting, images, tmp_path):
+    X = images[0]
+    scores = score_in_shards(voting, X, tmp_path, shard_size=15, verbose=0)
+    np.testing.assert_array_equal(scores, voting.score_samples(X))
+    guard = GuardedClassifier(voting.model, detector=clone(voting)).fit(X)
+    with metrics.count_passes(voting.model_.module) as passes:
+        again = score_in_shards(guard, X, tmp_path, shard_size=15, verbose=0)
+    assert passes.forward_equivalents == 0  # the same key, from the same seed
+    np.testing.assert_array_equal(again, scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sigma", 0.06),
+        ("n_votes", 21),
+        ("key_", "00"),
+        ("least_votes_", 3),
+        ("weights_", "others"),
+        ("companion_weights_", "others"),
+        ("companion_", Companion(TorchModel(LeNet().eval(), input_shape=(1, 28, 28)))),
+    ],
+)
+def test_scores_by_other_votes_are_refused(voting, images, tmp_path, name, value):
+    X = images[0][:3]
+    score_in_shards(voting, X, tmp_path, verbose=0)
+    setattr(voting, name, value)
+    with pytest.raises(ValueError, match="hold the same scores; .* other settings"):
+        score_in_shards(voting, X, tmp_path, verbose=0)
+
+
+def test_scores_by_votes_and_a_learned_detector(voting, learned, images, tmp_path):
+    X = images[0][:3]
+    score_in_shards(voting, X, tmp_path / "a", verbose=0)
+    voting.detector_ = learned
+    with pytest.raises(ValueError, match="hold the same scores"):
+        score_in_shards(voting, X, tmp_path / "a", verbose=0)
+    scores = score_in_shards(voting, X, tmp_path / "b", verbose=0)
+    np.testing.assert_allclose(scores, voting.score_samples(X), atol=0.05)
+    learned.threshold_ += 1
+    with pytest.raises(ValueError, match="hold the same scores"):
+        score_in_shards(voting, X, tmp_path / "b", verbose=0)

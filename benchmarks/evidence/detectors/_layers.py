@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ __all__ = [
     "Features",
     "Parts",
     "RestOfNetwork",
+    "calls",
     "last_map",
     "parts",
     "stages",
@@ -27,11 +28,21 @@ Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 
 class Call(NamedTuple):
-    """One call of a module: what it was given and what it gave; all are tensors."""
+    """One call of a module: what it was given and what it gave."""
 
     module: nn.Module
-    given: tuple[Tensor, ...]
-    gave: Tensor
+    given: tuple[Any, ...]
+    gave: Any
+
+
+def calls(
+    network: Callable[[Tensor], Tensor], layers: Iterable[nn.Module], x: Tensor
+) -> tuple[list[Call], Tensor]:
+    """Return the calls of some layers during a pass, in order, and the logits."""
+    found: list[Call] = []
+    with _hooked(layers, lambda *call: found.append(Call(*call))):
+        logits = network(x)
+    return found, logits
 
 
 class Features(nn.Module):
@@ -47,10 +58,8 @@ class Features(nn.Module):
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and logits of one pass."""
-        caught: list[Tensor] = []
-        with _hooked([self.last], lambda _, given, out: caught.append(given[0])):
-            logits = self.network(x)
-        return caught[-1].flatten(1), logits
+        found, logits = calls(self.network, [self.last], x)
+        return found[-1].given[0].flatten(1), logits
 
     def train(self, mode: bool = True) -> Features:
         """Change nothing: the mode is the guarded network's own."""
@@ -81,10 +90,9 @@ class Activations(nn.Module):
 
     def with_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the layers' tensors and logits of one pass."""
-        caught: dict[nn.Module, Tensor] = {}
-        with _hooked(self.layers, lambda layer, _, out: caught.update({layer: out})):
-            logits = self.network(x)
-        return [caught[layer] for layer in self.layers], logits
+        found, logits = calls(self.network, self.layers, x)
+        gave = {call.module: call.gave for call in found}
+        return [gave[layer] for layer in self.layers], logits
 
 
 class RestOfNetwork:
@@ -120,8 +128,8 @@ def parts(model: TorchModel) -> Parts | None:
     multiplies two matrices (onnx2torch's MatMul); what is added to that afterwards is
     its bias. That features times weights plus bias are the logits is checked.
     """
-    calls, logits = _probe(model)
-    for call in reversed(calls):
+    found, logits = _probe(model)
+    for call in reversed(found):
         weight = _weight_of(call)
         if weight is None or call.gave.flatten(1).shape != logits.shape:
             continue
@@ -146,19 +154,19 @@ def stages(model: TorchModel, most: int = 6) -> list[nn.Module]:
     more; otherwise single modules, without those that only rearrange what they are
     given. What comes at or after the last affine layer is left out.
     """
-    calls, _ = _probe(model)
+    found, _ = _probe(model)
     head = parts(model)
-    names = [call.module for call in calls]
-    end = len(calls) if head is None else names.index(head.features.last)
+    modules = [call.module for call in found]
+    end = len(found) if head is None else modules.index(head.features.last)
     seen: set[int] = set()
-    found = []
-    for call in calls[:end]:
+    kept = []
+    for call in found[:end]:
         is_new = id(call.gave) not in seen
         seen.add(id(call.gave))
         if is_new and call.gave.ndim >= 2 and not _rearranges(call):
-            found.append(call.module)
-    blocks = [m for m in found if next(m.children(), None) is not None]
-    single = [m for m in found if m not in blocks]
+            kept.append(call.module)
+    blocks = [m for m in kept if next(m.children(), None) is not None]
+    single = [m for m in kept if m not in blocks]
     of_these = blocks if len(blocks) >= 3 else single
     n = min(most, len(of_these))
     return [of_these[(i + 1) * len(of_these) // n - 1] for i in range(n)]
@@ -169,8 +177,8 @@ def last_map(model: TorchModel) -> nn.Module | None:
 
     It gives (n, C, height, width) or tokens (n, T, C).
     """
-    calls, _ = _probe(model)
-    for call in reversed(calls):
+    found, _ = _probe(model)
+    for call in reversed(found):
         shape = call.gave.shape[1:]
         places = shape[1:].numel() if len(shape) == 3 else shape[:1].numel()
         if (
@@ -183,7 +191,7 @@ def last_map(model: TorchModel) -> nn.Module | None:
 
 
 @contextmanager
-def _hooked(layers: list[nn.Module], hook: Hook) -> Iterator[None]:
+def _hooked(layers: Iterable[nn.Module], hook: Hook) -> Iterator[None]:
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         yield
@@ -193,22 +201,23 @@ def _hooked(layers: list[nn.Module], hook: Hook) -> Iterator[None]:
 
 
 def _probe(model: TorchModel) -> tuple[list[Call], Tensor]:
-    """Run a network on random images; return the calls of modules, and the logits."""
+    """Run a network on random images; return the calls of modules, and the logits.
+
+    Of calls, only those that take and give tensors, a row an image.
+    """
     assert model.input_shape is not None
     low, high = model.bounds or (0.0, 1.0)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(8, *model.input_shape, generator=generator) * (high - low) + low
-    calls: list[Call] = []
-
-    def note(module: nn.Module, given: tuple[Any, ...], out: Any) -> None:
-        tensors = all(isinstance(a, Tensor) for a in (*given, out))
-        if tensors and given and out.shape[:1] == x.shape[:1]:
-            calls.append(Call(module, given, out))
-
     inner = [m for m in model.module.modules() if m is not model.module]
-    with model.evaluating(), torch.no_grad(), _hooked(inner, note):
-        logits = model.as_module()(x)
-    return calls, logits
+    with model.evaluating(), torch.no_grad():
+        found, logits = calls(model.as_module(), inner, x)
+    return [call for call in found if _is_of_rows(call, len(x))], logits
+
+
+def _is_of_rows(call: Call, n: int) -> bool:
+    tensors = all(isinstance(a, Tensor) for a in (*call.given, call.gave))
+    return bool(tensors and call.given and call.gave.shape[:1] == (n,))
 
 
 def _weight_of(call: Call) -> Tensor | None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from benchmarks.evidence.case import Case, Training
+from curvdetect import TorchModel
 
 __all__ = ["Detector", "Learns", "Scorer"]
 
@@ -37,6 +38,23 @@ class Scorer(Protocol):
 def every(case: Case) -> bool:
     """Say that a detector can be had for every network."""
     return True
+
+
+def has_companion(case: Case) -> bool:
+    """Say whether a second network was trained for the data."""
+    return case.companion is not None
+
+
+def companion_of(case: Case) -> TorchModel:
+    """Return that network."""
+    if case.companion is None:
+        raise ValueError(f"{case.name} has no companion for {case.network.data}")
+    return case.companion
+
+
+def of_both_networks(case: Case) -> tuple[nn.Module, ...]:
+    """Say that a detector runs the guarded network and its companion."""
+    return case.model.module, companion_of(case).module
 
 
 def of_the_network(case: Case) -> tuple[nn.Module, ...]:

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from benchmarks.common.batches import in_batches
 from benchmarks.common.splits import Split
 from benchmarks.evidence.case import CLEAN, Case, Training
-from benchmarks.evidence.detectors._activations import Activations
+from benchmarks.evidence.detectors._given import GivenToLayers
 from benchmarks.evidence.detectors._learned import OnFeatures, forest, logistic
 from benchmarks.evidence.detectors.base import Detector
 from curvdetect import TorchModel
@@ -108,7 +108,9 @@ class Spectra:
         self.model, self.layers = model, layers
 
     def learn(self, reference: Split) -> None:
-        self.maps = Activations(self.model, most=6, maps=True) if self.layers else None
+        self.maps = (
+            GivenToLayers(self.model, most=6, maps=True) if self.layers else None
+        )
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         with self.model.evaluating(), torch.no_grad():
@@ -127,7 +129,7 @@ def magnitudes(maps: Tensor) -> Tensor:
 
 def has_maps(case: Case) -> bool:
     """Say whether a layer is given a map: a fully connected network has none."""
-    return bool(Activations(case.model, maps=True).kept)
+    return bool(GivenToLayers(case.model, maps=True).kept)
 
 
 class SensitivityInconsistency:

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common.batches import in_batches
 from benchmarks.common.splits import Split
 from benchmarks.evidence.case import Training
-from benchmarks.evidence.detectors._activations import Activations, channel_means
+from benchmarks.evidence.detectors._given import GivenToLayers, channel_means
 from benchmarks.evidence.detectors._learned import OnFeatures, forest, logistic
 from benchmarks.evidence.detectors.base import Detector
 from curvdetect import TorchModel
@@ -48,7 +48,7 @@ class GrowthRates:
         self.k, self.n_references = k, n_references
 
     def learn(self, reference: Split) -> None:
-        self.layers = Activations(self.model, most=MOST_LAYERS)
+        self.layers = GivenToLayers(self.model, most=MOST_LAYERS)
         with self.model.evaluating(), torch.no_grad():
             parts = [
                 self.layers(x)
@@ -102,7 +102,7 @@ class ClassDistances:
         self.model = model
 
     def learn(self, reference: Split) -> None:
-        self.layers = Activations(self.model, most=MOST_LAYERS)
+        self.layers = GivenToLayers(self.model, most=MOST_LAYERS)
         labels = np.unique(reference.y, return_inverse=True)[1]
         self.of_layers = []
         for values in self._channels(reference.X):
@@ -145,7 +145,7 @@ class Density:
         self.model = model
 
     def fit(self, training: Training) -> Density:
-        self.layers = Activations(self.model)
+        self.layers = GivenToLayers(self.model)
         features = self._features(training.reference.X)
         grid = {"bandwidth": np.logspace(-1, 1, 9) * _spread(features)}
         search = GridSearchCV(KernelDensity(), grid, cv=3).fit(features[:600])

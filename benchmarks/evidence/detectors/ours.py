@@ -9,12 +9,15 @@ import numpy as np
 
 from benchmarks.common.processes import timed
 from benchmarks.evidence.case import Case, Training
-from benchmarks.evidence.detectors.base import Detector
+from benchmarks.evidence.detectors.base import (
+    Detector,
+    has_companion,
+    of_both_networks,
+)
 from curvdetect import (
     CurvatureFeaturizer,
     CurvatureThresholdDetector,
     LearnedDetector,
-    TorchModel,
 )
 from curvdetect.attacks import KINDS
 
@@ -96,19 +99,6 @@ class Threshold:
         return self.detector.score_samples(self.featurizer.transform(X))
 
 
-def _companion(case: Case) -> TorchModel:
-    assert case.companion is not None
-    return case.companion
-
-
-def _both(case: Case):
-    return case.model.module, _companion(case).module
-
-
-def _has_companion(case: Case) -> bool:
-    return case.companion is not None
-
-
 def _small(case: Case) -> bool:
     return case.network.data != "cifar10"  # hundreds of passes an image
 
@@ -124,8 +114,8 @@ DETECTORS = (
     Detector(
         name=GUARD_WITH_COMPANION,
         make=partial(Guard, with_companion=True),
-        applies=_has_companion,
-        networks=_both,
+        applies=has_companion,
+        networks=of_both_networks,
         **_OWN,
     ),
     *(

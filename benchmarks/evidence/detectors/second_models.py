@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.evidence.case import Case, Training
-from benchmarks.evidence.detectors.base import Detector
+from benchmarks.evidence.case import Training
+from benchmarks.evidence.detectors.base import (
+    Detector,
+    companion_of,
+    has_companion,
+    of_both_networks,
+)
 from curvdetect import TorchModel
 
 __all__ = ["DETECTORS"]
@@ -72,28 +77,14 @@ class Disagreement(SecondOpinion):
         return (own.argmax(1) != other.argmax(1)).double()
 
 
-def _has_companion(case: Case) -> bool:
-    return case.companion is not None
-
-
-def _both(case: Case) -> tuple[nn.Module, ...]:
-    return case.model.module, _companion(case).module
-
-
-def _companion(case: Case) -> TorchModel:
-    if case.companion is None:
-        raise ValueError(f"{case.name} has no companion for {case.network.data}")
-    return case.companion
-
-
 def _detector(name: str, compare: type[SecondOpinion], source: str) -> Detector:
     return Detector(
         name,
-        lambda case: compare(case.model, _companion(case)),
+        lambda case: compare(case.model, companion_of(case)),
         "nothing",
         source,
-        applies=_has_companion,
-        networks=_both,
+        applies=has_companion,
+        networks=of_both_networks,
     )
 
 

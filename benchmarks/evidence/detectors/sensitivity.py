@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from benchmarks.common.batches import in_batches
 from benchmarks.evidence.case import Training
-from benchmarks.evidence.detectors._activations import Activations, channel_means
+from benchmarks.evidence.detectors._given import GivenToLayers, channel_means
 from benchmarks.evidence.detectors.base import Detector
 from curvdetect import TorchModel
 
@@ -54,7 +54,7 @@ class LargeShifts:
         self.model, self.tests = model, tests
 
     def fit(self, training: Training) -> LargeShifts:
-        self.layers = Activations(self.model, most=11)
+        self.layers = GivenToLayers(self.model, most=11)
         x = torch.from_numpy(training.reference.X)
         with torch.random.fork_rng(), self.model.evaluating():
             torch.manual_seed(0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from curvdetect._base.extras import require
 from curvdetect._base.messages import one_line
-from curvdetect._base.stand_ins import stand_in
+from curvdetect._base.stand_ins import check_file
 from curvdetect.network._outputs import as_logits
 from curvdetect.network.checks import check_input_shape
 from curvdetect.network.modules import dtype_of
@@ -75,10 +75,7 @@ def of_onnx(
 
 def _read(path: str | Path) -> Any:
     onnx = require("onnx", extra="onnx")
-    if not Path(path).exists():
-        raise FileNotFoundError(f"model: there is no {path}")
-    if reason := stand_in(path):
-        raise ValueError(f"model: {path} is {reason}")
+    check_file("model", path)
     try:
         return onnx.load(path)
     except Exception as error:  # whatever a broken file makes of its reader

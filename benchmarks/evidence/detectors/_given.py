@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.evidence.detectors._layers import calls
 from curvdetect import TorchModel
 
-__all__ = ["Activations", "channel_means"]
+__all__ = ["GivenToLayers", "channel_means"]
 
 #: Layers that hand on the values that they are given, in another order or shape.
 REORDERING = (
@@ -23,13 +22,14 @@ REORDERING = (
 )
 
 
-class Activations:
+class GivenToLayers:
     """Catch what layers are given, and the logits.
 
     A layer is a module without children. What it is given, rather than what it gives,
     includes what functions between the layers did, such as the sums of a residual
-    network. Nothing is caught before the first layer with weights, and nothing twice
-    that is only put into another shape.
+    network. (`_layers.stages` are for packages, which ask for modules.) Nothing is
+    caught before the first layer with weights, and nothing twice that is only put into
+    another shape.
 
     `most` keeps that many at most, evenly spaced, the first and the logits included;
     `maps` keeps those of shape (n, C, H, W) alone, with H and W above 1.
@@ -42,7 +42,7 @@ class Activations:
         self.layers = [m for m in model.module.modules() if not list(m.children())]
         blank = torch.full((3, *(model.input_shape or ())), 0.5)
         with model.evaluating(), torch.no_grad():
-            modules, given = self._caught(blank)
+            modules, given = zip(*self._caught(blank), strict=True)
         weighted = [any(True for _ in m.parameters()) for m in modules]
         start = weighted.index(True) + 1 if any(weighted) else 0
         found = [
@@ -55,31 +55,23 @@ class Activations:
             found = [found[i] for i in spaced]
         self.kept = found
 
-    def _caught(self, x: Tensor) -> tuple[list[nn.Module], list[Tensor]]:
-        modules: list[nn.Module] = []
-        tensors: list[Tensor] = []
-
-        def note(module: nn.Module, given: tuple[Any, ...]) -> None:
-            tensor = next((g for g in given if isinstance(g, Tensor)), None)
-            if tensor is not None:
-                modules.append(module)
-                tensors.append(tensor)
-
-        handles = [layer.register_forward_pre_hook(note) for layer in self.layers]
-        try:
-            logits = self.model.logits(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [*modules, nn.Softmax(1)], [*tensors, logits]
+    def _caught(self, x: Tensor) -> list[tuple[nn.Module, Tensor]]:
+        """Return layers, each with the first tensor that it is given; logits last."""
+        found, logits = calls(self.model.logits, self.layers, x)
+        given = [
+            (call.module, tensor)
+            for call in found
+            for tensor in [g for g in call.given if isinstance(g, Tensor)][:1]
+        ]
+        return [*given, (nn.Softmax(1), logits)]
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Return what passes, from the image to the logits, a row an image.
 
         Within `model.evaluating()`; differentiable.
         """
-        given = self._caught(x)[1]
-        return [given[i] for i in self.kept]
+        given = self._caught(x)
+        return [given[i][1] for i in self.kept]
 
     def penultimate(self, x: Tensor) -> Tensor:
         """Return what the logits are made of, flat: a layer before biases are added.
