@@ -27,14 +27,8 @@ from benchmarks.common.arguments import (
     command_parser,
 )
 from benchmarks.common.results import known, write
-from benchmarks.evasion.guarded import (
-    Guarded,
-    Succeeds,
-    as_list,
-    lengths,
-    load_guarded,
-    unflagged,
-)
+from benchmarks.evasion.guarded import Guarded, as_list, load_guarded
+from curvdetect.evasion.shortest import Succeeds, lengths, unflagged
 
 RATE = 0.05
 #: Some 5,000 questions an image.
