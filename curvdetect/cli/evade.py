@@ -50,7 +50,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--thorough",
         action="store_true",
-        help="search longer, towards more classes and from other images",
+        help="search longer, by more attacks, towards more classes",
     )
     add_seed(parser)
     parser.add_argument(
@@ -126,6 +126,8 @@ def run_evade(
     check_count("n_attacked", n_attacked)
     check_companion_weights(companion, companion_weights)
     check_folder(out)
+    if Path(out).is_dir():
+        raise ValueError(f"out must be a file; {out} is a folder")
     loaded = loaded_guard(
         guard,
         {"factory": factory, "preset": preset},

@@ -77,6 +77,28 @@ class MeasuredEvasion:
         The largest budget that attacks were given.
     target_fpr : float
         The guard's false-positive rate.
+
+    Examples
+    --------
+    Three images, of which one never evaded; by one attack two did not.
+
+    >>> import numpy as np
+    >>> from curvdetect.evasion import MeasuredEvasion
+    >>> found = MeasuredEvasion(
+    ...     fooling={"smallest perturbation": np.array([1.0, 2.0, 3.0])},
+    ...     evading={
+    ...         "further on": np.array([3.0, np.inf, np.inf]),
+    ...         "shortest way": np.array([2.5, 5.0, np.inf]),
+    ...     },
+    ...     images=np.zeros((3, 1, 2, 2)),
+    ...     rows=np.arange(3),
+    ...     largest_norm=20.0,
+    ...     target_fpr=0.01,
+    ... )
+    >>> found.cost, found.n_never
+    (2.5, 1)
+    >>> [search.cost for search in found.searches()]
+    [2.5, inf, 2.5]
     """
 
     fooling: dict[str, npt.NDArray[np.float64]]
@@ -140,7 +162,7 @@ class MeasuredEvasion:
     def __str__(self) -> str:
         best, *others = self.searches()
         lines = [_line(each) for each in [*others, best]]
-        return "\n".join([f"{self._fooled()}", *lines, self._concluded(best)])
+        return "\n".join([self._fooled(), *lines, self._concluded(best)])
 
     def _fooled(self) -> str:
         return (
@@ -170,8 +192,11 @@ def _line(search: Evasion) -> str:
     norm = f"a median norm of {search.norm_to_evade:.3g}"
     if not search.is_found:
         norm = f"not found up to {search.largest_norm:.3g}"
-    never = f"never on {search.n_never} of {search.n_images}"
-    return f"{search.attack}: {norm}, cost {_number(search)}, {never}"
+    n_evaded = search.n_images - (search.n_never or 0)
+    return (
+        f"{search.attack}: {norm}, cost {_number(search)}; evades on {n_evaded} of "
+        f"{search.n_images}"
+    )
 
 
 def _number(search: Evasion) -> str:

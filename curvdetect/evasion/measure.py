@@ -78,9 +78,9 @@ def measure_evasion(
         not flag. The attackers learn from the others, of which at least 20 must be
         right, better some 200; they are not attacked for the figures.
     light : bool, default=True
-        Whether the shortest way is sought to one class, by stand-ins that learned from
-        80 images, instead of to three and from other images, by stand-ins that learned
-        from 200.
+        Whether six attacks are enough, of which the shortest way leads to one class,
+        and stand-ins learn from 80 images; else it is eight, three classes and a start
+        at other images, and 200.
     seed : int, default=0
         Of the stand-ins.
     verbose : int, default=0
@@ -101,13 +101,13 @@ def measure_evasion(
 
     Notes
     -----
-    *Attacks.* :class:`AgreementAttack`, evenly and not, towards two classes, with and
-    without a :class:`StandIn`, by :func:`find_minimal_evasion` within ten times the
-    median norm that fools the network; going on where the smallest perturbation led;
-    and :class:`JointAttack` with a stand-in that was taught on the attackers' own
-    images, clean and attacked, and with another that learned from what the first one
-    found. Whatever is found, the guard itself judges. What evades also fools the
-    network, and counts there too, so that no cost is below 1.
+    *Attacks.* :class:`AgreementAttack`, evenly and not, towards two classes (if not
+    light, also with a :class:`StandIn`), by :func:`find_minimal_evasion` within ten
+    times the median norm that fools the network; going on where the smallest
+    perturbation led; and :class:`JointAttack` with a stand-in that was taught on the
+    attackers' own images, clean and attacked, and with another that learned from what
+    the first one found. Whatever is found, the guard itself judges. What evades also
+    fools the network, and counts there too, so that no cost is below 1.
 
     *Cost.* About 10,000 forward-equivalents an image, and 5,000 for each of the images
     that the attackers learn from: minutes on a small network on one core, and a matter
@@ -115,17 +115,10 @@ def measure_evasion(
 
     Examples
     --------
-    >>> from curvdetect import LearnedDetector
+    For a fitted guard, clean images and their labels; it takes minutes.
+
     >>> from curvdetect.evasion import measure_evasion
-    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
-    >>> from curvdetect.study.networks import load_lenet
-    >>> X, y = load_fashion_mnist_sample()
-    >>> detector = LearnedDetector(
-    ...     load_lenet("fashion-mnist"), target_fpr=0.1, self_test=False, random_state=0
-    ... ).fit(X[:90], y[:90])
-    >>> found = measure_evasion(detector, X[90:130], y[90:130], n_images=3)
-    >>> bool(found.cost >= 1)
-    True
+    >>> print(measure_evasion(guard, X, y, n_images=20))  # doctest: +SKIP
     """
     detector = learned_detector(guard)
     check_count("n_images", n_images)
@@ -243,7 +236,8 @@ class _Found:
         self, points: Tensor, own: Tensor, stand_ins: list[StandIn], search: Search
     ) -> dict[str, Callable[[], Tensor]]:
         """Return attacks that know the guard, by name: each gives perturbed images."""
-        within = agreement_attacks(self.detector, stand_ins[-1], search.steps)
+        known = None if search.light else stand_ins[-1]
+        within = agreement_attacks(self.detector, known, search.steps)
         found: dict[str, Callable[[], Tensor]] = {
             name: partial(self._within, attack, search.batch_size)
             for name, attack in within.items()

@@ -75,20 +75,32 @@ def in_batches(attack: Attack, size: int | None) -> Attack:
 
 
 def agreement_attacks(
-    detector: LearnedDetector, stand_in: StandIn, steps: int
+    detector: LearnedDetector, stand_in: StandIn | None, steps: int
 ) -> dict[str, Budgeted]:
     """Return ways to make a network agree on a wrong class, by name.
 
-    Evenly or not, with a stand-in or without, and on two classes where there are two
-    others.
+    Parameters
+    ----------
+    detector : LearnedDetector
+        Fitted.
+    stand_in : StandIn or None
+        For two further attacks.
+    steps : int
+        Of each.
+
+    Returns
+    -------
+    dict of str to callable
+        Evenly or not, and on two classes where there are two others.
     """
     settings: dict[str, dict[str, Any]] = {
         "agreement": {"evenness": 0.0},
         "even agreement": {},
         "even agreement, second class": {"rank": 2},
-        "stand-in": {"evenness": 0.0, "stand_in": stand_in},
-        "stand-in, second class": {"rank": 2, "stand_in": stand_in},
     }
+    if stand_in is not None:
+        settings["stand-in"] = {"evenness": 0.0, "stand_in": stand_in}
+        settings["stand-in, second class"] = {"rank": 2, "stand_in": stand_in}
     return {
         name: partial(AgreementAttack, detector, steps=steps, **each)
         for name, each in settings.items()
