@@ -42,8 +42,9 @@ from curvdetect.evasion.stand_in import StandIn
 
 __all__ = ["LEAST_OTHERS", "measure_evasion"]
 
-#: Images that are left to the attackers, at least, for a stand-in to learn from.
-LEAST_OTHERS = 20
+#: Images that are left to the attackers, at least, for a stand-in to learn from; and
+#: how many they look at.
+LEAST_OTHERS, _MOST_OTHERS = 20, 400
 
 
 def measure_evasion(
@@ -76,7 +77,8 @@ def measure_evasion(
     n_images : int, default=40
         How many are attacked: the first that the network gets right and the guard does
         not flag. The attackers learn from the others, of which at least 20 must be
-        right, better some 200; they are not attacked for the figures.
+        right, better some 200; they are not attacked for the figures. More than 400
+        change nothing.
     light : bool, default=True
         Whether six attacks are enough, of which the shortest way leads to one class,
         and stand-ins learn from 80 images; else it is eight, three classes and a start
@@ -178,7 +180,7 @@ def _chosen(
             f"{int(right.sum())} right, and {int(usable.sum())} of these are not "
             "flagged. Give more images, or a smaller n_images"
         )
-    return rows, left.nonzero().squeeze(1), labels
+    return rows, left.nonzero().squeeze(1)[:_MOST_OTHERS], labels
 
 
 class _Found:
