@@ -200,12 +200,14 @@ def _line(search: Evasion) -> str:
 
 
 def _number(search: Evasion) -> str:
-    """Return a cost with its interval."""
+    """Return a cost, with its interval if that is known."""
     cost, *ends = (
         "not found" if math.isinf(value) else f"{value:.3g}"
         for value in (search.cost, *(search.interval or ()))
     )
-    return f"{cost} (95 %: {ends[0]} to {ends[1]})" if ends else cost
+    if not ends or ends[0] == "not found":  # then none of the three is a number
+        return cost
+    return f"{cost} (95 %: {ends[0]} to {ends[1]})"
 
 
 # Figures -----------------------------------------------------------------------
