@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from quickly import learn_little
 
 from curvdetect import GuardedClassifier, LearnedDetector, TorchModel
-from curvdetect.attacks import effort
-from curvdetect.estimators import _forest
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 from modules import second_lenet
@@ -45,13 +44,7 @@ def images():
 @pytest.fixture
 def quick(monkeypatch):
     """Fewer trees and attacks: for what does not depend on how much was learned."""
-    grow = _forest.HistGradientBoostingClassifier
-    monkeypatch.setattr(
-        _forest,
-        "HistGradientBoostingClassifier",
-        lambda **settings: grow(**{**settings, "max_iter": 5}),
-    )
-    monkeypatch.setattr(effort, "SMALL", effort.SMALL._replace(n_attacked=400))
+    learn_little(monkeypatch)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_the_examples_run_in_order(tmp_path, monkeypatch):
 
 def test_the_commands_parse():
     names = {make_parser().parse_args(shlex.split(line)).command for line in COMMANDS}
-    assert names == {"fit", "score", "serve", "export", "report"}
+    assert names == {"fit", "score", "serve", "export", "evade", "report"}
 
 
 class InColour(torch.nn.Module):

@@ -21,14 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.common.arguments import add_guards, add_out, command_parser
 from benchmarks.common.results import known, write
-from benchmarks.evasion.guarded import (
-    Guarded,
-    Succeeds,
-    as_list,
-    lengths,
-    load_guarded,
-    unflagged,
-)
+from benchmarks.evasion.guarded import Guarded, as_list, load_guarded
+from curvdetect.evasion.shortest import Succeeds, lengths, unflagged
 
 RATE = 0.05
 #: Some 5,000 questions an image.

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from curvdetect.evasion.cost import evasion_cost, smallest
+
 __all__ = [
     "ALONE",
     "ATTACKERS_CELLS",
@@ -32,18 +34,6 @@ ATTACKERS_CELLS = (
     "never",
     "best attack",
 )
-
-
-def smallest(norms: dict[str, list[float]]) -> np.ndarray:
-    """Return the smallest norm of each image over all attacks."""
-    return np.min(list(norms.values()), axis=0)
-
-
-def evasion_cost(
-    evading: dict[str, list[float]], fooling: dict[str, list[float]]
-) -> float:
-    """Return the ratio of the medians of the smallest norms."""
-    return float(np.median(smallest(evading)) / np.median(smallest(fooling)))
 
 
 def evasion_costs(found: dict[str, Any]) -> list[float]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -43,28 +43,24 @@ from benchmarks.common.arguments import (
 )
 from benchmarks.common.results import RESULTS, known, write
 from benchmarks.evasion.figures import evasion_cost
-from benchmarks.evasion.guarded import (
-    Guarded,
+from benchmarks.evasion.guarded import Guarded, as_list, load_guarded
+from benchmarks.evasion.stand_ins import shortest_ways, taught
+from curvdetect import LearnedDetector, TorchModel
+from curvdetect.evasion import JointModule, NeighbourhoodMarginAttack, StandIn
+from curvdetect.evasion.searches import (
+    Budgeted,
+    Search,
+    agreement_attacks,
+    within_budgets,
+)
+from curvdetect.evasion.shortest import (
     Succeeds,
-    as_list,
     further_on,
     lengths,
-    load_guarded,
     on_the_network,
     unflagged,
 )
-from benchmarks.evasion.stand_ins import Search, shortest_ways, taught
-from curvdetect import LearnedDetector, TorchModel
-from curvdetect.evasion import (
-    AgreementAttack,
-    JointModule,
-    NeighbourhoodMarginAttack,
-    StandIn,
-    find_minimal_evasion,
-)
 
-#: Budgets, in medians of the smallest perturbations.
-BUDGETS = (1, 1.2, 1.5, 2, 3, 4, 6, 10)
 Norms = dict[str, list[float]]
 
 
@@ -182,18 +178,11 @@ def fools(model: TorchModel) -> Succeeds:
     return lambda x, label: torch.from_numpy(model.predict(x) != label.numpy())
 
 
-def within(guarded: Guarded, stand_in: StandIn, unit: float, steps: int) -> dict:
+def within(
+    guarded: Guarded, stand_in: StandIn, unit: float, steps: int
+) -> dict[str, Budgeted]:
     """Return attacks within a budget, by name."""
-    attacks = {
-        name: partial(AgreementAttack, guarded.detector, steps=steps, **settings)
-        for name, settings in {
-            "agreement": {"evenness": 0.0},
-            "even agreement": {},
-            "even agreement, second class": {"rank": 2},
-            "stand-in": {"evenness": 0.0, "stand_in": stand_in},
-            "stand-in, second class": {"rank": 2, "stand_in": stand_in},
-        }.items()
-    }
+    attacks = agreement_attacks(guarded.detector, stand_in, steps)
     attacks["neighbourhood margin"] = partial(
         NeighbourhoodMarginAttack,
         guarded.network,
@@ -230,7 +219,7 @@ def of_adv_lib(
 
 
 def searched(
-    attacks: dict[str, Callable],
+    attacks: dict[str, Budgeted],
     model: TorchModel,
     x: Tensor,
     label: Tensor,
@@ -239,18 +228,10 @@ def searched(
 ) -> Norms:
     """Return the smallest norms that each attack found; infinity where none."""
     unit = float((points - x).flatten(1).norm(dim=1).median())
-    budgets = [unit * share for share in BUDGETS]
     found = {
-        name: as_list(
-            find_minimal_evasion(
-                lambda eps, attack=attack: attack(eps=eps),
-                succeeds,
-                x,
-                label,
-                budgets=budgets,
-            ).norms
-        )
+        name: as_list(within_budgets(attack, succeeds, x, label, unit).norms)
         for name, attack in attacks.items()
     }
-    found["further on"] = as_list(further_on(model, x, label, points, succeeds))
+    ahead = further_on(model, x, label, points, succeeds)
+    found["further on"] = as_list(ahead.norms)
     return found

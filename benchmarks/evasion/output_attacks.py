@@ -24,18 +24,17 @@ from torch import Tensor
 
 from benchmarks.common.arguments import add_guards, add_out, command_parser
 from benchmarks.common.results import known, write
-from benchmarks.evasion.guarded import (
-    Guarded,
-    as_list,
+from benchmarks.evasion.guarded import Guarded, as_list, load_guarded
+from benchmarks.evasion.stand_ins import shortest_ways, taught
+from curvdetect import LearnedDetector
+from curvdetect.evasion import JointModule, StandIn
+from curvdetect.evasion.searches import Search
+from curvdetect.evasion.shortest import (
     further_on,
     lengths,
-    load_guarded,
     on_the_network,
     unflagged,
 )
-from benchmarks.evasion.stand_ins import Search, shortest_ways, taught
-from curvdetect import LearnedDetector
-from curvdetect.evasion import JointModule, StandIn
 from curvdetect.geometry import find_joint_perturbation
 
 
@@ -83,7 +82,7 @@ def measured(network: str, args: argparse.Namespace) -> dict:
             label,
             least.points,
             partial(mislabelled, detector, threshold),
-        )
+        ).norms
         found[str(rate)] = {
             "network wrong": as_list(alone),
             "right and flagged": as_list(alarm),

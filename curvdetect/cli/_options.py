@@ -32,7 +32,9 @@ a network of your own, made by a function make() without arguments in net.py:
   curvdetect fit --model net:make --weights w.pt --input-shape 3,32,32 \\
       --images calibration/ --target-fpr 0.01 --out guard.skops
   curvdetect score --model net:make --guard guard.skops --images new/ --out scores.csv
-  curvdetect report guard.skops --model net:make --images clean/ --out report
+  curvdetect evade guard.skops --model net:make --images clean/ --out evasion.json
+  curvdetect report guard.skops --model net:make --images clean/ \\
+      --evasion evasion.json --out report
   curvdetect monitor guard.skops --model net:make --images others/ --out monitor.skops
   curvdetect serve guard.skops --model net:make --monitor monitor.skops --port 8000
   curvdetect export guard.skops --model net:make --out guard.pt2

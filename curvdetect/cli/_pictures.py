@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from curvdetect import TorchModel
     from curvdetect.storage import Batch
 
-__all__ = ["add_pictures", "add_resize", "check_any", "read", "read_all", "read_named"]
+__all__ = [
+    "add_labels",
+    "add_pictures",
+    "add_resize",
+    "check_any",
+    "read",
+    "read_all",
+    "read_named",
+]
 
 _ENOUGH = 5  # names in a line
 
@@ -28,6 +36,18 @@ def add_pictures(parser: argparse.ArgumentParser, *, required: bool = True) -> N
         help="a folder of pictures, one picture, or a .npy or .npz file",
     )
     add_resize(parser)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add where the true labels of the pictures come from."""
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="true labels: a .csv file with the columns image and label, or for an "
+        "array a .npy or .npz file. By default y of the .npz with the images, or the "
+        "names of the folders that pictures lie in, if these are classes",
+    )
 
 
 def add_resize(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, add_seed
-from curvdetect.cli._pictures import add_pictures, read_named
+from curvdetect.cli._pictures import add_labels, add_pictures, read_named
 
 __all__ = ["run_report"]
 
@@ -33,19 +33,12 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
     add_guard(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="true labels: a .csv file with the columns image and label, or for an "
-        "array a .npy or .npz file. By default y of the .npz with the images, or the "
-        "names of the folders that pictures lie in, if these are classes",
-    )
+    add_labels(parser)
     parser.add_argument(
         "--evasion",
         type=Path,
         metavar="FILE",
-        help="JSON with what it costs to evade the guard, if that was measured",
+        help="JSON file of curvdetect evade: what it costs to evade the guard",
     )
     parser.add_argument(
         "--n-attacked",
@@ -100,9 +93,8 @@ def run_report(
         or, of pictures in a folder, the folder that each lies in, if its name is the
         position or the name of a class.
     evasion : str or Path, optional
-        JSON file: an object, or a list of them, with "attack", "n_images",
-        "norm_to_fool" and "norm_to_evade" (median L2 norms in input units), and
-        "target_fpr".
+        JSON file that :func:`curvdetect.cli.evade.run_evade` writes, or another with
+        what :func:`~curvdetect.report.guard.evasion.read_evasion` says.
     n_attacked : int, optional
         How many images are attacked, and certified where the guard certifies; 0 for
         none. By default 200; 30 where images have more than 50,000 values.

@@ -174,6 +174,20 @@ def test_files_that_are_something_else(guard, arrays, tmp_path, capsys):
         (json.dumps({**SEARCH, "n_images": 0}), "n_images must be a positive integer"),
         (json.dumps({**SEARCH, "norm_to_fool": -1}), "norm_to_fool must be a positive"),
         (json.dumps({**SEARCH, "norm_to_evade": "x"}), "norm_to_evade must be a pos"),
+        (json.dumps({**SEARCH, "norm_to_evade": None}), "where there is no largest_n"),
+        (json.dumps({**SEARCH, "largest_norm": 0}), "largest_norm must be a positive"),
+        (
+            json.dumps({**SEARCH, "n_never": 61}),
+            "integer from 0 to n_images=60; got 61",
+        ),
+        (json.dumps({**SEARCH, "n_never": True}), "integer from 0 to n_images=60"),
+        (json.dumps({**SEARCH, "interval": 3}), "interval must be two numbers; got 3"),
+        (json.dumps({**SEARCH, "interval": [-1, 2]}), "interval must be a positive"),
+        (json.dumps({**SEARCH, "interval": [3, 2]}), "interval must not fall"),
+        (
+            json.dumps({**SEARCH, "other": 3}),
+            "and perhaps n_never, largest_norm, inter",
+        ),
         (
             json.dumps({**SEARCH, "target_fpr": 5}),
             "target_fpr must be strictly between",

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import math
 import re
 import shutil
 import warnings
@@ -362,7 +363,8 @@ def test_what_an_attack_changes(facts, found):
 def test_what_is_not_known_is_left_out(found):
     assert "Left out: this guard certifies nothing" in found.section("certificate")
     assert "Not measured." in found.section("evasion")
-    assert "find_minimal_evasion" in found.section("evasion")
+    assert "curvdetect evade measures it" in found.section("evasion")
+    assert "curvdetect evade" in found.section("summary")
     assert "was not measured for this page. Nothing is proven" in found.section(
         "limits"
     )
@@ -381,6 +383,26 @@ def test_evasion_that_was_measured(facts):
     assert "2.55 times" in found.section("summary")
     assert "not measured" not in found.section("summary")
     assert "upper bound" in found.section("limits")
+
+
+def test_evasion_that_was_measured_with_an_interval(facts):
+    search = SEARCH._replace(n_never=3, interval=(1.9, math.inf))
+    found = Page(page(replace(facts, evasion=[search])))
+    (row,) = found.rows("Smallest perturbations found")
+    assert row[4:] == ["0.84; never on 3", "2.55 (1.9 to not found)"]
+
+
+@pytest.mark.parametrize("largest", [3.3, None])
+def test_evasion_that_was_not_found(facts, largest):
+    never = SEARCH._replace(norm_to_evade=math.inf, largest_norm=largest)
+    found = Page(page(replace(facts, evasion=[never])))
+    (row,) = found.rows("Smallest perturbations found")
+    assert row[4:] == ["not found" + ", up to 3.3" * (largest is not None), "not found"]
+    said = found.section("summary")
+    assert "half or more of the images never evaded" in said
+    assert ("up to a norm of 3.3" in said) == (largest is not None)
+    found = Page(page(replace(facts, evasion=[never, SEARCH])))
+    assert "2.55 times" in found.section("summary")  # another attack does
 
 
 def test_a_guard_without_stages_labels_or_attacks(by_threshold):

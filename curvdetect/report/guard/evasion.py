@@ -1,42 +1,43 @@
-"""What it costs to evade a guard, measured elsewhere and given in a JSON file."""
+"""What it costs to evade a guard, measured elsewhere: the file that it comes in."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from curvdetect._base.checks import check_count, check_positive, check_share
+from curvdetect._base.files import written_text
+from curvdetect.evasion.cost import Evasion
 
-__all__ = ["Evasion", "read_evasion"]
+__all__ = ["Evasion", "read_evasion", "write_evasion"]
+
+_OPTIONAL = tuple(Evasion._field_defaults)
+_NEEDED = tuple(name for name in Evasion._fields if name not in _OPTIONAL)
 
 
-class Evasion(NamedTuple):
-    """What one search by an attacker who knows the guard found.
+def write_evasion(path: str | Path, searches: Sequence[Evasion]) -> None:
+    """Write what was measured, for :func:`read_evasion`.
 
-    Attributes
+    Parameters
     ----------
-    attack : str
-        What it is called.
-    n_images : int
-        Images that it was tried on.
-    norm_to_fool, norm_to_evade : float
-        Median L2 norms, in input units, of the smallest perturbations found that the
-        network gets wrong; and that it gets wrong while the guard does not flag them.
-    target_fpr : float
-        The guard's false-positive rate.
+    path : str or Path
+        A JSON file, which appears when it is whole.
+    searches : sequence of Evasion
+        Such as :meth:`curvdetect.evasion.MeasuredEvasion.searches` returns them.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; one that was there before is still whole.
     """
-
-    attack: str
-    n_images: int
-    norm_to_fool: float
-    norm_to_evade: float
-    target_fpr: float
-
-    @property
-    def cost(self) -> float:
-        """How many times as long a perturbation has to be because of the guard."""
-        return self.norm_to_evade / self.norm_to_fool
+    rows = [
+        {name: _finite(value) for name, value in each._asdict().items()}
+        for each in searches
+    ]
+    written_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
 def read_evasion(path: str | Path) -> list[Evasion]:
@@ -45,7 +46,11 @@ def read_evasion(path: str | Path) -> list[Evasion]:
     Parameters
     ----------
     path : str or Path
-        A JSON file: a list of objects with the names of :class:`Evasion`, or one.
+        A JSON file: a list of objects with the names of
+        :class:`~curvdetect.evasion.Evasion`, or one. "n_never", "largest_norm" and
+        "interval" may be left out. "norm_to_evade" is null where half of the images, or
+        more, never evaded; "largest_norm" then says how far the search went. An end of
+        an interval that is null is infinite.
 
     Returns
     -------
@@ -72,16 +77,60 @@ def read_evasion(path: str | Path) -> list[Evasion]:
 
 
 def _evasion(row: Any, path: str | Path) -> Evasion:
-    if not isinstance(row, dict) or set(row) != set(Evasion._fields):
+    if not isinstance(row, dict) or not set(_NEEDED) <= set(row) <= {
+        *_NEEDED,
+        *_OPTIONAL,
+    }:
         got = sorted(row) if isinstance(row, dict) else row
         raise ValueError(
-            f"evasion must hold objects with {', '.join(Evasion._fields)}; {path} has "
-            f"one with {got}"
+            f"evasion must hold objects with {', '.join(_NEEDED)}, and perhaps "
+            f"{', '.join(_OPTIONAL)}; {path} has one with {got}"
         )
     if not isinstance(row["attack"], str):
         raise ValueError(f"evasion: attack must be a text; got {row['attack']!r}")
     check_count("evasion: n_images", row["n_images"])
     check_share("evasion: target_fpr", row["target_fpr"])
-    for name in ("norm_to_fool", "norm_to_evade"):
-        check_positive(f"evasion: {name}", row[name])
-    return Evasion(**row)
+    check_positive("evasion: norm_to_fool", row["norm_to_fool"])
+    given = {name: value for name, value in row.items() if value is not None}
+    if "largest_norm" in given:
+        check_positive("evasion: largest_norm", given["largest_norm"])
+    if "norm_to_evade" in given:
+        check_positive("evasion: norm_to_evade", given["norm_to_evade"])
+    elif "largest_norm" not in given:
+        raise ValueError(
+            "evasion: norm_to_evade must be a positive number where there is no "
+            "largest_norm; got None"
+        )
+    if "interval" in given:
+        given["interval"] = _interval(given["interval"])
+    _check_never(given)
+    return Evasion(**{"norm_to_evade": math.inf, **given})
+
+
+def _check_never(given: dict[str, Any]) -> None:
+    n, n_images = given.get("n_never", 0), given["n_images"]
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= n_images:
+        raise ValueError(
+            f"evasion: n_never must be an integer from 0 to n_images={n_images}; got "
+            f"{n!r}"
+        )
+
+
+def _interval(ends: Any) -> tuple[float, float]:
+    """Return an interval; what is null is infinite."""
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise ValueError(f"evasion: interval must be two numbers; got {ends!r}")
+    for end in ends:
+        if end is not None:
+            check_positive("evasion: interval", end)
+    low, high = (math.inf if end is None else float(end) for end in ends)
+    if low > high:
+        raise ValueError(f"evasion: interval must not fall; got {ends!r}")
+    return low, high
+
+
+def _finite(value: Any) -> Any:
+    """Return a value for JSON, which knows no infinity."""
+    if isinstance(value, tuple):
+        return [_finite(each) for each in value]
+    return None if value == math.inf else value

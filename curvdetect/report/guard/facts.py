@@ -16,9 +16,9 @@ from curvdetect.estimators import SelfTest, VotingDetector
 from curvdetect.estimators._p_values import p_values
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
 from curvdetect.estimators.voting import Certified
+from curvdetect.evasion import Evasion
 from curvdetect.network import TorchModel
 from curvdetect.report.guard.attacked import Attacked, attack
-from curvdetect.report.guard.evasion import Evasion
 from curvdetect.report.guard.stages import Stage
 
 __all__ = ["Facts", "Given", "Origin", "measured"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from curvdetect.estimators import SelfTest
@@ -92,9 +93,17 @@ def _evasion(facts: Facts) -> _Key:
         return _Key(
             "Against attackers who know the guard",
             "not measured",
-            "expect that they get through, with larger perturbations",
+            "expect that they get through, with larger perturbations; curvdetect evade "
+            "measures how large",
         )
     cheapest = min(facts.evasion, key=lambda each: each.cost)
+    if not cheapest.is_found:
+        return _Key(
+            "Against attackers who know the guard",
+            "not found",
+            "half or more of the images never evaded, in searches up to a norm of "
+            f"{figure(cheapest.largest_norm or math.nan)}; a better attack may",
+        )
     return _Key(
         "Against attackers who know the guard",
         f"{figure(cheapest.cost)} times",
