@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.results import EARLIER_GUARD, read
 from benchmarks.common.tables import interval, paragraph, table
 from benchmarks.detection.corrupted import SEVERITIES
-from benchmarks.evasion.figures import ATTACKERS_CELLS, attackers_cells
+from benchmarks.evasion.figures import ATTACKERS_CELLS, ATTACKS, attackers_cells
 
 __all__ = [
     "corrupted_in_short",
@@ -72,22 +72,27 @@ ATTACKERS = """## Attackers who know it
 Medians of L2 norms over images that the network gets right and that are not flagged.
 *To fool*: the smallest perturbation found that is misclassified; *to evade*: that is
 misclassified and not flagged, at a threshold for 1 and for 5 % false positives; *cost*:
-their ratio, and that image by image (median). For each image the smallest norm over
-seven attacks counts: {class}`~curvdetect.evasion.AgreementAttack`, which makes the
-network agree on a wrong class wherever the detector looks, evenly or not, on each of
-two classes, and so with a {class}`~curvdetect.evasion.StandIn`, a smooth network that
-was taught the detector's scores;
-{class}`~curvdetect.evasion.NeighbourhoodMarginAttack`; and going on where the smallest
-perturbation led, up to twelve times as far. *Best attack*: the one that is the best
-alone. *Never*: none of them found a way, which is not to say that there is none.
-These are upper bounds: a better attack would find shorter ones, and an attacker may
-know more than these do. Made by
-`python -m benchmarks learned-adaptive`.
+their ratio, and that image by image (median). For each image the smallest norm over all
+attacks counts. *Shorter*: {class}`~curvdetect.evasion.JointAttack`, the shortest way
+under all conditions, on three classes and from the nearest unflagged image of another
+one, with a {class}`~curvdetect.evasion.StandIn` of the detector, a smooth network that
+was taught its scores, and with one that was taught again what the first search found;
+and going on where the smallest perturbation led, up to twelve times as far. *All*:
+{class}`~curvdetect.evasion.AgreementAttack` too, which makes the network agree on a
+wrong class wherever the detector looks, evenly or not, on each of two classes, with the
+stand-in and without; {class}`~curvdetect.evasion.NeighbourhoodMarginAttack`; and ALMA,
+DDN and FMN of adv-lib on network and guard as one module
+({class}`~curvdetect.evasion.JointModule`). *Best attack*: the one that is the best
+alone. *Never*: none of them found a way, which is not to say that there is none. These
+are upper bounds: a better attack would find shorter ones, and an attacker may know more
+than these do. `curvdetect evade` does it for a guard of yours ({doc}`guide/report`).
+Made by `python -m benchmarks learned-adaptive`.
 
 """
 ATTACKERS_HEAD = (
     "network",
     "images",
+    "attacks",
     *ATTACKERS_CELLS,
 )
 READING = """
@@ -246,7 +251,8 @@ def draw(curves: dict[str, Any]) -> Figure:
 
 def attackers(name: str, found: dict[str, Any]) -> list[str]:
     """Return the row of a network for attackers who know the detector."""
-    return [name, str(found["n"]), *attackers_cells(found)]
+    tried = ATTACKS[found["attacks"]]
+    return [name, str(found["n"]), tried, *attackers_cells(found)]
 
 
 def areas_of(found: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common.results import read
-from benchmarks.evasion.figures import ALONE, smallest
+from benchmarks.evasion.figures import smallest
 from curvdetect.plotting import ADVERSARIAL, CLEAN, CertificateDisplay
 
 __all__ = ["pictures"]
@@ -18,20 +18,21 @@ def pictures() -> dict[str, Figure]:
     """Return the pictures of what is certified, and of who evades."""
     return {
         "certified.png": draw(read("certified")),
-        "evasion.png": curves(read("learned_adaptive-companions")),
+        "evasion.png": curves(
+            read("learned_adaptive-companions"), read("learned_adaptive")
+        ),
     }
 
 
-def curves(adaptive: dict[str, Any]) -> Figure:
+def curves(adaptive: dict[str, Any], alone: dict[str, Any]) -> Figure:
     """Return a picture of what share evades, against the budget, an axis a network."""
-    shown = [name for name in adaptive if not name.endswith(ALONE)]
-    rows = -(-len(shown) // 3)
+    rows = -(-len(adaptive) // 3)
     figure = Figure(figsize=(11, 3.1 * rows), layout="constrained", dpi=110)
     axes = figure.subplots(rows, 3, squeeze=False)
-    for ax in axes.flat[len(shown) :]:
+    for ax in axes.flat[len(adaptive) :]:
         ax.axis("off")
-    for ax, name in zip(axes.flat, shown, strict=False):
-        for label, norms, colour, style in lines_of(name, adaptive):
+    for ax, (name, found) in zip(axes.flat, adaptive.items(), strict=False):
+        for label, norms, colour, style in lines_of(found, alone.get(name)):
             finite = np.sort(norms[np.isfinite(norms)])
             share = np.arange(1, len(finite) + 1) / len(norms)
             ax.step(
@@ -53,10 +54,9 @@ def curves(adaptive: dict[str, Any]) -> Figure:
 
 
 def lines_of(
-    name: str, adaptive: dict[str, Any]
+    found: dict[str, Any], alone: dict[str, Any] | None
 ) -> list[tuple[str, np.ndarray, str, str]]:
     """Return label, norms, colour and style of each line of a network."""
-    found, alone = adaptive[name], adaptive.get(name + ALONE)
     lines = [("the network alone", smallest(found["fooling"]), "0.6", "-")]
     for of, style, what in ((found, "-", "guard and companion"), (alone, ":", "guard")):
         if of is None:

@@ -11,6 +11,7 @@ from benchmarks.common.tables import interval, table
 from benchmarks.detection.learned_report import areas_of, mean, without_kind
 from benchmarks.evasion.figures import (
     ATTACKERS_CELLS,
+    ATTACKS,
     attackers_cells,
     smallest,
     stated,
@@ -73,9 +74,9 @@ a stand-in of the guard, and with one that was taught again what the first searc
 found; ALMA, DDN and FMN of adv-lib on network and guard as one module
 ({class}`~curvdetect.evasion.JointModule`). *Shorter*: JointAttack alone, and going on
 where the smallest perturbation led; *light*: on one class, by 100 steps instead of
-150. *Never*: none found a way, which is not to say that there is none. *No companion*:
-the same guard without one; {doc}`learned` has other attacks on it, on 40 images. Upper
-bounds, all of them. Made by `python -m benchmarks learned-adaptive --companions`.
+150. *Never*: none found a way, which is not to say that there is none. The same guard
+without a companion is in {doc}`learned`. Upper bounds, all of them. Made by
+`python -m benchmarks learned-adaptive --companions`.
 
 """
 ATTACKERS_HEAD = (
@@ -251,9 +252,8 @@ def trained(known: dict[str, Any]) -> list[list[str]]:
 def attackers(name: str, found: dict[str, Any]) -> list[str]:
     """Return the row of a network for attackers who know guard and companion."""
     flagged = ", ".join(f"{share:.3f}" for share in found["flagged_clean"].values())
-    kind = {"all": "all", "quick": "shorter", "light": "shorter, light"}
     agrees = "" if found["agreement"] is None else f"{found['agreement']:.3f}"
-    row = [name, str(found["n"]), kind[found["attacks"]], agrees, flagged]
+    row = [name, str(found["n"]), ATTACKS[found["attacks"]], agrees, flagged]
     return row + attackers_cells(found)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from curvdetect.evasion.cost import evasion_cost, smallest
 
 __all__ = [
-    "ALONE",
     "ATTACKERS_CELLS",
+    "ATTACKS",
     "attackers_cells",
     "evasion_cost",
     "evasion_costs",
@@ -18,8 +18,8 @@ __all__ = [
     "stated",
 ]
 
-#: In the names of results without a companion.
-ALONE = ", no companion"
+#: How a result says which attacks were tried, and how a table does.
+ATTACKS = {"all": "all", "quick": "shorter", "light": "shorter, light"}
 #: Heads of the cells that `attackers_cells` returns.
 ATTACKERS_CELLS = (
     "to fool",

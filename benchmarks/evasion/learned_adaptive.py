@@ -75,9 +75,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--light", action="store_true", help="shorter searches, on one class each"
     )
-    parser.add_argument(
-        "--suffix", default="", help="of the networks' names in the file"
-    )
     add_out(parser, "learned_adaptive.json, or {learned_adaptive-companions}.json")
     return parser
 
@@ -90,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or RESULTS / f"learned_adaptive{end}.json"
     results = known(out, {})
     for network in args.networks:
-        results[network + args.suffix] = found = measured(network, args)
+        results[network] = found = measured(network, args)
         write(out, results)
         for fpr, norms in found["evading"].items():
             cost = evasion_cost(norms, found["fooling"])

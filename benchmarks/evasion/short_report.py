@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from benchmarks.common.results import read
 from benchmarks.common.tables import interval, paragraph, table
-from benchmarks.evasion.figures import ALONE, evasion_costs, smallest, stated
+from benchmarks.evasion.figures import evasion_costs, smallest, stated
 
 __all__ = ["certified", "evasion", "other_ways"]
 
@@ -16,8 +14,7 @@ __all__ = ["certified", "evasion", "other_ways"]
 def evasion() -> str:
     """Return the README's table of what evasion costs.
 
-    Without a companion, where the same search was made, the lower of that and of the
-    attacks of `learned_adaptive.json` counts.
+    Beside it that of the same guard without a companion, where it was measured.
     """
     adaptive, without = read("learned_adaptive-companions"), read("learned_adaptive")
     head = (
@@ -29,14 +26,9 @@ def evasion() -> str:
     )
     rows = []
     for name, found in adaptive.items():
-        if name.endswith(ALONE):
-            continue
         fool = smallest(found["fooling"])
         evade = [smallest(norms) for norms in found["evading"].values()][::-1]
-        alone: Sequence[float] = []
-        if name + ALONE in adaptive:
-            searches = adaptive[name + ALONE], without[name]
-            alone = np.min([evasion_costs(of)[::-1] for of in searches], axis=0)
+        alone = evasion_costs(without[name])[::-1] if name in without else []
         rows.append(
             [
                 f"{name} ({found['n']} images)",

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common.results import read
 from benchmarks.common.tables import interval, paragraph, table
-from benchmarks.evasion.figures import ALONE, evasion_costs
+from benchmarks.evasion.figures import evasion_costs
 from benchmarks.evidence.attacks.base import KINDS
 from benchmarks.evidence.detectors.ours import GUARD, GUARD_WITH_COMPANION
 from benchmarks.evidence.picture import PICTURE
@@ -102,7 +102,7 @@ def evasion() -> str:
     alone, both = read("learned_adaptive"), read("learned_adaptive-companions")
     certified = read("certified")
     found: list[list[str]] = []
-    for network in sorted({*alone, *(n for n in both if not n.endswith(ALONE))}):
+    for network in sorted({*alone, *both}):
         votes = certified.get(network, {}).get("certified", {}).get("0.5")
         found.append(
             [
