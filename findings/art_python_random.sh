@@ -5,7 +5,7 @@
 # universal perturbations go through the images in another order, and so find another
 # perturbation. Seeding `random` as well helps.
 #
-# Seen on 2026-11-28 with Python 3.11, torch 2.13.0, NumPy 2.x, eight runs each:
+# Seen on 2026-11-28 with Python 3.11, torch 2.13.0, NumPy 2.4.6, eight runs each:
 #
 #   FastGradientMethod, random start: NumPy and torch seeded, 1 result; all three, 1
 #   SquareAttack, Linf: NumPy and torch seeded, 1 result; all three, 1
@@ -16,7 +16,8 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet torch==2.13.0 adversarial-robustness-toolbox==1.20.1 packaging==25.0
+"$work/venv/bin/pip" install --quiet torch==2.13.0 adversarial-robustness-toolbox==1.20.1 \
+    numpy==2.4.6 packaging==26.4
 export OMP_NUM_THREADS=1
 "$work/venv/bin/python" - <<'PYTHON'
 import random

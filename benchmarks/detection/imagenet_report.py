@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.common.results import EARLIER_GUARD, read
+from benchmarks.common.results import read
 from benchmarks.common.tables import interval, paragraph, table
 from benchmarks.detection.imagenet import ALONE, COMPANION, CURVATURE
 
@@ -24,7 +24,6 @@ EfficientNet-Lite1, as it comes, asked about the same pictures at 240 x 240 pixe
 Brackets hold 95 % intervals for the images at hand; one fit, one draw; no attack knew
 of the detector: those that do were tried on smaller networks only ({{doc}}`companion`).
 
-{earlier}
 Made by `python -m benchmarks imagenet`; torch {torch}, one thread on a CPU.
 
 ![AUROC by attack, with and without a companion, and of curvature](images/imagenet.png)
@@ -71,7 +70,6 @@ def page() -> str:
             accuracy=interval(found["accuracy"]),
             n_test=n["test"],
             torch=found["torch"],
-            earlier=EARLIER_GUARD,
         ),
         "\n" + table(WAYS, ways(found)) + "\n",
         READING.format(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.common.results import EARLIER_GUARD, read
+from benchmarks.common.results import read
 from benchmarks.common.tables import interval, paragraph, table
 from benchmarks.detection.corrupted import SEVERITIES
 from benchmarks.evasion.figures import ATTACKERS_CELLS, ATTACKS, attackers_cells
@@ -122,7 +122,7 @@ def page() -> str:
         truth(known),
         ATTACKERS
         + table(ATTACKERS_HEAD, [attackers(*of) for of in adaptive.items()])
-        + f"\n\n{EARLIER_GUARD}\n",
+        + "\n",
     ]
     parts += [f"## {name}\n\n{details(found)}" for name, found in known.items()]
     return "\n".join(parts)

@@ -13,15 +13,16 @@ from benchmarks.evasion.figures import (
     ATTACKERS_CELLS,
     ATTACKS,
     attackers_cells,
+    mark,
     smallest,
     stated,
+    titled,
 )
 
 __all__ = ["page"]
 
 
-INTRODUCTION = (
-    """\
+INTRODUCTION = """\
 # Companions, and what votes certify
 
 A companion is a second classifier that the guard asks about every image
@@ -29,10 +30,6 @@ A companion is a second classifier that the guard asks about every image
 ResNet-20, trained by {func}`~curvdetect.study.training.train_companion`; the networks
 of others (VNN-COMP 2021) have the companion of our MNIST LeNet, which never saw them:
 it has five times the weights of one of them, and a sixth of those of the others.
-"""
-    + EARLIER_GUARD
-    + """ Certificates do not depend on that, and those who see decisions
-alone met the guard as it is now.
 
 ## What training reaches
 
@@ -45,7 +42,6 @@ over what fools the network alone; by one simple attack, on two classes (60 imag
 losses, the one with the larger last column was kept.
 
 """
-)
 TRAINED_HEAD = (
     "network",
     "images",
@@ -118,7 +114,7 @@ DECISIONS_HEAD = (
     "ratio",
     "where it begins",
 )
-OUTPUT = """\
+OUTPUT = f"""\
 
 
 ## Attacks on the output
@@ -128,7 +124,8 @@ norms of the smallest changes found of images that the network gets right and th
 not flagged: at which the network alone is wrong; at which an image that it still gets
 right is flagged; at which what `predict` gives under "relabel" is wrong, in any way;
 and under "reject": misclassified and not flagged. Where a wrong label is worse than
-none, reject. Made by `python -m benchmarks output-attacks`.
+none, reject. {EARLIER_GUARD} Made by
+`python -m benchmarks output-attacks`.
 
 """
 OUTPUT_HEAD = (
@@ -140,14 +137,15 @@ OUTPUT_HEAD = (
     '"relabel" wrong',
     '"reject" wrong',
 )
-DETECTION = """\
+DETECTION = f"""\
 
 
 ## Attackers who do not know the guard
 
-As in {doc}`learned`, on the same images, with the companion and without: mean AUROC
+As in {{doc}}`learned`, on the same images, with the companion and without: mean AUROC
 (worst attack), whole kinds left out, shares detected at 1 % and 5 %, and FE on clean
-images. Made by `python -m benchmarks learned --companions`.
+images. {EARLIER_GUARD}
+Made by `python -m benchmarks learned --companions`.
 
 """
 DETECTION_HEAD = (
@@ -209,6 +207,7 @@ def page() -> str:
         table(TRAINED_HEAD, trained(read("companions"))),
         ATTACKERS,
         table(ATTACKERS_HEAD, [attackers(*of) for of in adaptive.items()]),
+        mark(adaptive),
         CURVES,
         EACH,
         each_attack(adaptive),
@@ -253,7 +252,13 @@ def attackers(name: str, found: dict[str, Any]) -> list[str]:
     """Return the row of a network for attackers who know guard and companion."""
     flagged = ", ".join(f"{share:.3f}" for share in found["flagged_clean"].values())
     agrees = "" if found["agreement"] is None else f"{found['agreement']:.3f}"
-    row = [name, str(found["n"]), ATTACKS[found["attacks"]], agrees, flagged]
+    row = [
+        titled(name, found),
+        str(found["n"]),
+        ATTACKS[found["attacks"]],
+        agrees,
+        flagged,
+    ]
     return row + attackers_cells(found)
 
 
