@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from curvdetect import TorchModel
@@ -21,7 +22,7 @@ __all__ = [
     "check_any",
     "read",
     "read_all",
-    "read_named",
+    "read_labelled",
 ]
 
 _ENOUGH = 5  # names in a line
@@ -99,10 +100,28 @@ def read_all(
     images: str | Path, model: TorchModel, *, resize: bool
 ) -> npt.NDArray[Any]:
     """Return all pictures that can be used; say on stderr which were not."""
-    return read_named(images, model, resize=resize)[0]
+    return _named(images, model, resize=resize)[0]
 
 
-def read_named(
+def read_labelled(
+    images: str | Path, labels: str | Path | None, model: TorchModel, *, resize: bool
+) -> tuple[npt.NDArray[Any], list[str], npt.NDArray[np.int64] | None, str]:
+    """Return the same with their names, their labels, if known, and whose these are."""
+    from curvdetect.storage.labels import read_labels
+
+    X, names, n_all = _named(images, model, resize=resize)
+    known, of_labels = read_labels(
+        labels,
+        images=images,
+        names=names,
+        n_all=n_all,
+        n_classes=model.n_classes,
+        class_names=model.class_names,
+    )
+    return X, names, known, of_labels
+
+
+def _named(
     images: str | Path, model: TorchModel, *, resize: bool
 ) -> tuple[npt.NDArray[Any], list[str], int]:
     """Return the same, with their names, and how many there are with the refused."""

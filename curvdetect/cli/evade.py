@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvdetect.cli._guards import add_networks, loaded_guard
-from curvdetect.cli._network import check_companion_weights
+from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, add_seed, check_folder
-from curvdetect.cli._pictures import add_labels, add_pictures, read_named
+from curvdetect.cli._pictures import add_labels, add_pictures, read_labelled
 
 if TYPE_CHECKING:
     from curvdetect.evasion import MeasuredEvasion
@@ -35,8 +34,7 @@ def add_to(commands: Any) -> argparse.ArgumentParser:
             "network; on photographs use a GPU."
         ),
     )
-    parser.add_argument("guard", type=Path, metavar="GUARD", help="file of the guard")
-    add_networks(parser)
+    add_guard(parser)
     add_pictures(parser)
     add_device(parser, default="cpu")
     add_labels(parser)
@@ -121,10 +119,8 @@ def run_evade(
     from curvdetect.estimators.learned import learned_detector
     from curvdetect.evasion import measure_evasion
     from curvdetect.report.guard.evasion import write_evasion
-    from curvdetect.storage.labels import read_labels
 
     check_count("n_attacked", n_attacked)
-    check_companion_weights(companion, companion_weights)
     check_folder(out)
     if Path(out).is_dir():
         raise ValueError(f"out must be a file; {out} is a folder")
@@ -140,16 +136,7 @@ def run_evade(
         detector = learned_detector(loaded)
     except TypeError as error:
         raise ValueError(f"{error}. Only a learned guard can be attacked so") from None
-    X, names, n_all = read_named(images, loaded.model_, resize=resize)
-    model = loaded.model_
-    known, of_labels = read_labels(
-        labels,
-        images=images,
-        names=names,
-        n_all=n_all,
-        n_classes=model.n_classes,
-        class_names=model.class_names,
-    )
+    X, _, known, of_labels = read_labelled(images, labels, loaded.model_, resize=resize)
     if known is None:
         of_labels = f"the network's, taken as true: {of_labels}"
     print(f"curvdetect: {len(X)} images; labels: {of_labels}", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 
 from curvdetect.cli._guards import add_guard, loaded_guard
 from curvdetect.cli._options import add_command, add_device, add_seed
-from curvdetect.cli._pictures import add_labels, add_pictures, read_named
+from curvdetect.cli._pictures import add_labels, add_pictures, read_labelled
 
 __all__ = ["run_report"]
 
@@ -118,7 +118,6 @@ def run_report(
     from curvdetect.report.guard.evasion import read_evasion
     from curvdetect.report.guard.facts import Given, Origin, measured
     from curvdetect.report.guard.page import write_page
-    from curvdetect.storage.labels import read_labels
 
     for module in ("jinja2", "matplotlib"):  # before any long work
         require(module, extra="report")
@@ -136,15 +135,8 @@ def run_report(
         companion_weights,
         device=device,
     )
-    X, names, n_all = read_named(images, loaded.model_, resize=resize)
-    model = loaded.model_
-    known, of_labels = read_labels(
-        labels,
-        images=images,
-        names=names,
-        n_all=n_all,
-        n_classes=model.n_classes,
-        class_names=model.class_names,
+    X, names, known, of_labels = read_labelled(
+        images, labels, loaded.model_, resize=resize
     )
     folder = _made(out)
     for part in (loaded.detector_, loaded.featurizer_):
