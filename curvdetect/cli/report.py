@@ -93,8 +93,7 @@ def run_report(
         or, of pictures in a folder, the folder that each lies in, if its name is the
         position or the name of a class.
     evasion : str or Path, optional
-        JSON file that :func:`curvdetect.cli.evade.run_evade` writes, or another with
-        what :func:`~curvdetect.report.guard.evasion.read_evasion` says.
+        JSON file that :func:`curvdetect.cli.evade.run_evade` writes.
     n_attacked : int, optional
         How many images are attacked, and certified where the guard certifies; 0 for
         none. By default 200; 30 where images have more than 50,000 values.
