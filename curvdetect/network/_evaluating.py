@@ -141,8 +141,11 @@ def _put_back(
     held: dict[str, Any],
     buffers: dict[str, tuple[Tensor, int, Tensor]],
 ) -> None:
-    vars(part).clear()
-    vars(part).update(attributes)
+    now = vars(part)
+    if list(now) == list(attributes):
+        now.update(attributes)
+    else:  # at once: other threads may be looking for its parts
+        object.__setattr__(part, "__dict__", attributes)
     for name, content in held.items():
         container = attributes[name]
         container.clear()

@@ -210,6 +210,34 @@ def test_threads_that_share_a_model_do_not_disturb_each_other():
     assert module.training
 
 
+class Looks:
+    """Looks for the parts of a module when it is thrown away, as a thread may."""
+
+    def __init__(self, module, found):
+        self.look = lambda: found.append("_modules" in vars(module))
+
+    def __del__(self):
+        self.look()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_module_is_whole_while_it_is_put_back(is_new):
+    """Attributes that a forward pass adds or replaces are thrown away then."""
+    found = []
+
+    class Setting(torch.nn.Module):
+        def forward(self, x):
+            self.looks = Looks(self, found)
+            return 2 * x
+
+    module = Setting().eval()
+    if not is_new:
+        module.looks = None
+    TorchModel(module, input_shape=(4,)).predict_logits(np.zeros((2, 4)))
+    assert set(found) == {True}
+    assert getattr(module, "looks", None) is None
+
+
 @pytest.mark.filterwarnings("ignore:module is in training mode")
 def test_wrappers_of_one_module_do_not_interleave():
     module = Dropping()
