@@ -206,7 +206,7 @@ MEASUREMENTS = (
             "learned-adaptive cifar10 --quick --light --companions",
         ),
         ("learned_adaptive-companions.json",),
-        note=EARLIER_GUARD,
+        note=f"Networks with an asterisk on the page: {EARLIER_GUARD}",
         readme="Attackers who know the guard",
     ),
     Measurement(

@@ -7,15 +7,15 @@ from curvdetect.estimators import _forest
 from curvdetect.evasion import measure, searches
 
 
-def learn_little(monkeypatch):
+def learn_little(monkeypatch, *, n_trees=5, n_attacked=400):
     """Let detectors have fewer trees, and learn from fewer attacks."""
     grow = _forest.HistGradientBoostingClassifier
     monkeypatch.setattr(
         _forest,
         "HistGradientBoostingClassifier",
-        lambda **settings: grow(**{**settings, "max_iter": 5}),
+        lambda **settings: grow(**{**settings, "max_iter": n_trees}),
     )
-    monkeypatch.setattr(effort, "SMALL", effort.SMALL._replace(n_attacked=400))
+    monkeypatch.setattr(effort, "SMALL", effort.SMALL._replace(n_attacked=n_attacked))
 
 
 def search_little(monkeypatch):

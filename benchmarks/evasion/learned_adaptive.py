@@ -34,13 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.arguments import (
-    add_companions,
-    add_data_dir,
-    add_networks,
-    add_out,
-    command_parser,
-)
+from benchmarks.common.arguments import add_guards, add_out, command_parser
 from benchmarks.common.results import RESULTS, known, write
 from benchmarks.evasion.figures import evasion_cost
 from benchmarks.evasion.guarded import Guarded, as_list, load_guarded
@@ -66,10 +60,7 @@ Norms = dict[str, list[float]]
 
 def parser() -> argparse.ArgumentParser:
     parser = command_parser("learned-adaptive", __doc__)
-    add_networks(parser)
-    add_data_dir(parser)
-    add_companions(parser)
-    parser.add_argument("--n-images", type=int, default=60)
+    add_guards(parser, n_images=60)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--quick", action="store_true", help="the short way alone")
     parser.add_argument(

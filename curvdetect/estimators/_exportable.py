@@ -263,23 +263,32 @@ def _takes_none(model: TorchModel, input_shape: tuple[int, ...]) -> bool:
 def _of_known_shapes(cascade: Cascade, input_shape: tuple[int, ...]) -> Cascade:
     """Return the same stages, of networks whose shapes do not hang on values."""
     evidence = cascade.evidence
-    model = evidence.model
-    module = with_known_shapes(model.module, model._placed(model._blank(input_shape)))
-    evidence = replace(evidence, model=_like(model, module=module, _known={}))
-    if (second := evidence.companion) is not None:
-        model = second.model
-        blank = model._placed(model._blank(model.input_shape or input_shape))
-        module = with_known_shapes(model.module, blank)
-        asked = _like(second, model=_like(model, module=module, _known={}))
-        evidence = replace(evidence, companion=asked)
+    second = evidence.companion
+    if second is not None:
+        second = _like(second, model=_known(second.model, input_shape))
+    evidence = replace(
+        evidence, model=_known(evidence.model, input_shape), companion=second
+    )
     return replace(cascade, evidence=evidence)
+
+
+def _known(model: TorchModel, input_shape: tuple[int, ...]) -> TorchModel:
+    """Return a network whose shapes do not hang on values."""
+    one = model._placed(model._blank(model.input_shape or input_shape))
+    return _around(model, with_known_shapes(model.module, one))
 
 
 def _never_empty(cascade: Cascade) -> Cascade:
     """Return the same stages, of a network that is never given no image."""
     model = cascade.evidence.model
-    model = _like(model, module=_NeverEmpty(model.module), _known={})
+    model = _around(model, _NeverEmpty(model.module))
     return replace(cascade, evidence=replace(cascade.evidence, model=model))
+
+
+def _around(model: TorchModel, module: nn.Module) -> TorchModel:
+    """Return a model with another module in place of its own."""
+    changed: TorchModel = _like(model, module=module, _known={})
+    return changed
 
 
 def _like(held: Any, **others: Any) -> Any:

@@ -12,8 +12,7 @@ from curvdetect import (
     LearnedDetector,
     VotingDetector,
 )
-from curvdetect.attacks import effort, from_art, make_adversarial_set
-from curvdetect.estimators import _forest
+from curvdetect.attacks import from_art, make_adversarial_set
 from curvdetect.study.datasets import load_fashion_mnist_sample
 from curvdetect.study.networks import load_lenet
 
@@ -26,6 +25,7 @@ from art.attacks.evasion import (
 )
 from art.defences.detector.evasion import EvasionDetector
 from art_hosts import ManyChannels, art_classifier, small_network
+from quickly import learn_little
 
 from curvdetect.integrations.art import (
     CurvatureEvasionDetector,
@@ -53,13 +53,7 @@ def few_lessons():
 @pytest.fixture
 def swift(monkeypatch):
     """Fewer trees and attacks, and enough to tell what it was taught."""
-    grow = _forest.HistGradientBoostingClassifier
-    monkeypatch.setattr(
-        _forest,
-        "HistGradientBoostingClassifier",
-        lambda **settings: grow(**{**settings, "max_iter": 40}),
-    )
-    monkeypatch.setattr(effort, "SMALL", effort.SMALL._replace(n_attacked=200))
+    learn_little(monkeypatch, n_trees=40, n_attacked=200)
 
 
 @pytest.fixture(scope="module")

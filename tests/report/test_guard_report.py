@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quickly import learn_little
 
 from curvdetect import (
     GuardedClassifier,
@@ -22,8 +23,6 @@ from curvdetect import (
     TorchModel,
     VotingDetector,
 )
-from curvdetect.attacks import effort
-from curvdetect.estimators import _forest
 from curvdetect.report.guard import attacked as attacking
 from curvdetect.report.guard.evasion import Evasion
 from curvdetect.report.guard.facts import Given, Origin, measured
@@ -120,16 +119,9 @@ class Page(HTMLParser):
 def facts():
     """Of a learned guard with few trees, and a few of the attacks."""
     X, y = load_fashion_mnist_sample()
-    grow = _forest.HistGradientBoostingClassifier
     lessons = attacking.curriculum
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            _forest,
-            "HistGradientBoostingClassifier",
-            lambda **settings: grow(**{**settings, "max_iter": 5}),
-        )
-        fewer = effort.SMALL._replace(n_attacked=200)
-        patch.setattr(effort, "SMALL", fewer)
+        learn_little(patch, n_attacked=200)
         patch.setattr(attacking, "curriculum", lambda *a: lessons(*a)[1::5])
         model = TorchModel(
             load_lenet("fashion-mnist"), input_shape=(1, 28, 28), class_names=NAMES

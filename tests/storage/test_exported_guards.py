@@ -12,13 +12,13 @@ import pytest
 import torch
 from elsewhere import Device, Elsewhere, move
 from numpy.testing import assert_allclose, assert_array_equal
+from quickly import learn_little
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from curvdetect import CurvatureGuard, GuardedClassifier, LearnedDetector, TorchModel
-from curvdetect.attacks import effort
 from curvdetect.cli import main
-from curvdetect.estimators import VotingDetector, _exportable, _forest
+from curvdetect.estimators import VotingDetector, _exportable
 from curvdetect.network import Preparation
 from curvdetect.storage import compare_exported, export_guard, save
 from curvdetect.study.datasets import load_fashion_mnist_sample
@@ -44,15 +44,8 @@ numpy.savez(sys.argv[3], **{name: each.numpy() for name, each in found.items()})
 @pytest.fixture(scope="module")
 def few_trees():
     """What `quick` does, for a module."""
-    grow = _forest.HistGradientBoostingClassifier
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            _forest,
-            "HistGradientBoostingClassifier",
-            lambda **settings: grow(**{**settings, "max_iter": 5}),
-        )
-        small = effort.SMALL._replace(n_attacked=400)
-        patched.setattr(effort, "SMALL", small)
+        learn_little(patched)
         yield
 
 

@@ -12,10 +12,11 @@ from curvdetect._base.checks import check_count, check_positive, check_share
 from curvdetect._base.files import written_text
 from curvdetect.evasion.cost import Evasion
 
-__all__ = ["Evasion", "read_evasion", "write_evasion"]
+__all__ = ["NEEDED", "Evasion", "read_evasion", "write_evasion"]
 
 _OPTIONAL = tuple(Evasion._field_defaults)
-_NEEDED = tuple(name for name in Evasion._fields if name not in _OPTIONAL)
+#: What the file must say of each search.
+NEEDED = tuple(name for name in Evasion._fields if name not in _OPTIONAL)
 
 
 def write_evasion(path: str | Path, searches: Sequence[Evasion]) -> None:
@@ -77,13 +78,13 @@ def read_evasion(path: str | Path) -> list[Evasion]:
 
 
 def _evasion(row: Any, path: str | Path) -> Evasion:
-    if not isinstance(row, dict) or not set(_NEEDED) <= set(row) <= {
-        *_NEEDED,
+    if not isinstance(row, dict) or not set(NEEDED) <= set(row) <= {
+        *NEEDED,
         *_OPTIONAL,
     }:
         got = sorted(row) if isinstance(row, dict) else row
         raise ValueError(
-            f"evasion must hold objects with {', '.join(_NEEDED)}, and perhaps "
+            f"evasion must hold objects with {', '.join(NEEDED)}, and perhaps "
             f"{', '.join(_OPTIONAL)}; {path} has one with {got}"
         )
     if not isinstance(row["attack"], str):

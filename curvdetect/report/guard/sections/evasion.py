@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curvdetect.evasion import Evasion
+from curvdetect.report.guard.evasion import NEEDED
 from curvdetect.report.guard.facts import Facts
 
 __all__ = ["TITLE", "build"]
@@ -14,4 +14,4 @@ TITLE = "Attackers who know the guard"
 
 def build(facts: Facts) -> dict[str, Any]:
     """Return what was measured elsewhere, which may be nothing."""
-    return {"searches": list(facts.evasion), "names": Evasion._fields[:5]}
+    return {"searches": list(facts.evasion), "names": NEEDED}
