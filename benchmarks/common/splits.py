@@ -63,7 +63,7 @@ def load_subject(
     if network in STRANGERS:
         if strangers is None:
             raise SystemExit(f"{network} is a network of others: give --strangers")
-        model, data = load_stranger(network, strangers), STRANGERS[network][0]
+        model, data = load_stranger(network, strangers), STRANGERS[network].data
     else:
         data = network
         model = trained_model(network, weights=weights, data_dir=data_dir)

@@ -44,8 +44,8 @@ ATTACKS = {
     **{name: (NETWORKS[name].budgets[0], (1.02, 2), 200) for name in SMALL},
     "cifar10": (2, (1.02,), 100),
     **{
-        name: (16 if data == "mnist" else 2, (1.02, 2), 150)
-        for name, (data, _) in STRANGERS.items()
+        name: (16 if stranger.data == "mnist" else 2, (1.02, 2), 150)
+        for name, stranger in STRANGERS.items()
     },
 }
 SETTINGS: dict[str, dict[str, Any]] = {"default": {}, "three boundaries": FEW}

@@ -63,7 +63,8 @@ class Network:
     `data` is "mnist", "fashion-mnist" or "cifar10"; `budgets` are L-infinity ones,
     times 255. `load(files)` gives the network, ready to be measured; `other(files)` a
     second one of other hands or another seed, from which attacks are transferred.
-    `trained_here`: training images were left out of its training.
+    `trained_here`: training images were left out of its training. `met_later`: nobody
+    had looked at it when the detectors were made.
     """
 
     title: str
@@ -72,6 +73,7 @@ class Network:
     load: Callable[[Files], TorchModel]
     other: Callable[[Files], TorchModel]
     trained_here: bool = False
+    met_later: bool = False
 
 
 @dataclass(frozen=True)

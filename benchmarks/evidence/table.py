@@ -2,6 +2,7 @@ r"""Every detector against every attack, on every network.
 
     python -m benchmarks detection all --resume
     python -m benchmarks detection lenet_mnist vit_fashion_mnist
+    python -m benchmarks detection later --only "learned guard" --strangers FOLDER
     python -m benchmarks detection all --quick --out FOLDER
 
 Ours beside those of other packages and papers. Detectors learn from one set of images,
@@ -14,7 +15,8 @@ and comparisons, paired by image.
 A network is one file of `evidence/networks`, an attack an entry of `evidence/attacks`,
 a detector one of `evidence/detectors`. Each network has a file of results, a JSON line
 for the attacks, for each detector and for the comparisons; with `--resume` nothing is
-done again that is there. Needs the extras art, attacks, foolbox, ood and onnx, and
+done again that is there. "later" are the networks of others that nobody had looked at
+when the detectors were made; "all" are the rest. Needs the extras art, attacks, foolbox, ood and onnx, and
 adv-lib; the companions are those of the command of that name.
 """
 
@@ -50,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "networks",
         nargs="+",
-        choices=["all", *names()],
+        choices=["all", "later", *names()],
         metavar="NETWORK",
-        help=f"all, or some of {', '.join(names())}",
+        help=f"all, later, or some of {', '.join(names())}",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on where a run was interrupted"
@@ -60,7 +62,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="few images; for all, one network"
     )
-    parser.add_argument("--only", help="detectors whose names begin so")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="DETECTOR",
+        help="detectors whose names begin so",
+    )
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "detection", help="folder of results"
     )
@@ -77,15 +85,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.set_num_threads(1)
-    chosen = args.networks
-    if "all" in chosen:
-        chosen = QUICK if args.quick else names()
     files = Files(args.data_dir, args.strangers, args.companions, args.cache)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen:
+    for name in chosen(args.networks, args.quick):
         case = load_case(name, network(name), files, FEW if args.quick else None)
         kept = f"{name}-quick" if args.quick else name
         Run(case, args, args.cache / kept).all()
+
+
+def chosen(networks: Sequence[str], quick: bool) -> Sequence[str]:
+    """Return the names of networks, of "all" and "later" too."""
+    if "all" in networks and quick:
+        return QUICK
+    later = {name: network(name).met_later for name in names()}
+    return [
+        name
+        for name in later
+        if {name, "later" if later[name] else "all"} & {*networks}
+    ]
 
 
 class Run:
@@ -98,6 +115,7 @@ class Run:
             self.path.unlink(missing_ok=True)
         lines = whole_lines(self.path)
         self.path.write_text("".join(lines))
+        self.added = False
         self.done = {json.loads(line)["what"] for line in lines}
 
     def all(self) -> None:
@@ -112,10 +130,24 @@ class Run:
             found = self.measured(detector, sets, learned)
             if found is not None:
                 detectors[detector.name], scores[detector.name] = detector, found
-        if "comparisons" not in self.done and self.only is None:
-            self.add(
-                "comparisons", cells.of_comparisons(self.case, detectors, sets, scores)
+        self.compare(detectors, sets, scores)
+
+    def compare(self, detectors: Any, sets: Any, scores: Any) -> None:
+        """Compare what was measured, unless this run looked at a part of it."""
+        compared = "comparisons" in self.done
+        known = self.done - {"attacks", "comparisons"}
+        if compared and not self.added:
+            return
+        if not known <= {detector.name for detector in self.detectors()}:
+            return
+        if compared:
+            lines = whole_lines(self.path)
+            self.path.write_text(
+                "".join(x for x in lines if json.loads(x)["what"] != "comparisons")
             )
+        self.add(
+            "comparisons", cells.of_comparisons(self.case, detectors, sets, scores)
+        )
 
     def detectors(self) -> list[Detector]:
         """Return those that the network and the command line allow."""
@@ -123,7 +155,7 @@ class Run:
             detector
             for detector in all_detectors()
             if detector.applies(self.case)
-            and (self.only is None or detector.name.startswith(self.only))
+            and detector.name.startswith(tuple(self.only))
         ]
 
     def measured(self, detector: Detector, sets: Any, learned: Any) -> Scores | None:
@@ -142,6 +174,7 @@ class Run:
 
     def add(self, what: str, cell: dict[str, Any]) -> None:
         """Write one line."""
+        self.added = True
         line = {"network": self.case.name, "what": what, **cell}
         if what == "attacks":
             line |= {"title": self.case.network.title, "torch": torch.__version__}

@@ -1,0 +1,13 @@
+"""ibp_3_3_8, CIFAR-10."""
+
+from benchmarks.evidence.case import Network
+from benchmarks.evidence.networks._sources import of_others, shipped
+
+NETWORK = Network(
+    title="ibp_3_3_8, CIFAR-10",
+    data="cifar10",
+    budgets=(2, 8),
+    load=of_others("ibp_3_3_8"),
+    other=shipped("cifar10"),
+    met_later=True,
+)
