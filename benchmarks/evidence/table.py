@@ -16,8 +16,9 @@ A network is one file of `evidence/networks`, an attack an entry of `evidence/at
 a detector one of `evidence/detectors`. Each network has a file of results, a JSON line
 for the attacks, for each detector and for the comparisons; with `--resume` nothing is
 done again that is there. "later" are the networks of others that nobody had looked at
-when the detectors were made; "all" are the rest. Needs the extras art, attacks, foolbox, ood and onnx, and
-adv-lib; the companions are those of the command of that name.
+when the detectors were made; "all" are the rest. Needs the extras art, attacks,
+foolbox, ood and onnx, and adv-lib; the companions are those of the command of that
+name.
 """
 
 from __future__ import annotations
@@ -97,12 +98,8 @@ def chosen(networks: Sequence[str], quick: bool) -> Sequence[str]:
     """Return the names of networks, of "all" and "later" too."""
     if "all" in networks and quick:
         return QUICK
-    later = {name: network(name).met_later for name in names()}
-    return [
-        name
-        for name in later
-        if {name, "later" if later[name] else "all"} & {*networks}
-    ]
+    kinds = {name: "later" if network(name).met_later else "all" for name in names()}
+    return [name for name, kind in kinds.items() if {name, kind} & {*networks}]
 
 
 class Run:
