@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.results import RESULTS
-from benchmarks.evidence.networks import names
+from benchmarks.evidence.networks import names, network
 
-__all__ = ["Found", "Row", "measured", "mildly_corrupted", "overall", "rows"]
+__all__ = [
+    "Found",
+    "Row",
+    "measured",
+    "met_later",
+    "mildly_corrupted",
+    "overall",
+    "rows",
+]
 
 #: Severities up to which corrupted images should be flagged hardly more often.
 MILD = ("1", "2", "3")
@@ -58,11 +66,22 @@ class Row:
     other_data: float
 
 
-@cache
 def measured() -> dict[str, Found]:
     """Return what was measured and compared, by network."""
+    return _measured(later=False)
+
+
+def met_later() -> dict[str, Found]:
+    """Return the same of networks that nobody had looked at."""
+    return _measured(later=True)
+
+
+@cache
+def _measured(later: bool) -> dict[str, Found]:
     found = {}
     for name in names():
+        if network(name).met_later != later:
+            continue
         path = RESULTS / "detection" / f"{name}.jsonl"
         if not path.exists():
             continue

@@ -57,14 +57,14 @@ def measured(tmp_path, monkeypatch):
     (tmp_path / "detection").mkdir()
 
     def written(**networks):
-        results.measured.cache_clear()
+        results._measured.cache_clear()
         for name, of in networks.items():
             text = "".join(json.dumps(line) + "\n" for line in of)
             (tmp_path / "detection" / f"{name}.jsonl").write_text(text)
         return results.measured()
 
     yield written
-    results.measured.cache_clear()
+    results._measured.cache_clear()
 
 
 def test_a_row_has_the_figures_of_its_cell(measured):
@@ -100,6 +100,20 @@ def test_what_is_flagged_of_harmless_images(measured):
     row = report.met_by_users().splitlines()[-1].split(" | ")
     assert row[1:4] == ["0.050 (0.020-0.080)", "0.120", "8/40, blur 3"]
     assert row[4] == "-"  # no guard with a companion
+
+
+def test_networks_met_later_have_a_table_of_their_own(measured):
+    own = lines(peer=0.91)
+    own[0]["title"] = "another network"
+    own.insert(2, {"what": GUARD_WITH_COMPANION, **detector(0.97, 0.97, ours=True)})
+    own[-1]["means"][GUARD_WITH_COMPANION] = means(0.97, 0.97)
+    measured(lenet_mnist=lines(), resnet_2b_cifar10=own)
+    row = report.later().splitlines()[-1]
+    assert row.startswith("| another network | 0.900 (0.800-1.000) | 0.950 (0.940-0.96")
+    assert "| 0.970 (0.960-0.980) | 0.40 | 0.97 |" in row
+    assert row.endswith("| peer 0.910 |")
+    assert "another network" not in report.by_network()
+    assert results.overall()["peer"].n_networks == 1
 
 
 def test_a_network_under_way_is_not_shown(measured):

@@ -81,9 +81,9 @@ def few_attacks(monkeypatch):
     monkeypatch.setattr(Brightness, "fitted", 0)
 
 
-def run(case, out, found, monkeypatch, *, resume=False):
+def run(case, out, found, monkeypatch, *, resume=False, only=""):
     monkeypatch.setattr(table, "all_detectors", lambda: found)
-    args = argparse.Namespace(only=None, out=out, resume=resume)
+    args = argparse.Namespace(only=[only], out=out, resume=resume)
     out.mkdir(exist_ok=True)
     table.Run(case, args, case.files.cache / case.name).all()
     lines = (out / "sums.jsonl").read_text().splitlines()
@@ -122,6 +122,31 @@ def test_resume_measures_only_what_is_missing(case, few_attacks, tmp_path, monke
     rest, _ = run(case, out, [detector()], monkeypatch, resume=True)
     assert rest == before
     assert Brightness.fitted == 1
+
+
+def test_comparisons_are_of_all_that_was_measured(
+    case, few_attacks, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    found = [detector("one"), detector("two")]
+    lines, _ = run(case, out, found, monkeypatch, only="o")
+    assert list(lines["comparisons"]["means"]) == ["one"]
+    both, n = run(case, out, found, monkeypatch, resume=True)
+    assert list(both["comparisons"]["means"]) == ["one", "two"]
+    assert n == 4  # the earlier comparisons are gone
+    again, _ = run(case, out, found, monkeypatch, resume=True, only="t")
+    assert again == both
+
+
+def test_networks_met_later_are_not_among_all():
+    later, rest = table.chosen(["later"], False), table.chosen(["all"], False)
+    assert {"resnet_2b_cifar10", "vit_pgd_cifar10"} <= {*later}
+    assert {"resnet_4b_cifar10", "lenet_mnist"} <= {*rest}
+    assert not {*later} & {*rest}
+    assert sorted([*later, *rest]) == names() == table.chosen(["all", "later"], False)
+    one = ["resnet_2b_cifar10"]
+    assert table.chosen(one, False) == table.chosen(one, True) == one
+    assert table.chosen(["all"], True) == table.QUICK
 
 
 def test_a_line_cut_short_by_a_kill_is_written_again(
