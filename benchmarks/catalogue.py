@@ -90,6 +90,12 @@ OTHER_LENETS = tuple(
 LENETS_TIME = "1 min a LeNet that is trained"
 #: Networks that were measured.
 DETECTION = sorted(path.stem for path in (RESULTS / "detection").glob("*.jsonl"))
+#: Detectors that see networks met later: ours, and those that come near it.
+ONLY = (
+    '"learned guard" companion BEYOND "feature squeezing" "Mahalanobis, layers" '
+    '"pytorch-ood RMD" "pytorch-ood MaxSoftmax" "pytorch-ood MultiMahalanobis" '
+    '"pytorch-ood Gram"'
+)
 STRANGERS_MNIST = "Convnet_maxpool ffnnSIGMOID__Point_6x200 mnist-net_256x4"
 CURE_WEIGHTS = "benchmarks/cache/cure/{}-{}-weights.pt"
 DEFAULT_ALONE = '--cost-only --detectors "no detector" default'
@@ -102,9 +108,10 @@ MEASUREMENTS = (
             *OTHER_LENETS,
             "companions fashion-mnist mnist cifar10",
             "detection all --resume --strangers FOLDER",
+            f"detection later --resume --only {ONLY} --strangers FOLDER",
         ),
         tuple(f"detection/{name}.jsonl" for name in DETECTION),
-        readme="Other attacks, other detectors",
+        readme="What the guard reaches",
         note="With `--quick` few images, of one network.",
     ),
     Measurement(
@@ -159,7 +166,6 @@ MEASUREMENTS = (
         ),
         ("learned.json",),
         time=more_than("learned", "fit_seconds"),
-        readme="What the learned guard reaches",
     ),
     Measurement(
         "What more looking is worth",
@@ -187,7 +193,7 @@ MEASUREMENTS = (
         ("learned-speed fashion-mnist cifar10 --old OLD",),
         ("learned_speed.json",),
         note=EARLIER_GUARD,
-        readme="What the learned guard reaches",
+        readme="What it costs",
     ),
     Measurement(
         "Training companions",

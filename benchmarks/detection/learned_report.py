@@ -8,18 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common.results import read
-from benchmarks.common.tables import interval, paragraph, table
+from benchmarks.common.tables import interval, table
 from benchmarks.detection.corrupted import SEVERITIES
 from benchmarks.evasion.figures import ATTACKERS_CELLS, ATTACKS, attackers_cells
 
 __all__ = [
-    "corrupted_in_short",
     "hardest",
     "long_attacks",
     "page",
     "passes",
     "pictures",
-    "short_table",
 ]
 
 RATES = ("0.01", "0.05")
@@ -169,25 +167,6 @@ that the network gets wrong, which is no fault.
 """
 
 
-def corrupted_in_short() -> str:
-    """Say how often corrupted images are flagged that are right, for the README."""
-    worst = {}
-    for name, found in read("learned").items():
-        cells = found["corrupted"]
-        mild = [cell for cell in cells if int(cell[-1]) <= 3]
-        worst[name] = max(cells[cell]["right, 0.05"][0] for cell in mild)
-    kept = sum(share <= 3 * 0.05 for share in worst.values())
-    name = max(worst, key=lambda name: worst[name])
-    return paragraph(
-        "Corrupted test images (noise, blur, contrast, brightness, JPEG, rotation; "
-        "severity 1 to 3) that the network still gets right are flagged, at a "
-        "threshold for 5 %, at most 15 % of the time for every kind on "
-        f"{kept} of {len(worst)} networks, and up to {100 * worst[name]:.0f} % on "
-        f"{name} "
-        "([figures](docs/learned.md#clean-images-as-users-meet-them))."
-    )
-
-
 def worst_corruption(cells: dict[str, Any], rate: str) -> str:
     """Return the largest share flagged up to severity 3, and of which kind."""
     mild = [name for name in cells if int(name[-1]) <= 3]
@@ -278,35 +257,6 @@ def control(found: dict[str, Any], fpr: str) -> str:
 
 def mean(cells: dict[str, Any], key: str, fpr: str) -> str:
     return f"{np.mean([cell[key][fpr][0] for cell in cells.values()]):.3f}"
-
-
-def short_table() -> str:
-    """Return the README's table."""
-    head = (
-        "network (test accuracy)",
-        "attacks",
-        "AUROC, mean (worst)",
-        "without the kind",
-        "relabelled right",
-        "noise flagged at 5 %",
-        "FE, clean",
-    )
-    rows = []
-    for name, found in read("learned").items():
-        areas = list(areas_of(found).values())
-        relabelled = [cell["relabelled"][0] for cell in found["cells"].values()]
-        rows.append(
-            [
-                f"{name} ({found['accuracy'][0]:.3f})",
-                len(areas),
-                f"{np.mean(areas):.3f} ({min(areas):.2f})",
-                without_kind(found),
-                f"{np.mean(relabelled):.2f}",
-                control(found, "0.05"),
-                f"{found['cost_clean']:.1f}",
-            ]
-        )
-    return table(head, rows)
 
 
 def passes() -> str:

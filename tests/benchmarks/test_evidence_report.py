@@ -108,12 +108,32 @@ def test_networks_met_later_have_a_table_of_their_own(measured):
     own.insert(2, {"what": GUARD_WITH_COMPANION, **detector(0.97, 0.97, ours=True)})
     own[-1]["means"][GUARD_WITH_COMPANION] = means(0.97, 0.97)
     measured(lenet_mnist=lines(), resnet_2b_cifar10=own)
-    row = report.later().splitlines()[-1]
-    assert row.startswith("| another network | 0.900 (0.800-1.000) | 0.950 (0.940-0.96")
-    assert "| 0.970 (0.960-0.980) | 0.40 | 0.97 |" in row
-    assert row.endswith("| peer 0.910 |")
+    own, both, peer = report.later().splitlines()[-3:]
+    assert own.startswith(f"| another network (0.900) | **{GUARD}** | 0.950 (0.940-0.9")
+    assert both.startswith(f"|  | **{GUARD_WITH_COMPANION}** | 0.970 (0.960-0.980) | ")
+    assert peer.startswith("|  | peer | 0.910 (0.900-0.920) | 0.91 | 0.40 | 0.050 (0.0")
+    said = report.later_in_short().replace("\n", " ")
+    assert "On 1 further networks" in said
+    assert "is 0.950 (worst network 0.950), with 0.40 detected at 5 %, 0.050" in said
+    assert "The best peer there, *peer*, has 0.910." in said
     assert "another network" not in report.by_network()
     assert results.overall()["peer"].n_networks == 1
+
+
+def test_corrupted_images_in_short_are_those_of_all_networks(measured):
+    def flagged(n):
+        made = lines()
+        made.insert(2, {**made[1], "what": GUARD_WITH_COMPANION})
+        made[-1]["means"][GUARD_WITH_COMPANION] = means(0.9, 0.9)
+        for line in made[1:3]:
+            line["corrupted"] = {"noise 1": [100, 0, n, 0, 0, 0]}
+            line["corrupted"] |= {"blur 2": [100, 0, 4, 0, 0, 0]}
+        return made
+
+    measured(lenet_mnist=flagged(8), large_cifar10=flagged(30))
+    said = report.met_in_short().replace("\n", " ")
+    assert "at rates of 0.060 to 0.170 by network, and of the worst kind" in said
+    assert "worst kind 0.08 to 0.30; with a companion 0.060 to" in said
 
 
 def test_a_network_under_way_is_not_shown(measured):
