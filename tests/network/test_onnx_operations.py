@@ -14,6 +14,9 @@ import onnx
 from onnx.helper import make_node
 from onnx.reference import ReferenceEvaluator
 
+#: What torch says of onnx2torch's slices.
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+
 SHAPE = (2, 4, 4)
 WEIGHT = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
 
@@ -122,6 +125,100 @@ def test_sizes_that_may_be_zero(tmp_path):
     model, x = TorchModel.from_onnx(path), images(5)
     expected = by_reference(path, x)
     np.testing.assert_allclose(model.predict_logits(x), expected, rtol=1e-4)
+
+
+# Older operations ----------------------------------------------------------------
+
+
+def test_slices_of_a_version_that_is_not_known(tmp_path):
+    """onnx2torch 1.5.15 knows those whose numbers are inputs, of opset 10 and later."""
+    nodes = [
+        make_node("Slice", ["x"], ["rows"], starts=[1], ends=[2**31], axes=[2]),
+        make_node("Slice", ["x"], ["part"], starts=[0, 0, -3], ends=[9, 2, 4]),
+        make_node("Concat", ["part", "rows"], ["more"], axis=1),
+        make_node("Slice", ["more"], ["f4"], starts=[1, 0], ends=[-1, 9], axes=[1, 3]),
+        make_node("Slice", ["x"], ["some"], starts=[0, 0], ends=[1, 2], axes=[1, 2]),
+        make_node("Flatten", ["f4"], ["most"]),
+        make_node("Flatten", ["some"], ["few"]),
+        make_node("Concat", ["most", "few"], ["f"], axis=1),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, 9)
+    model, x = TorchModel.from_onnx(path), images(5)
+    np.testing.assert_allclose(
+        model.predict_logits(x), by_reference(path, x), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_batch_norm_of_a_version_that_is_not_known(tmp_path):
+    """onnx's own evaluator (1.23) has none of opset 8: by hand."""
+    normal = {
+        "scale": np.float32([1, 2]),
+        "shift": np.float32([0.5, -1]),
+        "mean": np.float32([0.4, 0.5]),
+        "variance": np.float32([0.1, 0.2]),
+    }
+    nodes = [
+        make_node("BatchNormalization", ["x", *normal], ["normal"]),
+        make_node("Flatten", ["normal"], ["f"]),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, 8, **normal)
+    model, x = TorchModel.from_onnx(path), images(5)
+    scale, shift, mean, variance = (each[:, None, None] for each in normal.values())
+    f = scale * (x - mean) / np.sqrt(variance + 1e-5) + shift
+    np.testing.assert_allclose(
+        model.predict_logits(x), f.reshape(5, -1) @ WEIGHT, rtol=1e-4, atol=1e-5
+    )
+
+
+# Functions -----------------------------------------------------------------------
+
+#: Opset, and what onnx2torch 1.5.15 knows in no version but ONNX has a body of.
+FUNCTIONS = {
+    "gelu": (20, make_node("Gelu", ["x"], ["a"])),
+    "gelu by tanh": (20, make_node("Gelu", ["x"], ["a"], approximate="tanh")),
+    "mish": (18, make_node("Mish", ["x"], ["a"])),
+    "mish as it is today": (22, make_node("Mish", ["x"], ["a"])),
+    "threshold": (22, make_node("ThresholdedRelu", ["x"], ["a"], alpha=0.4)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_onnx(name, tmp_path):
+    opset, node = FUNCTIONS[name]
+    nodes = [node, make_node("Flatten", ["a"], ["f"])]
+    path = written(tmp_path / "net.onnx", nodes, opset)
+    model, x = TorchModel.from_onnx(path), images(5) - 0.5
+    np.testing.assert_allclose(
+        model.module(torch.from_numpy(x)), by_reference(path, x), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_functions_of_a_file(tmp_path):
+    nodes = [make_node("Twice", ["x"], ["a"], domain="own")]
+    path = written(tmp_path / "net.onnx", [make_node("Flatten", ["x"], ["f"])], 17)
+    made = onnx.load(path)
+    made.graph.node.insert(0, nodes[0])
+    made.graph.node[1].input[0] = "a"
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    body = [make_node("Add", ["of", "of"], ["sum"])]
+    made.functions.append(
+        onnx.helper.make_function("own", "Twice", ["of"], ["sum"], body, opsets[:1])
+    )
+    made.opset_import.append(opsets[1])
+    onnx.save(made, path)
+    model, x = TorchModel.from_onnx(path), images(5)
+    expected = (2 * x.reshape(5, -1)) @ WEIGHT
+    np.testing.assert_allclose(model.predict_logits(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_function_that_its_body_makes_inexact_is_refused(tmp_path):
+    nodes = [
+        make_node("GroupNormalization", ["x", "one", "one"], ["a"], num_groups=2),
+        make_node("Flatten", ["a"], ["f"]),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, 21, one=np.float32([1, 1]))
+    with pytest.raises(ValueError, match="cannot convert .*opset_version=18"):
+        TorchModel.from_onnx(path)
 
 
 def test_what_no_version_helps_is_said_of_the_file_as_it_is(tmp_path):

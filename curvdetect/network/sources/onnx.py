@@ -42,8 +42,8 @@ def load_onnx(path: str | Path) -> nn.Module:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, or holds what onnx2torch does not know, in older
-        operations neither.
+        If it cannot be read, or holds what onnx2torch does not know, in other versions
+        of ONNX's operations neither.
     ImportError
         If onnx2torch is not installed.
     """
@@ -87,9 +87,9 @@ def _converted(read: Any, path: str | Path) -> nn.Module:
         return converted(read).eval()
     except Exception as error:  # an operation that it does not know, or a broken graph
         raise ValueError(
-            f"model: onnx2torch cannot convert {path}: {one_line(error)}. If it is a "
-            "newer operation than it knows, torch.onnx.export(..., opset_version=18) "
-            "may do without"
+            f"model: onnx2torch cannot convert {path}: {one_line(error)}. Nor can it "
+            "in other versions of ONNX's operations; torch.onnx.export(..., "
+            "opset_version=18) may do without what it does not know"
         ) from error
 
 
