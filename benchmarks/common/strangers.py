@@ -3,9 +3,10 @@
 Needs onnx and onnx2torch (``pip install onnx onnx2torch``). Of `STRANGERS`, of 2021,
 Convnet_maxpool, a small convolutional network, ffnnSIGMOID__Point_6x200, six hidden
 layers of sigmoids, and mnist-net_256x4, fully connected with ReLU, are for MNIST;
-cifar10_large and resnet_4b, a residual one, for CIFAR-10. `LATER` are all others of
-2021 for these data, and the two vision transformers of 2023: nobody here had looked at
-them when the detectors were made.
+cifar10_large and resnet_4b, a residual one, for CIFAR-10. `LATER` are the others of
+2021 for these data (but those of cifar2020, which its repository does not hold), and
+the two vision transformers of 2023: nobody here had looked at them when the detectors
+were made.
 """
 
 from __future__ import annotations
