@@ -346,6 +346,17 @@ TOLD = {
         ],
         {"axis": [1], "two": [2]},
     ),
+    "in order, by numbers": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("ReduceProd", ["shape"], ["size"], keepdims=0),
+            make_node("Range", ["none", "size", "one"], ["numbers"]),
+            make_node("Reshape", ["x", "free"], ["flat"]),
+            make_node("Gather", ["flat", "numbers"], ["in order"]),
+            make_node("Reshape", ["in order", "rows"], ["f"]),
+        ],
+        {"none": 0, "one": 1, "free": [-1], "rows": [-1, 32]},
+    ),
     "a root of a size": (
         [
             make_node("Shape", ["x"], ["shape"]),

@@ -23,7 +23,7 @@ _BY_SHAPE: dict[str, Callable[..., Tensor]] = {
     "OnnxConstantOfShape": torch.broadcast_to,  # of a value of its own
 }
 #: The others that are told numbers.
-_TOLD = (*_BY_SHAPE, "OnnxSlice", "OnnxTile")
+_TOLD = (*_BY_SHAPE, "OnnxSlice", "OnnxTile", "OnnxRange")
 #: How many images networks are given: the first are grey, the others noise.
 _N_IMAGES = (2, 2, 3, 1, 5)
 
@@ -214,6 +214,8 @@ def _told(
         told[name] = [_number(graph, n_images, each) for each in of]
     if kind == "OnnxSlice":
         return _slice(node, **told)
+    if kind == "OnnxRange":
+        return _range(n_images, [number for (number,) in told.values()])
     x, (sizes,) = node.args[0], told.values()
     if kind == "OnnxConstantOfShape":
         value = graph.get_attr(f"{node.target}.value")
@@ -254,6 +256,15 @@ def _slice(
         part = (x, axis, start, until, step)
         x = graph.call_function(torch.ops.aten.slice.Tensor, part)
     return x
+
+
+def _range(n_images: Node, numbers: list[Number]) -> Node | None:
+    """Add whole numbers from one to another, where the images are."""
+    if any(isinstance(each, float) for each in numbers):
+        return None
+    graph, images = n_images.graph, n_images.all_input_nodes[0].args[0]
+    device = graph.call_function(getattr, (images, "device"))
+    return graph.call_function(torch.arange, tuple(numbers), {"device": device})
 
 
 def _number_of_images(graph: Graph) -> Node:
