@@ -324,8 +324,9 @@ class TorchModel:
         ----------
         path : str or Path
             The file. It holds operations and numbers; only operations that onnx2torch
-            knows are executed. Of newer ones, the same in older ones, as
-            ``onnx.version_converter`` writes them.
+            knows are executed. Of others, the same in older or newer ones, as
+            ``onnx.version_converter`` writes them, or in what ONNX says they are made
+            of, such as Gelu.
         input_shape : tuple of int, optional
             Shape of one input; by default that in the file.
         **settings

@@ -7,6 +7,7 @@ from torch import nn
 
 from curvdetect import TorchModel
 from curvdetect.network.sources._known_shapes import with_known_shapes
+from curvdetect.network.sources.onnx import load_onnx
 
 pytest.importorskip("onnx2torch")
 
@@ -232,7 +233,8 @@ def test_what_no_version_helps_is_said_of_the_file_as_it_is(tmp_path):
 
 # Known shapes --------------------------------------------------------------------
 
-RESHAPED = {
+#: Networks that are told numbers: weights, or computed from shapes.
+TOLD = {
     "the rest is known": ([make_node("Reshape", ["x", "s"], ["f"])], {"s": [-1, 32]}),
     "the first is kept": ([make_node("Reshape", ["x", "s"], ["f"])], {"s": [0, -1]}),
     "computed": (
@@ -252,6 +254,120 @@ RESHAPED = {
         ],
         {"s": [-1, 16], "back": [-1, 32]},
     ),
+    "slices": (
+        [
+            make_node("Slice", ["x", "from", "to"], ["ahead"]),
+            make_node("Slice", ["x", "last", "first", "axes", "back"], ["behind"]),
+            make_node("Slice", ["x", "one", "far", "axis", "two"], ["every"]),
+            *(make_node("Flatten", [of], [f"{of} f"]) for of in ("ahead", "behind")),
+            make_node("Flatten", ["every"], ["every f"]),
+            make_node("Concat", ["ahead f", "behind f", "every f"], ["all"], axis=1),
+            make_node("Slice", ["all", "zero", "end", "axis 1"], ["f"]),
+        ],
+        {
+            "from": [0, 0, -3],
+            "to": [2**31 - 1, 1, 3],
+            "last": [-1, 2],
+            "first": [-(2**63), 0],
+        }
+        | {"axes": [-1, 2], "back": [-1, -2], "one": [1], "far": [2**62]}
+        | {"axis": [3], "two": [2], "zero": [0], "end": [32], "axis 1": [1]},
+    ),
+    "as many as there are images, moved by one": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("Slice", ["shape", "zero", "one"], ["n"]),
+            make_node("Concat", ["x", "x", "x"], ["thrice"], axis=0),
+            make_node("Add", ["n", "one"], ["n + 1"]),
+            make_node("Add", ["n", "n + 1"], ["2 n + 1"]),
+            make_node("Slice", ["thrice", "n + 1", "2 n + 1"], ["moved"]),
+            make_node("Flatten", ["moved"], ["f"]),
+        ],
+        {"zero": [0], "one": [1]},
+    ),
+    "a token": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("Gather", ["shape", "first"], ["n"]),
+            make_node("Unsqueeze", ["n", "zero"], ["n as a list"]),
+            make_node("Concat", ["n as a list", "one", "four"], ["sizes"], axis=0),
+            make_node("ConstantOfShape", ["sizes"], ["nothing"]),
+            make_node("Add", ["nothing", "token"], ["tokens"]),
+            make_node("Expand", ["token", "sizes"], ["as many"]),
+            make_node("Reshape", ["x", "rows"], ["patches"]),
+            make_node("Concat", ["tokens", "as many", "patches"], ["all"], axis=1),
+            make_node("Slice", ["all", "one", "nine", "one"], ["eight"]),
+            make_node("Flatten", ["eight"], ["f"]),
+        ],
+        {"first": 0, "zero": [0], "one": [1], "four": [4], "rows": [0, 8, 4]}
+        | {"token": np.float32([[[1, 2, 3, 4]]]), "nine": [9]},
+    ),
+    "a filled tensor": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node(
+                "ConstantOfShape",
+                ["shape"],
+                ["ones"],
+                value=onnx.numpy_helper.from_array(np.float32([3])),
+            ),
+            make_node("Sub", ["x", "ones"], ["less"]),
+            make_node("Flatten", ["less"], ["f"]),
+        ],
+        {},
+    ),
+    "where a size is free, of the input's": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("Equal", ["wanted", "free"], ["is free"]),
+            make_node("Where", ["is free", "shape", "wanted"], ["sizes"]),
+            make_node("Expand", ["row", "sizes"], ["rows"]),
+            make_node("Mul", ["x", "rows"], ["product"]),
+            make_node("Flatten", ["product"], ["f"]),
+        ],
+        {"wanted": [-1, 2, -1, 4], "free": [-1]}
+        | {"row": np.float32([[[[1, 2, 3, 4]]]])},
+    ),
+    "tiles": (
+        [
+            make_node("Tile", ["x", "times"], ["tiled"]),
+            make_node("Slice", ["tiled", "zero", "two", "axes"], ["part"]),
+            make_node("Flatten", ["part"], ["f"]),
+        ],
+        {"times": [1, 2, 3, 1], "zero": [3, 2], "two": [7, 4], "axes": [2, 1]},
+    ),
+    "axes that come and go": (
+        [
+            make_node("Identity", ["axis"], ["same"]),
+            make_node("Add", ["same", "same"], ["computed"]),
+            make_node("Unsqueeze", ["x", "computed"], ["more"]),
+            make_node("Squeeze", ["more", "two"], ["as before"]),
+            make_node("Flatten", ["as before"], ["f"]),
+        ],
+        {"axis": [1], "two": [2]},
+    ),
+    "in order, by numbers": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("ReduceProd", ["shape"], ["size"], keepdims=0),
+            make_node("Range", ["none", "size", "one"], ["numbers"]),
+            make_node("Reshape", ["x", "free"], ["flat"]),
+            make_node("Gather", ["flat", "numbers"], ["in order"]),
+            make_node("Reshape", ["in order", "rows"], ["f"]),
+        ],
+        {"none": 0, "one": 1, "free": [-1], "rows": [-1, 32]},
+    ),
+    "a root of a size": (
+        [
+            make_node("Shape", ["x"], ["shape"]),
+            make_node("Slice", ["shape", "last", "far"], ["size"]),
+            make_node("Cast", ["size"], ["number"], to=onnx.TensorProto.FLOAT),
+            make_node("Sqrt", ["number"], ["root"]),
+            make_node("Div", ["x", "root"], ["less"]),
+            make_node("Flatten", ["less"], ["f"]),
+        ],
+        {"last": [-1], "far": [2**62]},
+    ),
 }
 
 
@@ -268,9 +384,9 @@ class Around(nn.Module):
 
 
 @pytest.mark.parametrize("around", [False, True])
-@pytest.mark.parametrize("name", RESHAPED)
-def test_a_network_that_reshapes_is_exported(name, around, tmp_path):
-    nodes, numbers = RESHAPED[name]
+@pytest.mark.parametrize("name", TOLD)
+def test_a_network_that_is_told_numbers_is_exported(name, around, tmp_path):
+    nodes, numbers = TOLD[name]
     path = written(tmp_path / "net.onnx", nodes, 13, **numbers)
     module = TorchModel.from_onnx(path).module
     module = Around(module) if around else module
@@ -292,6 +408,81 @@ def test_a_network_that_reshapes_is_exported(name, around, tmp_path):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     ours = {id(each) for each in module.state_dict(keep_vars=True).values()}
     assert {id(each) for each in known.state_dict(keep_vars=True).values()} <= ours
+
+
+#: Numbers of parts that hang on pixels: their values, and how many there are.
+OF_PIXELS = {
+    "values": [
+        make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        make_node("Mul", ["most", "four"], ["number"]),
+        make_node("Cast", ["number"], ["whole"], to=onnx.TensorProto.INT64),
+        make_node("Reshape", ["whole", "one"], ["end"]),
+    ],
+    "a shape": [
+        make_node("Greater", ["x", "half"], ["is bright"]),
+        make_node("NonZero", ["is bright"], ["bright"]),
+        make_node("Shape", ["bright"], ["shape"]),
+        make_node("Slice", ["shape", "zero", "one"], ["end"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", OF_PIXELS)
+def test_numbers_that_hang_on_pixels_are_left(name, tmp_path):
+    nodes = [
+        *OF_PIXELS[name],
+        make_node("Flatten", ["x"], ["all"]),
+        make_node("Slice", ["all", "zero", "end", "one"], ["some"]),
+        make_node("ReduceSum", ["some", "one"], ["sum"]),
+        make_node("Sub", ["all", "sum"], ["f"]),
+    ]
+    numbers = {"zero": [0], "one": [1]}
+    numbers |= {"half": np.float32(0.5), "four": np.float32(4.5)}
+    path = written(tmp_path / "net.onnx", nodes, 13, **numbers)
+    module = load_onnx(path)
+    known = with_known_shapes(module, torch.from_numpy(images(1)))
+    for bright in (0.2, 0.6, 1):
+        x = torch.from_numpy(images(3, seed=7) * np.float32(bright))
+        torch.testing.assert_close(known(x), module(x))
+    with pytest.raises(Exception, match="data-dependent|not supported"):
+        torch.export.export(known, (torch.from_numpy(images(4)),), strict=False)
+
+
+def test_sizes_that_are_no_multiple_are_left(tmp_path):
+    """Half of the images is a half of an even number alone."""
+    nodes = [
+        make_node("Shape", ["x"], ["shape"]),
+        make_node("Slice", ["shape", "zero", "one"], ["n"]),
+        make_node("Div", ["n", "two"], ["half"]),
+        make_node("Slice", ["x", "zero", "half"], ["first"]),
+        make_node("Slice", ["x", "half", "n"], ["second"]),
+        make_node("Concat", ["first", "second"], ["all"], axis=0),
+        make_node("Flatten", ["all"], ["f"]),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, 13, zero=[0], one=[1], two=[2])
+    module = TorchModel.from_onnx(path).module
+    known = with_known_shapes(module, torch.from_numpy(images(1)))
+    for n in (1, 2, 9, 16):
+        x = images(n)
+        found = known(torch.from_numpy(x)).detach()
+        np.testing.assert_allclose(found, by_reference(path, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_is_given_several_sizes_is_left(tmp_path):
+    """What it is told for one is not so for another."""
+
+    class Twice(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.inside = inside
+
+        def forward(self, x):
+            return self.inside(torch.cat([x, x])).sum(dim=0) + self.inside(x)
+
+    nodes, numbers = TOLD["a token"]
+    path = written(tmp_path / "net.onnx", nodes, 13, **numbers)
+    module = Twice(TorchModel.from_onnx(path).module)
+    assert with_known_shapes(module, torch.from_numpy(images(1))) is module
 
 
 def test_other_networks_are_left_as_they_are(lenet, tmp_path):

@@ -88,8 +88,9 @@ def _converted(read: Any, path: str | Path) -> nn.Module:
     except Exception as error:  # an operation that it does not know, or a broken graph
         raise ValueError(
             f"model: onnx2torch cannot convert {path}: {one_line(error)}. Nor can it "
-            "in other versions of ONNX's operations; torch.onnx.export(..., "
-            "opset_version=18) may do without what it does not know"
+            "in other versions of ONNX's operations. torch.onnx.export(..., "
+            "opset_version=18), or 17 with dynamo=False, may do without what it does "
+            "not know"
         ) from error
 
 
