@@ -108,6 +108,8 @@ class Learning:
         threshold = conformal_threshold(scores, self.fpr)
         fitted: dict[str, Any] = {
             "n_classes_": n_classes,
+            "n_learned_": len(learn),
+            "n_adversarial_": int((material.before != CLEAN).sum()),
             "shortest_": (shortest["linf"], shortest["l2"]),
             "direction_": direction,
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),

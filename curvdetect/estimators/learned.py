@@ -99,6 +99,10 @@ class LearnedDetector(ImageDetector):
         The false-positive rate that the threshold guarantees.
     clean_scores_ : ndarray
         Scores of the clean images that set the threshold, sorted.
+    n_learned_, n_adversarial_ : int or None
+        How many clean images were learned from; how many adversarial ones, that attacks
+        made of these or that were given. None if the detector comes from a file of an
+        earlier version, which does not say.
     self_test_ : SelfTest or None
         How well the detector detects each attack; see
         :func:`curvdetect.assess_guard`.
@@ -171,6 +175,10 @@ class LearnedDetector(ImageDetector):
     >>> detector.predict(X[90:94]).shape
     (4,)
     """
+
+    # Files of earlier versions lack both.
+    n_learned_: int | None = None
+    n_adversarial_: int | None = None
 
     def __init__(
         self,
@@ -408,8 +416,10 @@ class LearnedDetector(ImageDetector):
             and not np.isnan(values).any()
             for values, shape in zip(numbers, shapes, strict=False)
         )
+        counts = self.n_learned_, self.n_adversarial_
         if not (
             whole
+            and all(n is None or (type(n) is int and n > 0) for n in counts)
             and (not self._of_companion() or (np.diff(self.veto_, axis=0) > 0).all())
             and math.isfinite(getattr(self, "passes_", math.nan))
             and len(self.forests_) == 2 * N_STAGES
