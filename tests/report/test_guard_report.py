@@ -412,7 +412,8 @@ def test_evasion_that_was_not_found(facts, largest):
     assert row[4:] == ["not found" + ", up to 3.3" * (largest is not None), "not found"]
     said = found.section("summary")
     assert "half or more of the images never evaded" in said
-    assert ("up to a norm of 3.3" in said) == (largest is not None)
+    assert ("evaded, in a search up to a norm of 3.3;" in said) == (largest is not None)
+    assert ("evaded; a better attack may" in said) == (largest is None)
     found = Page(page(replace(facts, evasion=[never, SEARCH])))
     assert "2.55 times" in found.section("summary")  # another attack does
 
