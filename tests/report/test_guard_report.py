@@ -275,7 +275,7 @@ def test_network_and_calibration(facts, found):
     n_attacked = facts.guard.detector_.n_adversarial_
     learned = f"{right} clean images, and {n_attacked} adversarial ones made of them"
     assert rows["Images learned from"] == learned
-    assert f"{learned}. The threshold was set on {n} others" in found.section(
+    assert f"({learned}). The threshold was set on {n} others" in found.section(
         "calibration"
     )
 
@@ -287,7 +287,7 @@ def test_what_an_earlier_file_does_not_say(facts):
         delattr(guard.detector_, name)
     found = Page(page(replace(facts, guard=guard)))
     said = dict(found.rows("What was calibrated"))["Images learned from"]
-    assert said == "not known, for its file is of an earlier version"
+    assert said == "number not known, for the guard was fitted by an earlier version"
     assert said in found.section("calibration")
 
 

@@ -94,7 +94,7 @@ def _of_learned(detector: LearnedDetector) -> list[tuple[str, str]]:
 def _images_of(detector: LearnedDetector) -> str:
     """Return what a detector learned from, as far as its file says."""
     if detector.n_learned_ is None or detector.n_adversarial_ is None:
-        return "not known, for its file is of an earlier version"
+        return "number not known, for the guard was fitted by an earlier version"
     return (
         f"{detector.n_learned_:,} clean images, and {detector.n_adversarial_:,} "
         "adversarial ones made of them"
