@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.results import read
 from benchmarks.common.tables import interval, table
 from benchmarks.detection.corrupted import SEVERITIES
+from benchmarks.detection.learned_curve import BUDGETS
 from benchmarks.evasion.figures import ATTACKERS_CELLS, ATTACKS, attackers_cells
 
 __all__ = [
@@ -188,15 +189,14 @@ def by_cost(curves: dict[str, Any]) -> str:
     for name, found in curves.items():
         points = [*found["learned"], found["threshold"]]
         rows.append([name, *(f"{p['auroc']:.3f} at {p['cost']:.1f}" for p in points)])
-    columns = len(next(iter(curves.values()))["learned"])
-    head = ["network", *["learned"] * columns, "threshold"]
+    head = ["network", *(f"budget {budget}" for budget in BUDGETS), "threshold"]
     return f"""## What more looking is worth
 
 ![AUROC by cost, for the learned detector and the threshold](images/learned_cost.png)
 
-Mean AUROC over the same attacks, at what a clean image cost on average (FE), for
-budgets from 1 to 8; beside it 0.1's rule, the largest of all average curvatures. Made
-by `python -m benchmarks learned-curve`.
+Mean AUROC over the same attacks, at what a clean image cost on average (FE), of the
+learned detector by its `budget`; beside it 0.1's rule, the largest of all average
+curvatures. Made by `python -m benchmarks learned-curve`.
 
 {table(head, rows)}
 """

@@ -7,8 +7,10 @@ when they run, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 from curvdetect._base.messages import one_line
 from curvdetect.cli._parser import make_parser
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     del options["command"]
     run, debug = options.pop("run"), options.pop("debug")
     try:
-        run(**options)
+        with _warnings_in_one_line():
+            run(**options)
     except KeyboardInterrupt:
         print("curvdetect: interrupted", file=sys.stderr)
         return 130
@@ -44,3 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"curvdetect: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Say our warnings as errors are said: they point at the script that calls us."""
+    usual = warnings.formatwarning
+
+    def said(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if filename != sys.argv[0]:  # of others
+            return usual(message, category, filename, lineno, line)
+        return f"curvdetect: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = said
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

@@ -146,7 +146,7 @@ def run_evade(
         detector,
         X[order],
         None if known is None else known[order],
-        n_images=n_attacked,
+        n_attacked=n_attacked,
         light=not thorough,
         seed=seed,
         verbose=1,

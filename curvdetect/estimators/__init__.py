@@ -4,10 +4,11 @@
 """
 
 from curvdetect.estimators._image_detector import Examined
+from curvdetect.estimators.assessing import assess_guard
 from curvdetect.estimators.detector import CurvatureThresholdDetector
 from curvdetect.estimators.featurizer import CurvatureFeaturizer
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
-from curvdetect.estimators.learned import LearnedDetector, assess_guard
+from curvdetect.estimators.learned import LearnedDetector
 from curvdetect.estimators.module import CurvatureGuard, Guarded
 from curvdetect.estimators.monitor import FlagCount, GuardMonitor, MonitorState
 from curvdetect.estimators.relabeler import CurvatureRelabeler

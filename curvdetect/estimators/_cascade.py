@@ -16,12 +16,14 @@ from tqdm.auto import tqdm
 
 from curvdetect.estimators._evidence import Columns, Evidence
 from curvdetect.estimators._forest import Forest
+from curvdetect.estimators._image_detector import Examined
 
 __all__ = [
     "Cascade",
     "Decided",
     "Nodes",
     "decided",
+    "examined",
     "forests_of",
     "less_usual",
     "log_odds",
@@ -318,3 +320,19 @@ def decided(cascade: Cascade, images: Tensor, verbose: int) -> Decided:
             parts.append([part.cpu() for part in cascade.decide(batch)])
             bar.update(len(batch))
     return Decided(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def examined(
+    cascade: Cascade, images: Tensor, threshold: float, verbose: int = 0
+) -> Examined:
+    """Decide about all images, and flag those above a threshold; as arrays."""
+    found = decided(cascade, images, verbose)
+    score = found.score.numpy()
+    return Examined(
+        logits=found.logits.numpy(),
+        score=score,
+        flagged=score > threshold,
+        recovered_label=found.recovered.numpy(),
+        recovered_probability=found.probability.numpy(),
+        stage=found.stage.numpy(),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from curvdetect.attacks import Lesson, curriculum
+from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators._shared_network import SharedNetworkMixin
 from curvdetect.estimators.detector import conformal_p_values
@@ -68,6 +71,7 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
     weights_: str
     companion_weights_: str | None
     input_shape_: tuple[int, ...]
+    n_features_in_: int
     bounds_: tuple[float, float] | None
     threshold_: float
     clean_scores_: npt.NDArray[np.float64]
@@ -86,6 +90,16 @@ class ImageDetector(SharedNetworkMixin, BaseEstimator):
         Examined
             Logits, scores, flags, recovered labels.
         """
+
+    @abstractmethod
+    def _examined(self, images: Tensor) -> Examined:
+        """Do so with images that were checked, or made here."""
+
+    def _lessons(
+        self, model: TorchModel, shortest: Mapping[Norm, float]
+    ) -> list[Lesson]:
+        """Return the attacks that try it, for budgets that begin where it says."""
+        return curriculum(model, self.n_features_in_, shortest, {})
 
     def _prepared(
         self, X: npt.ArrayLike | Tensor, y: npt.ArrayLike | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from tqdm.auto import tqdm
 
 from curvdetect.attacks import KINDS, Lesson, shortest_budgets
 from curvdetect.attacks.effort import effort_for
-from curvdetect.estimators._cascade import Cascade, decided, less_usual
+from curvdetect.estimators._cascade import Cascade, decided, examined, less_usual
 from curvdetect.estimators._companions import companion_for
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._given import Given
@@ -33,13 +35,17 @@ from curvdetect.estimators._lessons import (
 )
 from curvdetect.estimators.detector import conformal_threshold
 from curvdetect.estimators.self_test import (
+    Attempt,
     SelfTest,
+    Tried,
+    attempts,
     minimal_points,
     tried,
     warn_of_misses,
 )
 from curvdetect.geometry import random_directions
 from curvdetect.network import TorchModel
+from curvdetect.study.metrics import auroc
 
 if TYPE_CHECKING:
     from curvdetect.estimators.learned import LearnedDetector
@@ -102,6 +108,8 @@ class Learning:
         threshold = conformal_threshold(scores, self.fpr)
         fitted: dict[str, Any] = {
             "n_classes_": n_classes,
+            "n_learned_": len(learn),
+            "n_adversarial_": int((material.before != CLEAN).sum()),
             "shortest_": (shortest["linf"], shortest["l2"]),
             "direction_": direction,
             "forests_": tuple(nodes for pair in cascade.nodes for nodes in pair),
@@ -122,19 +130,39 @@ class Learning:
             tested = rest[: effort.n_tested]
             if given:
                 lessons = [*lessons, given.of(tested).lesson(images)]
-            rows = tried(
-                cascade,
-                lessons,
-                images[tested],
-                labels[tested],
-                scores,
-                threshold,
-                self.seed,
-                without=self.without_kinds(evidence, material, lessons, cascade),
-            )
+            x, y = images[tested], labels[tested]
+            without = self.without_kinds(evidence, material, lessons, cascade)
+            rows = self.tried(cascade, lessons, x, y, scores, threshold, without)
             fitted["tried_"] = tuple(tuple(row) for row in rows)
             warn_of_misses(SelfTest(rows, self.fpr))
         return fitted
+
+    def tried(
+        self,
+        cascade: Cascade,
+        lessons: list[Lesson],
+        x: Tensor,
+        y: Tensor,
+        clean: npt.NDArray[np.float64],
+        threshold: float,
+        without: dict[str, Cascade],
+    ) -> list[Tried]:
+        """Return figures of attacks on images that nothing was learned from."""
+        points, _ = minimal_points(self.model, x, y)
+        clean_without = {
+            kind: decided(other, x, 0).score.numpy() for kind, other in without.items()
+        }
+
+        def alone(attempt: Attempt) -> float:
+            kind = attempt.lesson.kind
+            if kind not in without:
+                return math.nan
+            score = decided(without[kind], attempt.adversarial, 0).score.numpy()
+            return auroc(clean_without[kind], score).value
+
+        made = attempts(self.model, lessons, x, y, points, self.seed)
+        look = partial(examined, cascade, threshold=threshold)
+        return [row for *_, row in tried(look, made, clean, threshold, alone)]
 
     def material(
         self,

@@ -395,6 +395,15 @@ def check_target_fpr(fpr: object) -> None:
         )
 
 
+def target_fpr_of(detector: Any) -> float | None:
+    """Return the false-positive rate that a fitted detector keeps, or was set to."""
+    for name in ("target_fpr_", "target_fpr"):
+        rate = getattr(detector, name, None)
+        if rate is not None:
+            return float(rate)
+    return None
+
+
 def n_allowed_above(n: int, fpr: float, among: str = "") -> int:
     """Return how many of n clean scores may lie above a threshold for `fpr`.
 

@@ -18,7 +18,7 @@ from curvdetect._base.checks import check_positive
 from curvdetect._base.warn import warn
 from curvdetect.attacks import KINDS, Attack, Lesson, curriculum
 from curvdetect.attacks.gradient_steps import Norm
-from curvdetect.estimators._cascade import Cascade, decided
+from curvdetect.estimators._cascade import Cascade, examined
 from curvdetect.estimators._companions import check_companion
 from curvdetect.estimators._evidence import N_STAGES, Evidence
 from curvdetect.estimators._given import given_images
@@ -29,14 +29,13 @@ from curvdetect.estimators._image_detector import (
 )
 from curvdetect.estimators._learning import Learning
 from curvdetect.estimators._lessons import N_VETO
-from curvdetect.estimators._right import labels_of, right_ones
 from curvdetect.estimators.detector import check_target_fpr
-from curvdetect.estimators.self_test import SelfTest, Tried, tried
+from curvdetect.estimators.self_test import SelfTest, Tried
 from curvdetect.estimators.state import module_of
 from curvdetect.network import TorchModel
 from curvdetect.signals import Companion
 
-__all__ = ["LearnedDetector", "assess_guard", "learned_detector"]
+__all__ = ["LearnedDetector", "learned_detector"]
 
 #: Where no rate is asked for, and there are images enough for it.
 _TARGET_FPR = 0.01
@@ -100,6 +99,10 @@ class LearnedDetector(ImageDetector):
         The false-positive rate that the threshold guarantees.
     clean_scores_ : ndarray
         Scores of the clean images that set the threshold, sorted.
+    n_learned_, n_adversarial_ : int or None
+        How many clean images were learned from; how many adversarial ones, that attacks
+        made of these or that were given. None if the detector comes from a file of an
+        earlier version, which does not say.
     self_test_ : SelfTest or None
         How well the detector detects each attack; see
         :func:`curvdetect.assess_guard`.
@@ -172,6 +175,10 @@ class LearnedDetector(ImageDetector):
     >>> detector.predict(X[90:94]).shape
     (4,)
     """
+
+    # Files of earlier versions lack both.
+    n_learned_: int | None = None
+    n_adversarial_: int | None = None
 
     def __init__(
         self,
@@ -343,16 +350,10 @@ class LearnedDetector(ImageDetector):
             If the images are not what they must be, or the network has other weights
             than at `fit`.
         """
-        images = self._checked(X)
-        found = decided(self._cascade(), images, self.verbose)
-        return Examined(
-            logits=found.logits.numpy(),
-            score=found.score.numpy(),
-            flagged=found.score.numpy() > self.threshold_,
-            recovered_label=found.recovered.numpy(),
-            recovered_probability=found.probability.numpy(),
-            stage=found.stage.numpy(),
-        )
+        return self._examined(self._checked(X))
+
+    def _examined(self, images: Tensor) -> Examined:
+        return examined(self._cascade(), images, self.threshold_, self.verbose)
 
     def cost(self, X: npt.ArrayLike | Tensor | None = None) -> float:
         """Return what a decision costs, in forward-equivalents an image.
@@ -415,8 +416,10 @@ class LearnedDetector(ImageDetector):
             and not np.isnan(values).any()
             for values, shape in zip(numbers, shapes, strict=False)
         )
+        counts = self.n_learned_, self.n_adversarial_
         if not (
             whole
+            and all(n is None or (type(n) is int and n > 0) for n in counts)
             and (not self._of_companion() or (np.diff(self.veto_, axis=0) > 0).all())
             and math.isfinite(getattr(self, "passes_", math.nan))
             and len(self.forests_) == 2 * N_STAGES
@@ -507,71 +510,3 @@ def learned_detector(guard: Any) -> LearnedDetector:
         )
     check_is_fitted(detector)
     return detector
-
-
-def assess_guard(
-    guard: Any,
-    X: npt.ArrayLike | Tensor,
-    y: npt.ArrayLike | None = None,
-    *,
-    random_state: int | np.random.RandomState | None = None,
-) -> SelfTest:
-    """Repeat the self-test of a learned detector on new images.
-
-    Parameters
-    ----------
-    guard : LearnedDetector, GuardedClassifier or CurvatureGuard
-        Fitted, with a learned detector.
-    X : array, Tensor or list of shape (n_samples, *input_shape) or (n_samples, d)
-        Clean images that neither the network nor the guard was fitted on.
-    y : array of shape (n_samples,), optional
-        Their true labels: images that the network gets wrong are then left out.
-    random_state : int, RandomState or None, default=None
-        Seed of attacks and noise.
-
-    Returns
-    -------
-    SelfTest
-        Attacks against the clean images given, without the column of AUROCs without
-        their kind. Cost: some hundred forward-equivalents for each image and attack.
-
-    Raises
-    ------
-    TypeError
-        If the guard has no learned detector.
-    ValueError
-        If the images or the labels are not what they must be.
-
-    Examples
-    --------
-    >>> from curvdetect import GuardedClassifier, LearnedDetector, assess_guard
-    >>> from curvdetect.study.datasets import load_fashion_mnist_sample
-    >>> from curvdetect.study.networks import load_lenet
-    >>> X, y = load_fashion_mnist_sample()
-    >>> guard = GuardedClassifier(
-    ...     load_lenet("fashion-mnist"),
-    ...     detector=LearnedDetector(target_fpr=0.1, self_test=False),
-    ... ).fit(X[:90], y[:90])
-    >>> test = assess_guard(guard, X[90:120], y[90:120])
-    >>> 0.8 < test.mean_auroc <= 1
-    True
-    """
-    detector = learned_detector(guard)
-    images = detector._checked(X)
-    model = detector.model_
-    predicted = model.predict(images)
-    if y is not None:
-        right, _ = right_ones(model, predicted, labels_of(y, len(images)))
-        images, predicted = images[torch.from_numpy(right)], predicted[right]
-    linf, l2 = detector.shortest_
-    cascade = detector._cascade()
-    rows = tried(
-        cascade,
-        detector._lessons(model, {"linf": linf, "l2": l2}),
-        images,
-        torch.from_numpy(predicted),
-        decided(cascade, images, 0).score.numpy(),
-        detector.threshold_,
-        int(check_random_state(random_state).randint(2**31 - 1)),
-    )
-    return SelfTest(rows, detector.target_fpr_)

@@ -16,7 +16,7 @@ from torch import Tensor
 from curvdetect._base.checks import check_share
 from curvdetect.estimators._betting import N_BETS, Stakes, ranked, staked
 from curvdetect.estimators._shared_network import SharedNetworkMixin
-from curvdetect.estimators.detector import check_target_fpr
+from curvdetect.estimators.detector import check_target_fpr, target_fpr_of
 
 __all__ = ["FlagCount", "GuardMonitor", "MonitorState"]
 
@@ -248,7 +248,9 @@ class GuardMonitor(SharedNetworkMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         self.seed_ = int(random.randint(2**31 - 1))
         self.target_fpr_ = (
-            _rate_of(self.guard) if self.target_fpr is None else float(self.target_fpr)
+            target_fpr_of(getattr(self.guard, "detector_", self.guard))
+            if self.target_fpr is None
+            else float(self.target_fpr)
         )
         self.n_calibration_ = len(scores)
         self.n_calibration_flagged_ = int(flagged.sum())
@@ -462,13 +464,3 @@ def _array(values: Any) -> npt.NDArray[Any]:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values)
-
-
-def _rate_of(guard: Any) -> float | None:
-    """Return the rate of false positives that a guard's detector keeps, if any."""
-    detector = getattr(guard, "detector_", guard)
-    for name in ("target_fpr_", "target_fpr"):
-        rate = getattr(detector, name, None)
-        if rate is not None:
-            return float(rate)
-    return None

@@ -1,10 +1,14 @@
-"""What a detector can do, said by itself: attacks on images it did not learn from."""
+"""What a detector can do: attacks on images that it did not learn from, and figures.
+
+The self-test of `fit`, :func:`curvdetect.assess_guard` and the page about a guard make
+the same attacks and judge them alike; they differ in who looks at the images.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +17,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from curvdetect._base.warn import warn
-from curvdetect.attacks import Lesson
+from curvdetect.attacks import Lesson, shortest_budgets
 from curvdetect.attacks.effort import effort_for
+from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.attacks.minimal_norm import smallest
-from curvdetect.estimators._cascade import Cascade, decided
 from curvdetect.estimators._lessons import attacked, noise_like
 from curvdetect.network import TorchModel
 from curvdetect.study.metrics import auroc, proportion
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAST_FOOLED",
     "Attempt",
+    "Seen",
     "SelfTest",
     "Tried",
     "attempts",
     "minimal_points",
+    "shortest_for",
     "tried",
     "warn_of_misses",
 ]
@@ -220,6 +226,41 @@ def minimal_points(
     return torch.cat(points), torch.cat(norms)
 
 
+def shortest_for(detector: Any, minimal: Tensor, norms: Tensor) -> dict[Norm, float]:
+    """Return where the ladders of budgets begin: where those of `fit` did, if known.
+
+    Parameters
+    ----------
+    detector : estimator
+        Fitted. One that learned from attacks knows, and so does one that votes with
+        such a one in it.
+    minimal : Tensor of shape (n, *input_shape)
+        Minimal L2 perturbations of the images that are to be attacked, for others.
+    norms : Tensor of shape (n,)
+        Their norms; infinite where none was found.
+
+    Returns
+    -------
+    dict of str to float
+        As :func:`~curvdetect.attacks.shortest_budgets` returns it.
+
+    Raises
+    ------
+    ValueError
+        If the detector does not know, and no perturbation was found either.
+    """
+    for each in (detector, getattr(detector, "detector_", None)):
+        if (known := getattr(each, "shortest_", None)) is not None:
+            return dict(zip(("linf", "l2"), known, strict=True))
+    found = norms.isfinite() & (norms > 0)
+    if not found.any():
+        raise ValueError(
+            "no boundary of the network was found near any of the images, so they "
+            "cannot be attacked"
+        )
+    return shortest_budgets(minimal[found])
+
+
 class Attempt(NamedTuple):
     """What an attack made of n images that the network got right.
 
@@ -336,65 +377,59 @@ def attempts(
         )
 
 
+class Seen(Protocol):
+    """What somebody makes of n images, such as an `Examined` or an `Assessment`."""
+
+    @property
+    def score(self) -> npt.NDArray[np.float64]:
+        """The larger, the more likely adversarial."""
+
+    @property
+    def recovered_label(self) -> npt.NDArray[np.int64]:
+        """The label before an attack, if there was one."""
+
+
+S = TypeVar("S", bound=Seen)
+
+
 def tried(
-    cascade: Cascade,
-    lessons: Sequence[Lesson],
-    images: Tensor,
-    labels: Tensor,
+    look: Callable[[Tensor], S],
+    attempts: Iterable[Attempt],
     clean: npt.NDArray[np.float64],
     threshold: float,
-    seed: int,
-    without: Mapping[str, Cascade] | None = None,
-) -> list[Tried]:
-    """Attack images that the cascade did not learn from, and decide about them.
+    alone: Callable[[Attempt], float] = lambda attempt: math.nan,
+) -> Iterator[tuple[Attempt, S, Tried]]:
+    """Look at what attacks made, and say how well it is told from clean images.
 
     Parameters
     ----------
-    cascade : Cascade
-        What is tried.
-    lessons : sequence of Lesson
-        The attacks.
-    images : Tensor of shape (n, *input_shape)
-        Clean images that the network gets right.
-    labels : Tensor of shape (n,)
-        Their labels.
+    look : callable
+        Looks at images: a detector, a guard, or what is about to become one.
+    attempts : iterable of Attempt
+        See :func:`attempts`.
     clean : ndarray
         Scores of clean images that nothing was learned from.
     threshold : float
         What is above it is flagged.
-    seed : int
-        Of attacks and noise.
-    without : dict of str to Cascade, optional
-        For kinds of attacks, cascades that learned from none of it.
+    alone : callable, optional
+        Returns the AUROC of a detector that learned from no attack of this kind.
 
-    Returns
-    -------
-    list of Tried
-        Without attacks that hardly ever succeed.
+    Yields
+    ------
+    tuple
+        The attempt, what was seen in its adversarial images, and the figures.
     """
-    model, without = cascade.evidence.model, without or {}
-    points, _ = minimal_points(model, images, labels)
-    clean_without = {
-        kind: decided(other, images, 0).score.numpy() for kind, other in without.items()
-    }
-    rows = []
-    for attempt in attempts(model, lessons, images, labels, points, seed):
-        kind, alone = attempt.lesson.kind, math.nan
-        found = decided(cascade, attempt.adversarial, 0)
-        if kind in without:
-            others = decided(without[kind], attempt.adversarial, 0).score.numpy()
-            alone = auroc(clean_without[kind], others).value
-        rows.append(
-            attempt.judged(
-                clean,
-                found.score.numpy(),
-                found.recovered.numpy(),
-                decided(cascade, attempt.noisy, 0).score.numpy(),
-                threshold,
-                alone,
-            )
+    for attempt in attempts:
+        found, noise = look(attempt.adversarial), look(attempt.noisy)
+        judged = attempt.judged(
+            clean,
+            found.score,
+            found.recovered_label,
+            noise.score,
+            threshold,
+            alone(attempt),
         )
-    return rows
+        yield attempt, found, judged
 
 
 def warn_of_misses(test: SelfTest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from tqdm.auto import tqdm
 
 from curvdetect._base.checks import check_count, check_positive, check_share
 from curvdetect._base.warn import warn
+from curvdetect.attacks import Lesson
+from curvdetect.attacks.gradient_steps import Norm
 from curvdetect.estimators._companions import check_companion, companion_for
 from curvdetect.estimators._image_detector import Examined, ImageDetector
 from curvdetect.estimators.detector import conformal_p_values, conformal_threshold
@@ -356,7 +359,9 @@ class VotingDetector(ImageDetector):
             If the images are not what they must be, or a network has other weights
             than at `fit`.
         """
-        images = self._checked(X)
+        return self._examined(self._checked(X))
+
+    def _examined(self, images: Tensor) -> Examined:
         logits = self.model_.predict_logits(images)
         label = torch.from_numpy(logits.argmax(axis=1))
         counts, score = self._voted(images, label)
@@ -376,6 +381,13 @@ class VotingDetector(ImageDetector):
             recovered_probability=share,
             stage=np.zeros(len(logits), dtype=np.int64),
         )
+
+    def _lessons(
+        self, model: TorchModel, shortest: Mapping[Norm, float]
+    ) -> list[Lesson]:
+        if self.detector_ is None:
+            return super()._lessons(model, shortest)
+        return self.detector_._lessons(model, shortest)
 
     def p_values(self, X: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
         """Return how surprising each image would be if it were clean.

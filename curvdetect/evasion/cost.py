@@ -34,7 +34,9 @@ class Evasion(NamedTuple):
     n_never : int or None
         How many images never evaded; None if nobody counted.
     largest_norm : float or None
-        The largest budget that was tried.
+        How far was searched: the largest norm that was tried, or the median of those of
+        the images. None if nothing but the bounds of images limits the search, or
+        nobody says.
     interval : (float, float) or None
         95 % interval of the cost.
     """
@@ -73,8 +75,9 @@ class MeasuredEvasion:
         The nearest images found that evade; the clean ones where none was found.
     rows : ndarray of shape (n_images,), int64
         Which of the images given were attacked.
-    largest_norm : float
-        The largest budget that attacks were given.
+    largest_norms : dict of str to float
+        By attack, the largest norm that it tries, as a median over the images; infinity
+        where only the bounds of images limit it.
     target_fpr : float
         The guard's false-positive rate.
 
@@ -92,7 +95,7 @@ class MeasuredEvasion:
     ...     },
     ...     images=np.zeros((3, 1, 2, 2)),
     ...     rows=np.arange(3),
-    ...     largest_norm=20.0,
+    ...     largest_norms={"further on": 24.0, "shortest way": np.inf},
     ...     target_fpr=0.01,
     ... )
     >>> found.cost, found.n_never
@@ -105,7 +108,7 @@ class MeasuredEvasion:
     evading: dict[str, npt.NDArray[np.float64]]
     images: npt.NDArray[Any]
     rows: npt.NDArray[np.int64]
-    largest_norm: float
+    largest_norms: dict[str, float]
     target_fpr: float
 
     @property
@@ -142,12 +145,18 @@ class MeasuredEvasion:
             ``curvdetect.report.guard.evasion.write_evasion`` makes a file of it.
         """
         best = f"the shortest of {len(self.evading)} attacks, for each image"
+        furthest = max(self.largest_norms.values())
         return [
-            self._search(name, norms)
-            for name, norms in {best: smallest(self.evading), **self.evading}.items()
+            self._search(best, smallest(self.evading), furthest),
+            *(
+                self._search(name, norms, self.largest_norms[name])
+                for name, norms in self.evading.items()
+            ),
         ]
 
-    def _search(self, name: str, norms: npt.NDArray[np.float64]) -> Evasion:
+    def _search(
+        self, name: str, norms: npt.NDArray[np.float64], largest: float
+    ) -> Evasion:
         return Evasion(
             attack=name,
             n_images=len(norms),
@@ -155,9 +164,25 @@ class MeasuredEvasion:
             norm_to_evade=float(np.median(norms)),
             target_fpr=self.target_fpr,
             n_never=int(np.isinf(norms).sum()),
-            largest_norm=self.largest_norm,
+            largest_norm=largest if math.isfinite(largest) else None,
             interval=_interval(norms, smallest(self.fooling)),
         )
+
+    def _searched(self) -> str:
+        """Return how far the attacks went, those with a limit and those without."""
+        limits = [norm for norm in self.largest_norms.values() if math.isfinite(norm)]
+        said = []
+        if limits:
+            times = max(limits) / self.norm_to_fool
+            said.append(
+                f"not up to a norm of {max(limits):.3g}, {times:.3g} times what fools "
+                "the network"
+            )
+        if len(limits) < len(self.largest_norms):
+            said.append(
+                "not by attacks to which the bounds of images alone are a limit"
+            )
+        return ", and ".join(said)
 
     def __str__(self) -> str:
         best, *others = self.searches()
@@ -174,11 +199,9 @@ class MeasuredEvasion:
         """Return what the figures come to: never a number where there is none."""
         if not best.is_found:
             return (
-                "evasion cost: not found, for half or more of the images never "
-                f"evaded, in budgets up to {self.largest_norm:.3g}, "
-                f"{self.largest_norm / self.norm_to_fool:.3g} times what fools the "
-                "network. A lower bound for these attacks alone: a better one may "
-                "need less"
+                "evasion cost: not found, for half or more of the images never evaded: "
+                f"{self._searched()}. This says nothing of other attacks: a better one "
+                "may"
             )
         return (
             f"evasion cost: {_number(best)} times as long a perturbation as fools the "
@@ -191,7 +214,9 @@ def _line(search: Evasion) -> str:
     """Return a line about one search."""
     norm = f"a median norm of {search.norm_to_evade:.3g}"
     if not search.is_found:
-        norm = f"not found up to {search.largest_norm:.3g}"
+        norm = "not found"
+        if search.largest_norm is not None:
+            norm += f" up to {search.largest_norm:.3g}"
     n_evaded = search.n_images - (search.n_never or 0)
     return (
         f"{search.attack}: {norm}, cost {_number(search)}; evades on {n_evaded} of "

@@ -22,16 +22,17 @@ from curvdetect.estimators._right import labels_of
 from curvdetect.estimators.learned import LearnedDetector, learned_detector
 from curvdetect.evasion.cost import MeasuredEvasion, smallest
 from curvdetect.evasion.searches import (
-    BUDGETS,
     Budgeted,
     Search,
     agreement_attacks,
     in_batches,
+    largest_budget,
     shortest_way,
     taught,
     within_budgets,
 )
 from curvdetect.evasion.shortest import (
+    FURTHEST,
     Succeeds,
     further_on,
     lengths,
@@ -52,7 +53,7 @@ def measure_evasion(
     X: npt.ArrayLike | Tensor,
     y: npt.ArrayLike | None = None,
     *,
-    n_images: int = 40,
+    n_attacked: int = 40,
     light: bool = True,
     seed: int = 0,
     verbose: int = 0,
@@ -74,7 +75,7 @@ def measure_evasion(
         order.
     y : array of shape (n_samples,), optional
         Their true labels. By default the network's are taken as true.
-    n_images : int, default=40
+    n_attacked : int, default=40
         How many are attacked: the first that the network gets right and the guard does
         not flag. The attackers learn from the others, of which at least 20 must be
         right, better some 200; they are not attacked for the figures. More than 400
@@ -124,10 +125,10 @@ def measure_evasion(
     >>> print(measure_evasion(guard, X, y, n_images=20))  # doctest: +SKIP
     """
     detector = learned_detector(guard)
-    check_count("n_images", n_images)
+    check_count("n_attacked", n_attacked)
     images = detector._checked(X)
     labels = None if y is None else _labels(y, len(images), detector.n_classes_)
-    rows, others, labels = _chosen(detector, images, labels, n_images)
+    rows, others, labels = _chosen(detector, images, labels, n_attacked)
     place = detector.model_.split
     x, own = (next(place(images[part], len(part))) for part in (rows, others))
     found = _Found(detector, x, labels[rows].to(x.device))
@@ -145,7 +146,7 @@ def measure_evasion(
         evading=found.evading,
         images=found.best.cpu().numpy(),
         rows=rows.numpy(),
-        largest_norm=max(BUDGETS) * found.unit,
+        largest_norms=found.largest,
         target_fpr=float(detector.target_fpr_),
     )
 
@@ -161,7 +162,7 @@ def _labels(y: npt.ArrayLike, n: int, n_classes: int) -> Tensor:
 
 
 def _chosen(
-    detector: LearnedDetector, images: Tensor, labels: Tensor | None, n_images: int
+    detector: LearnedDetector, images: Tensor, labels: Tensor | None, n_attacked: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return which images to attack, which to leave to attackers, and all labels."""
     known = decided(detector._cascade(), images, 0)
@@ -169,17 +170,17 @@ def _chosen(
     labels = predicted if labels is None else labels
     right = predicted == labels
     usable = right & (known.score <= detector.threshold_)
-    rows = usable.nonzero().squeeze(1)[:n_images]
+    rows = usable.nonzero().squeeze(1)[:n_attacked]
     left = torch.ones_like(right)
     left[rows] = False
     n_others = int((left & right).sum())
-    if len(rows) < n_images or n_others < LEAST_OTHERS:
+    if len(rows) < n_attacked or n_others < LEAST_OTHERS:
         raise ValueError(
-            f"X must hold n_images={n_images} images that the network gets right and "
-            f"the guard does not flag, and {LEAST_OTHERS} others that it gets right, "
-            f"which teach the attackers; of the {len(images)} given it gets "
+            f"X must hold n_attacked={n_attacked} images that the network gets right "
+            f"and the guard does not flag, and {LEAST_OTHERS} others that it gets "
+            f"right, which teach the attackers; of the {len(images)} given it gets "
             f"{int(right.sum())} right, and {int(usable.sum())} of these are not "
-            "flagged. Give more images, or a smaller n_images"
+            "flagged. Give more images, or a smaller n_attacked"
         )
     return rows, left.nonzero().squeeze(1)[:_MOST_OTHERS], labels
 
@@ -192,6 +193,7 @@ class _Found:
         self.evades: Succeeds = partial(unflagged, detector, detector.threshold_)
         self.fooling: dict[str, npt.NDArray[np.float64]] = {}
         self.evading: dict[str, npt.NDArray[np.float64]] = {}
+        self.largest: dict[str, float] = {}
         self.best, self._norms = x, x.new_full((len(x),), torch.inf)
         self.unit = math.nan
 
@@ -210,8 +212,9 @@ class _Found:
             )
             attacks = self._attacks(points, own[0], stand_ins, search)
             progress.reset(total=len(attacks))
-            for name, attack in attacks.items():
+            for name, (attack, largest) in attacks.items():
                 progress.set_description(name)
+                self.largest[name] = largest
                 self._keep(name, attack())
                 progress.update()
         self.fooling["by what evades"] = smallest(self.evading)
@@ -237,15 +240,21 @@ class _Found:
 
     def _attacks(
         self, points: Tensor, own: Tensor, stand_ins: list[StandIn], search: Search
-    ) -> dict[str, Callable[[], Tensor]]:
-        """Return attacks that know the guard, by name: each gives perturbed images."""
+    ) -> dict[str, tuple[Callable[[], Tensor], float]]:
+        """Return attacks that know the guard, by name, and how far each of them goes.
+
+        An attack gives perturbed images.
+        """
         known = None if search.light else stand_ins[-1]
         within = agreement_attacks(self.detector, known, search.steps)
-        found: dict[str, Callable[[], Tensor]] = {
-            name: partial(self._within, attack, search.batch_size)
+        found: dict[str, tuple[Callable[[], Tensor], float]] = {
+            name: (
+                partial(self._within, attack, search.batch_size),
+                largest_budget(self.unit),
+            )
             for name, attack in within.items()
         }
-        found["further on"] = partial(self._further_on, points)
+        found["further on"] = partial(self._further_on, points), FURTHEST * self.unit
         starts = None if search.light else self._starts(own)
         for name, stand_in in zip(("shortest way", "again"), stand_ins, strict=True):
             attack = shortest_way(
@@ -256,7 +265,8 @@ class _Found:
                 unit=self.unit,
                 light=search.light,
             )
-            found[f"{name}, a stand-in"] = partial(attack, self.x, self.label)
+            call = partial(attack, self.x, self.label)
+            found[f"{name}, a stand-in"] = call, math.inf
         return found
 
     def _within(self, budgeted: Budgeted, batch_size: int | None) -> Tensor:

@@ -26,6 +26,7 @@ __all__ = [
     "agreement_attacks",
     "attackers_images",
     "in_batches",
+    "largest_budget",
     "shortest_way",
     "taught",
     "within_budgets",
@@ -119,6 +120,11 @@ def within_budgets(
         label,
         budgets=[unit * share for share in BUDGETS],
     )
+
+
+def largest_budget(unit: float) -> float:
+    """Return how far :func:`within_budgets` goes."""
+    return max(BUDGETS) * unit
 
 
 def shortest_way(

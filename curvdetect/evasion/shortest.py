@@ -17,10 +17,18 @@ from curvdetect.evasion.minimal_evasion import MinimalEvasion
 from curvdetect.geometry import RegionMargin, find_joint_perturbation
 from curvdetect.network import TorchModel
 
-__all__ = ["Succeeds", "further_on", "lengths", "on_the_network", "unflagged"]
+__all__ = [
+    "FURTHEST",
+    "Succeeds",
+    "further_on",
+    "lengths",
+    "on_the_network",
+    "unflagged",
+]
 
-#: As multiples of an image's own smallest perturbation.
-_FACTORS = np.geomspace(1.02, 12, 60)
+#: How far on, as multiples of an image's own smallest perturbation.
+FURTHEST = 12.0
+_FACTORS = np.geomspace(1.02, FURTHEST, 60)
 #: Says which of some images, with their labels, are what an attacker wants.
 Succeeds: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -102,7 +110,7 @@ def further_on(
     Returns
     -------
     MinimalEvasion
-        The shortest of 60 lengths, up to twelve times the way to the point.
+        The shortest of 60 lengths, up to `FURTHEST` times the way to the point.
     """
     best, norms = x, x.new_full((len(x),), torch.inf)
     for factor in _FACTORS:

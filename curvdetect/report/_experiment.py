@@ -35,8 +35,8 @@ def prepared_folder(out: str | Path, *, n_images: int, least: int) -> Path:
     """Refuse, before any long work, what would fail after it; make the folder."""
     if n_images < least:
         raise ValueError(f"n_images must be at least {least}; got {n_images}")
-    for module, extra in (("matplotlib", "plot"), ("torchattacks", "attacks")):
-        require(module, extra=extra)
+    for module in ("matplotlib", "torchattacks"):
+        require(module, extra="demo")  # which brings both
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     return out

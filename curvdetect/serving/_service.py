@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from curvdetect import __version__
 from curvdetect.estimators._p_values import p_values
+from curvdetect.estimators.detector import target_fpr_of
 from curvdetect.estimators.guard import GuardedClassifier
 from curvdetect.estimators.monitor import GuardMonitor
 from curvdetect.serving._batching import Batcher, Row
@@ -123,7 +124,7 @@ class Service:
         known = {
             "version": __version__,
             "detector": type(guard.detector_).__name__,
-            "target_fpr": _rate(guard),
+            "target_fpr": target_fpr_of(guard.detector_),
             "network": guard.weights_,
             "companion": getattr(guard.detector_, "companion_weights_", None),
             "input_shape": list(guard.input_shape_),
@@ -154,12 +155,3 @@ class Service:
             return
         save(self._watch.monitor, self._monitor_file)
         self._monitor_file = None
-
-
-def _rate(guard: GuardedClassifier) -> float | None:
-    """Return the rate of false positives that was set, or that is kept, if any."""
-    for name in ("target_fpr_", "target_fpr"):
-        rate = getattr(guard.detector_, name, None)
-        if rate is not None:
-            return float(rate)
-    return None

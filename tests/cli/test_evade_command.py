@@ -94,7 +94,7 @@ FOUND = evasion.MeasuredEvasion(
     evading={"other": np.full(2, math.inf)},
     images=np.zeros((2, 1, 28, 28)),
     rows=np.array([0, 3]),
-    largest_norm=10.0,
+    largest_norms={"other": 10.0},
     target_fpr=0.1,
 )
 
@@ -109,7 +109,7 @@ def test_images_are_taken_from_all_classes_in_an_order_of_the_seed(
         found = evade.run_evade(
             MODEL[1], guard, arrays, out=tmp_path / "e.json", seed=seed, thorough=True
         )
-        assert (given["light"], given["n_images"]) == (False, 40)
+        assert (given["light"], given["n_attacked"]) == (False, 40)
         np.testing.assert_array_equal(X[found.rows], given["X"][FOUND.rows])
         np.testing.assert_array_equal(y[found.rows], given["y"][FOUND.rows])
         orders.append(list(given["y"]))

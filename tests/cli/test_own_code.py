@@ -229,6 +229,46 @@ def test_an_error_is_one_line(pictures, tmp_path, capsys):
     assert said.endswith("Complains raised RuntimeError: one line and another")
 
 
+WARNS = """
+import warnings
+from torch import nn
+from curvdetect.study.networks import LeNet
+
+def make():
+    warnings.warn("from elsewhere")
+    return nn.Sequential(LeNet(), nn.Softmax(dim=1))
+"""
+
+
+def test_a_warning_is_one_line_that_points_at_no_script(pictures, tmp_path):
+    """Ours; those of other code say where they come from."""
+    (tmp_path / "warns.py").write_text(WARNS)
+    argv = ["fit", "--model", "warns:make", "--images", pictures, "--out", "out"]
+    argv += ["--input-shape", "1,28,28", "--detector", "threshold"]
+    run = subprocess.run(
+        [sys.executable, "-m", "curvdetect", *argv, "--target-fpr", "0.1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = run.stderr.splitlines()
+    ours = [line for line in lines if line.startswith("curvdetect: warning: ")]
+    assert any("probabilities" in line for line in ours)
+    assert any("warns.py:7: UserWarning: from elsewhere" in line for line in lines)
+    assert "__main__.py" not in run.stderr
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "torchattacks"])
+@pytest.mark.parametrize("command", ["demo", "reproduce"])
+def test_the_extra_that_is_named_brings_all(
+    command, missing, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert cli.main([command, "--out", str(tmp_path / "out")]) == 1
+    assert "pip install 'curvdetect[demo]'" in capsys.readouterr().err
+
+
 def test_weights_are_chosen_on_the_command_line(pictures, tmp_path, capsys):
     torch.manual_seed(1)
     first, second = LeNet().state_dict(), LeNet().state_dict()

@@ -185,6 +185,28 @@ def test_is_the_same_with_the_same_random_state(model, quick, fresh):
     assert not np.array_equal(fitted[0], fitted[2])
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_it_says_how_many_images_it_learned_from(model, quick, given):
+    """Counted where the only attack is made, and by the images that are right."""
+    X, y = points(120, seed=2)
+    n_fooled = []
+
+    def attack(images, labels):
+        moved = images.flip(1)
+        n_fooled.append((model.predict(moved) != labels.numpy()).sum())
+        return moved
+
+    detector = LearnedDetector(
+        model, target_fpr=0.1, kinds=(), attacks={"flip": attack}, self_test=False
+    )
+    right = model.predict(X) == y
+    detector.fit(X, y, adversarial=X[right] if given else None)
+    assert detector.n_learned_ + len(detector.clean_scores_) == right.sum() < 120
+    n_given = detector.n_learned_ if given else 0  # each is nearest to itself
+    assert detector.n_adversarial_ == sum(n_fooled) + n_given
+    assert sum(n_fooled) > 0
+
+
 # What it costs ---------------------------------------------------------------
 
 
@@ -248,6 +270,27 @@ def test_a_file_of_a_guard_holds_numbers_alone(network, fresh, tmp_path, quick):
     loaded = load(tmp_path / "guard.skops", other)
     assert np.array_equal(loaded.anomaly_score(fresh[0]), guard.anomaly_score(fresh[0]))
     assert str(loaded.self_test_) == str(guard.self_test_)
+    assert loaded.detector_.n_learned_ == guard.detector_.n_learned_ > 0
+    assert loaded.detector_.n_adversarial_ == guard.detector_.n_adversarial_ > 0
+
+
+def test_a_file_that_does_not_say_how_many_images_were_learned_from(
+    network, fresh, tmp_path, quick
+):
+    """As earlier versions wrote it; a state dict, too."""
+    pytest.importorskip("skops")
+    guard = GuardedClassifier(network, target_fpr=0.1).fit(*points(120, seed=2))
+    for name in ("n_learned_", "n_adversarial_"):
+        delattr(guard.detector_, name)
+    save(guard, tmp_path / "guard.skops")
+    other = nn.Sequential(nn.Linear(D, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    loaded = load(tmp_path / "guard.skops", other)
+    served = CurvatureGuard(GuardedClassifier(other, target_fpr=0.1))
+    served.load_state_dict(CurvatureGuard(guard).state_dict())
+    for detector in (loaded.detector_, served.guard.detector_):
+        assert detector.n_learned_ is None
+        assert detector.n_adversarial_ is None
+    assert np.array_equal(loaded.anomaly_score(fresh[0]), guard.anomaly_score(fresh[0]))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +305,8 @@ def test_a_file_of_a_guard_holds_numbers_alone(network, fresh, tmp_path, quick):
         ("shortest_", lambda v: (v[0], -1.0)),
         ("direction_", lambda v: v[:1]),
         ("usual_", lambda v: v[:, 1:]),
+        ("n_learned_", str),
+        ("n_adversarial_", lambda v: -v),
     ],
 )
 def test_a_changed_file_is_refused(network, tmp_path, name, change, quick):

@@ -17,7 +17,9 @@ from curvdetect import (
     LearnedDetector,
     TorchModel,
     VotingDetector,
+    assess_guard,
 )
+from curvdetect.attacks import GradientStepsAttack
 from curvdetect.estimators.learned import learned_detector
 from curvdetect.estimators.voting import Certified
 from curvdetect.signals import Companion, Votes
@@ -272,6 +274,70 @@ def test_beside_another_detector(quick):
     assert alone.fit(X[:100], y[:100]).least_votes_ == both.least_votes_
     assert both.cost() == pytest.approx(31 + both.detector_.cost())
     assert ((both.p_values(X[100:110]) > 0) & (both.p_values(X[100:110]) <= 1)).all()
+
+
+def test_a_guard_that_votes_is_assessed_as_by_hand(network, companion):
+    """One step moves x_0 alone, by the budget: who is fooled is known, and flagged."""
+    X, fresh = points(200, seed=1), points(81, seed=2).astype(np.float32)
+    X[:, 0] /= 5
+    fresh[:, 0] /= 5
+    guard = GuardedClassifier(network, detector=detector(network, companion))
+    test = assess_guard(guard.fit(X), fresh, np.ones(81, int), random_state=0)
+    kinds = {row.attack.rpartition(" ")[0] for row in test}
+    assert kinds >= {"one step, linf", "one step, l2", "PGD, linf", "PGD, l2"}
+    clean, detected = guard.anomaly_score(fresh), []
+    for kind in ("linf", "l2"):
+        rows = [row for row in test if row.attack.startswith(f"one step, {kind}")]
+        assert rows[0].budget == pytest.approx(np.median(fresh[:, 0]), rel=1e-3)
+        for row in rows:
+            attack = GradientStepsAttack(network, budget=row.budget, norm=kind)
+            moved = attack(torch.from_numpy(fresh), torch.ones(81, dtype=int)).numpy()
+            np.testing.assert_allclose(moved[:, 0], fresh[:, 0] - row.budget, atol=1e-6)
+            fooled = moved[:, 0] <= 0  # of equal logits the first counts
+            assert (row.n_attacked, row.n_fooled) == (81, fooled.sum())
+            found = guard.assess(moved[fooled])
+            assert row.detected == found.flagged.mean()
+            assert row.relabelled == (found.recovered_label == 1).mean()
+            above = found.score[:, None] - clean
+            share = (above > 0).mean() + (above == 0).mean() / 2
+            assert row.auroc == pytest.approx(share)
+            detected.append(row.detected)
+    assert len({*detected}) > 2  # else little was counted
+    assert "detected at 0.05" in str(test)
+
+
+def test_one_with_a_learned_detector_has_the_attacks_of_its_self_test(quick):
+    """Also those that the user gave; the guard as a whole judges what they make."""
+    X, y = load_fashion_mnist_sample()
+    network = load_lenet("fashion-mnist")
+
+    def negative(images, labels):
+        return 1 - images
+
+    learned = LearnedDetector(
+        self_test=False, kinds=("minimal norm",), attacks={"negative": negative}
+    )
+    guard = GuardedClassifier(
+        network,
+        detector=VotingDetector(
+            companion=load_lenet("fashion-mnist"),
+            sigma=0.05,
+            n_votes=10,
+            target_fpr=0.2,
+            detector=learned,
+            random_state=0,
+        ),
+    ).fit(X[:100], y[:100])
+    X, y = X[100:150], y[100:150]
+    test = {row.attack: row for row in assess_guard(guard, X, y, random_state=0)}
+    lessons = {f"minimal norm x {factor:g}" for factor in (1.02, 1.5, 2, 3)}
+    assert set(test) == {*lessons, "negative"}
+    x = X[guard.detector_.model_.predict(X) == y]
+    seen = guard.assess(1 - x)
+    fooled = seen.model_label != guard.assess(x).model_label
+    row = test["negative"]
+    assert (row.n_attacked, row.n_fooled) == (len(x), fooled.sum())
+    assert row.detected == seen.flagged[fooled].mean()
 
 
 def test_what_it_refuses(network, companion):

@@ -50,7 +50,7 @@ def linear():
 
 @pytest.fixture(scope="module")
 def measured(linear):
-    return measure_evasion(*linear, n_images=6)
+    return measure_evasion(*linear, n_attacked=6)
 
 
 def closed_form(detector, X):
@@ -75,7 +75,7 @@ def test_what_fools_a_linear_network_is_known(linear, measured):
 def test_a_guard_that_flags_nothing_costs_nothing(linear):
     detector, X = copy.copy(linear[0]), linear[1]
     detector.threshold_ = math.inf
-    found = measure_evasion(detector, X, n_images=6)
+    found = measure_evasion(detector, X, n_attacked=6)
     assert list(found.rows) == list(range(6))
     assert 1 - 1e-6 <= found.cost <= 1.05
     assert found.n_never == 0
@@ -84,7 +84,7 @@ def test_a_guard_that_flags_nothing_costs_nothing(linear):
 
 
 def test_the_same_seed_gives_the_same(linear, measured):
-    again = measure_evasion(*linear, n_images=6)
+    again = measure_evasion(*linear, n_attacked=6)
     assert again.evading.keys() == measured.evading.keys()
     for name, norms in measured.evading.items():
         np.testing.assert_array_equal(again.evading[name], norms)
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same(linear, measured):
 
 
 def test_a_longer_search_also_begins_elsewhere(linear, measured):
-    found = measure_evasion(*linear, n_images=6, light=False)
+    found = measure_evasion(*linear, n_attacked=6, light=False)
     more = found.evading.keys() - measured.evading.keys()
     assert more == {"stand-in", "stand-in, second class"}
     # From an unflagged image of another class, which evades itself.
@@ -113,7 +113,7 @@ def guarded():
         detector=LearnedDetector(target_fpr=0.1, self_test=False, random_state=0),
     ).fit(X[:90], y[:90])
     X, y = X[90:122], y[90:122]
-    return guard, X, y, measure_evasion(guard, X, y, n_images=4)
+    return guard, X, y, measure_evasion(guard, X, y, n_attacked=4)
 
 
 def test_what_evades_is_wrong_and_not_flagged(guarded):
@@ -152,7 +152,7 @@ def test_nothing_given_is_changed(linear):
     before = X.copy(), y.copy(), detector.threshold_, torch.get_rng_state()
     module.train()
     try:
-        measure_evasion(detector, X, y, n_images=2)
+        measure_evasion(detector, X, y, n_attacked=2)
         assert all(each.training for each in module.modules())
     finally:
         module.eval()
@@ -168,14 +168,14 @@ def test_nothing_given_is_changed(linear):
 # Figures ---------------------------------------------------------------------------
 
 
-def figures(evading, fooling=(1.0, 2.0, 3.0, 4.0)):
+def figures(evading, fooling=(1.0, 2.0, 3.0, 4.0), largest=25.0):
     n = len(fooling)
     return MeasuredEvasion(
         fooling={"one": np.array(fooling)},
         evading={name: np.array(norms) for name, norms in evading.items()},
         images=np.zeros((n, 1)),
         rows=np.arange(n),
-        largest_norm=25.0,
+        largest_norms=dict.fromkeys(evading, largest),
         target_fpr=0.05,
     )
 
@@ -226,11 +226,46 @@ def test_no_number_where_half_never_evade(n_never):
     assert found.n_never == n_never
     said = str(found)
     assert "evasion cost: not found, for half or more of the images never" in said
-    assert "in budgets up to 25, 10 times what fools" in said
-    assert "lower bound for these attacks alone" in said
+    assert "never evaded: not up to a norm of 25, 10 times what fools" in said
+    assert "This says nothing of other attacks" in said
+    assert found.searches()[0].largest_norm == 25
     assert "upper bound" not in said
     assert "inf" not in said
     assert ("to not found" in said) == (n_never < 4)
+
+
+def test_it_says_how_far_each_attack_went():
+    """Of one without a limit it does not say that there was one."""
+    never = [math.inf] * 4
+    found = figures({"a": never, "b": never})
+    found.largest_norms["b"] = math.inf
+    best, a, b = found.searches()
+    assert (best.largest_norm, a.largest_norm, b.largest_norm) == (None, 25, None)
+    said = str(found)
+    assert "a: not found up to 25, cost" in said
+    assert "b: not found, cost" in said
+    assert (
+        "not up to a norm of 25, 10 times what fools the network, and not by attacks "
+        "to which the bounds of images alone are a limit." in said
+    )
+    only = figures({"b": never}, largest=math.inf)
+    assert "never evaded: not by attacks to which the bounds" in str(only)
+    assert "inf" not in said + str(only)
+
+
+def test_how_far_the_attacks_go(linear, measured):
+    """Those with a budget ten times the median norm (here, four), and on, twelve."""
+    detector, X = linear
+    unit = np.median(closed_form(detector, X[measured.rows]))
+    largest = measured.largest_norms
+    assert largest.keys() == measured.evading.keys()
+    for name in ("agreement", "even agreement", "even agreement, second class"):
+        assert largest[name] == pytest.approx(4 * unit, rel=1e-3)
+    assert largest["further on"] == pytest.approx(12 * unit, rel=1e-3)
+    ways = [norm for name, norm in largest.items() if name.endswith("a stand-in")]
+    assert ways == [math.inf, math.inf]
+    for name, norms in measured.evading.items():  # of one image it may be farther
+        assert np.median(norms[np.isfinite(norms)]) <= largest[name]
 
 
 def test_few_that_never_evade_open_the_interval():
@@ -261,6 +296,10 @@ def test_a_file_of_the_figures_alone(tmp_path):
     kept = {name: value for name, value in row._asdict().items() if value is not None}
     (tmp_path / "evasion.json").write_text(json.dumps(kept))
     assert read_evasion(tmp_path / "evasion.json") == [row]
+    never = row._replace(norm_to_evade=math.inf)
+    kept["norm_to_evade"] = None
+    (tmp_path / "evasion.json").write_text(json.dumps(kept))
+    assert read_evasion(tmp_path / "evasion.json") == [never]
 
 
 # What is refused -------------------------------------------------------------------
@@ -269,8 +308,8 @@ def test_a_file_of_the_figures_alone(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"n_images": 0}, "n_images must be a positive integer"),
-        ({"n_images": 31}, "X must hold n_images=31 images .* Give more images"),
+        ({"n_attacked": 0}, "n_attacked must be a positive integer"),
+        ({"n_attacked": 31}, "X must hold n_attacked=31 .* or a smaller n_attacked"),
         ({"y": np.zeros(3, dtype=int)}, "y must hold one number for each of the 50"),
         ({"y": np.full(50, 4)}, "y must"),
         ({"y": np.full(50, 0.5)}, "y must hold the position of each class, 0 to 3"),
@@ -282,14 +321,14 @@ def test_what_is_refused(linear, monkeypatch, settings, why):
     monkeypatch.setattr(measure, "taught", lambda *a, **k: pytest.fail("too late"))
     detector, X = linear
     with pytest.raises(ValueError, match=why):
-        measure_evasion(detector, **{"X": X, "n_images": 6, **settings})
+        measure_evasion(detector, **{"X": X, "n_attacked": 6, **settings})
 
 
 def test_labels_that_the_network_never_gives(linear):
     detector, X = linear
     wrong = (detector.model_.predict(X) + 1) % 4
     with pytest.raises(ValueError, match="of the 50 given it gets 0 right"):
-        measure_evasion(detector, X, wrong, n_images=6)
+        measure_evasion(detector, X, wrong, n_attacked=6)
 
 
 def test_a_network_that_is_never_fooled(linear, monkeypatch):
@@ -298,7 +337,7 @@ def test_a_network_that_is_never_fooled(linear, monkeypatch):
 
     monkeypatch.setattr(measure, "smallest_perturbations", none)
     with pytest.raises(ValueError, match="on half or more of the 6 attacked no change"):
-        measure_evasion(*linear, n_images=6)
+        measure_evasion(*linear, n_attacked=6)
 
 
 def test_a_guard_that_learned_nothing(linear):

@@ -1,6 +1,7 @@
 """The page about a guard: what it says, that it is HTML, and that it needs nothing."""
 
 import base64
+import copy
 import io
 import itertools
 import math
@@ -269,6 +270,25 @@ def test_network_and_calibration(facts, found):
     n = len(facts.guard.detector_.clean_scores_)
     assert rows["Clean images that set the threshold"] == f"{n} images"
     assert rows["Threshold"].startswith(f"{facts.guard.detector_.threshold_:.3g} (log")
+    X, y = (part[:85] for part in load_fashion_mnist_sample())
+    right = (facts.model.predict(X) == y).sum() - n
+    n_attacked = facts.guard.detector_.n_adversarial_
+    learned = f"{right} clean images, and {n_attacked} adversarial ones made of them"
+    assert rows["Images learned from"] == learned
+    assert f"({learned}). The threshold was set on {n} others" in found.section(
+        "calibration"
+    )
+
+
+def test_what_an_earlier_file_does_not_say(facts):
+    guard = copy.copy(facts.guard)
+    guard.detector_ = copy.copy(guard.detector_)
+    for name in ("n_learned_", "n_adversarial_"):
+        delattr(guard.detector_, name)
+    found = Page(page(replace(facts, guard=guard)))
+    said = dict(found.rows("What was calibrated"))["Images learned from"]
+    assert said == "number not known, for the guard was fitted by an earlier version"
+    assert said in found.section("calibration")
 
 
 def test_both_self_tests(facts, found):
@@ -392,7 +412,8 @@ def test_evasion_that_was_not_found(facts, largest):
     assert row[4:] == ["not found" + ", up to 3.3" * (largest is not None), "not found"]
     said = found.section("summary")
     assert "half or more of the images never evaded" in said
-    assert ("up to a norm of 3.3" in said) == (largest is not None)
+    assert ("evaded, in a search up to a norm of 3.3;" in said) == (largest is not None)
+    assert ("evaded; a better attack may" in said) == (largest is None)
     found = Page(page(replace(facts, evasion=[never, SEARCH])))
     assert "2.55 times" in found.section("summary")  # another attack does
 

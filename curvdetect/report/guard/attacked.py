@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from curvdetect.attacks import curriculum
-from curvdetect.attacks.curriculum import shortest_budgets
 from curvdetect.estimators import LearnedDetector
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
 from curvdetect.estimators.self_test import (
@@ -27,6 +26,8 @@ from curvdetect.estimators.self_test import (
     Tried,
     attempts,
     minimal_points,
+    shortest_for,
+    tried,
 )
 from curvdetect.report.guard.stages import Stage, Staged
 
@@ -158,22 +159,22 @@ def attack(
     detector = guard.detector_
     model = guard.model_.clamped()  # as in the self-test
     points, norms = minimal_points(model, images, labels, verbose)
-    lessons = curriculum(
-        model, images[0].numel(), _shortest(guard, images, points, norms), {}
-    )
+    try:
+        shortest = shortest_for(detector, points - images, norms)
+    except ValueError as error:
+        raise ValueError(
+            f"images: {error}; give n_attacked=0 for a report without attacks"
+        ) from None
+    lessons = curriculum(model, images[0].numel(), shortest, {})
     staged = Staged(detector, clean) if isinstance(detector, LearnedDetector) else None
     rows: list[Tried] = []
     scores: dict[str, npt.NDArray[np.float64]] = {}
     examples: list[Example] = []
     with tqdm(lessons, unit="attack", desc="attack", disable=not verbose) as progress:
-        for attempt in attempts(model, progress, images, labels, points, seed):
-            found, noise = assess(attempt.adversarial), assess(attempt.noisy)
-            rows.append(
-                attempt.judged(
-                    clean_score, found.score, found.recovered_label, noise.score, 0.0
-                )
-            )
-            scores[attempt.lesson.name] = found.score
+        made = attempts(model, progress, images, labels, points, seed)
+        for attempt, found, row in tried(assess, made, clean_score, 0.0):
+            rows.append(row)
+            scores[row.attack] = found.score
             # Not the same image each time, and none for what the guard makes of it.
             examples.append(_example(attempt, found, len(examples), assess))
             if staged:
@@ -187,22 +188,6 @@ def attack(
         stages=staged.stages() if staged else (),
         examples=_chosen(examples),
     )
-
-
-def _shortest(
-    guard: GuardedClassifier, images: Tensor, points: Tensor, norms: Tensor
-) -> dict[Any, float]:
-    """Return where the budgets begin: where those of `fit` did, if that is known."""
-    if isinstance(guard.detector_, LearnedDetector):
-        linf, l2 = guard.detector_.shortest_
-        return {"linf": linf, "l2": l2}
-    found = norms.isfinite() & (norms > 0)
-    if not found.any():
-        raise ValueError(
-            "images: no boundary of the network was found near any of them, so they "
-            "cannot be attacked; give n_attacked=0 for a report without attacks"
-        )
-    return dict(shortest_budgets(points[found] - images[found]))
 
 
 def _example(

@@ -50,8 +50,8 @@ def read_evasion(path: str | Path) -> list[Evasion]:
         A JSON file: a list of objects with the names of
         :class:`~curvdetect.evasion.Evasion`, or one. "n_never", "largest_norm" and
         "interval" may be left out. "norm_to_evade" is null where half of the images, or
-        more, never evaded; "largest_norm" then says how far the search went. An end of
-        an interval that is null is infinite.
+        more, never evaded; "largest_norm" may then say how far the search went. An end
+        of an interval that is null is infinite.
 
     Returns
     -------
@@ -97,11 +97,6 @@ def _evasion(row: Any, path: str | Path) -> Evasion:
         check_positive("evasion: largest_norm", given["largest_norm"])
     if "norm_to_evade" in given:
         check_positive("evasion: norm_to_evade", given["norm_to_evade"])
-    elif "largest_norm" not in given:
-        raise ValueError(
-            "evasion: norm_to_evade must be a positive number where there is no "
-            "largest_norm; got None"
-        )
     if "interval" in given:
         given["interval"] = _interval(given["interval"])
     _check_never(given)

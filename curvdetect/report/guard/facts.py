@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from curvdetect.attacks.effort import effort_for
 from curvdetect.estimators import SelfTest, VotingDetector
 from curvdetect.estimators._p_values import p_values
+from curvdetect.estimators.detector import target_fpr_of
 from curvdetect.estimators.guard import Assessment, GuardedClassifier
 from curvdetect.estimators.voting import Certified
 from curvdetect.evasion import Evasion
@@ -123,7 +124,7 @@ class Facts:
     @property
     def target_fpr(self) -> float | None:
         """The false-positive rate that the guard was made for, if it says one."""
-        return target_fpr_of(self.guard.detector_)
+        return _rate_of(self.guard.detector_)
 
     @property
     def self_test(self) -> SelfTest | None:
@@ -139,13 +140,12 @@ class Facts:
         return names[label]
 
 
-def target_fpr_of(detector: Any) -> float | None:
+def _rate_of(detector: Any) -> float | None:
     """Return the rate that a fitted detector was made for; None if it says none."""
-    for name in ("target_fpr_", "target_fpr", "contamination"):
-        rate = getattr(detector, name, None)
-        if isinstance(rate, float):
-            return rate
-    return None
+    contamination = getattr(detector, "contamination", None)  # of outlier detectors
+    return target_fpr_of(detector) or (
+        contamination if isinstance(contamination, float) else None
+    )
 
 
 def is_right(found: Assessment, given: Given) -> npt.NDArray[np.bool_]:
@@ -205,7 +205,7 @@ def measured(
             clean=given.X[usable],
             clean_score=found.score[usable],
             assess=lambda images: assessed(guard, images.numpy(), 0),
-            target_fpr=target_fpr_of(guard.detector_),
+            target_fpr=_rate_of(guard.detector_),
             seed=seed,
             verbose=verbose,
         )

@@ -33,10 +33,11 @@ def build(facts: Facts) -> dict[str, Any]:
             (f"{name}, of the learned detector in it", value)
             for name, value in _of_learned(detector.detector_)
         ]
+    learned = isinstance(detector, LearnedDetector)
     return {
         "rows": rows,
         "promised": target is not None and clean is not None,
-        "learned": isinstance(detector, LearnedDetector),
+        "learned": _images_of(detector) if learned else "",
         "n": 0 if clean is None else len(clean),
     }
 
@@ -79,6 +80,7 @@ def _threshold(facts: Facts) -> list[tuple[str, str]]:
 def _of_learned(detector: LearnedDetector) -> list[tuple[str, str]]:
     linf, l2 = detector.shortest_
     return [
+        ("Images learned from", _images_of(detector)),
         ("Threshold", f"{figure(detector.threshold_)} (log-odds of an attack)"),
         (
             "Smallest perturbations that fool the network",
@@ -87,3 +89,13 @@ def _of_learned(detector: LearnedDetector) -> list[tuple[str, str]]:
         ),
         ("Budget", f"{figure(detector.budget)} FE, for a clean image on average"),
     ]
+
+
+def _images_of(detector: LearnedDetector) -> str:
+    """Return what a detector learned from, as far as its file says."""
+    if detector.n_learned_ is None or detector.n_adversarial_ is None:
+        return "number not known, for the guard was fitted by an earlier version"
+    return (
+        f"{detector.n_learned_:,} clean images, and {detector.n_adversarial_:,} "
+        "adversarial ones made of them"
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from curvdetect.estimators import SelfTest
+from curvdetect.evasion import Evasion
 from curvdetect.report.guard.facts import Facts
 from curvdetect.report.guard.numbers import between, figure, share
 from curvdetect.report.guard.sections.cost import cost_of
@@ -101,8 +101,8 @@ def _evasion(facts: Facts) -> _Key:
         return _Key(
             "Against attackers who know the guard",
             "not found",
-            "half or more of the images never evaded, in searches up to a norm of "
-            f"{figure(cheapest.largest_norm or math.nan)}; a better attack may",
+            f"half or more of the images never evaded{_how_far(cheapest)}; a better "
+            "attack may",
         )
     return _Key(
         "Against attackers who know the guard",
@@ -110,3 +110,9 @@ def _evasion(facts: Facts) -> _Key:
         f"as long a perturbation as fools the network alone, by {cheapest.attack}: an "
         "upper bound",
     )
+
+
+def _how_far(search: Evasion) -> str:
+    if search.largest_norm is None:
+        return ""
+    return f", in a search up to a norm of {figure(search.largest_norm)}"
