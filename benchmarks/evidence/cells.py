@@ -28,7 +28,7 @@ from benchmarks.evidence.statistics import (
 from curvdetect.attacks import AdversarialSet
 from curvdetect.study import metrics
 
-__all__ = ["of_attacks", "of_comparisons", "of_detector"]
+__all__ = ["LEAST", "of_attacks", "of_comparisons", "of_detector"]
 
 #: Attacks that succeeded on fewer images are in no mean.
 LEAST = 20

@@ -77,6 +77,17 @@ def test_a_row_has_the_figures_of_its_cell(measured):
     assert np.isnan(row.other_data)
 
 
+def test_the_worst_attack_is_one_that_succeeded_often_enough(measured):
+    made = lines()
+    made[0]["attacks"]["rare"] = made[0]["attacks"]["PGD"] | {"n": 19}
+    made[2]["attacks"]["rare"] = [0.2, 0.1, 0.3, 0, 0, 0.2, 0]
+    found = measured(lenet_mnist=made)["lenet_mnist"]
+    assert results.rows(found)["peer"].worst == 0.9
+    made[0]["attacks"]["rare"]["n"] = 20
+    found = measured(lenet_mnist=made)["lenet_mnist"]
+    assert results.rows(found)["peer"].worst == 0.2
+
+
 def test_means_are_over_the_networks_where_a_detector_was(measured):
     one = lines(peer=0.9)
     other = [line for line in lines(guard=0.85) if line["what"] != "peer"]
