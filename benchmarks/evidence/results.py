@@ -48,8 +48,8 @@ class Row:
 
     `auroc`, `unseen`, `detected` and `unseen_detected` (5 %) are figures with their
     intervals; over networks the ends are means too, which is wider than it must be.
-    `worst` is the smallest AUROC of an attack that succeeded often enough. `corrupted` is the share flagged at 5 %
-    of images up to severity 3 that the network gets right.
+    `worst` is the smallest AUROC of an attack that succeeded often enough. `corrupted`
+    is the share flagged at 5 % of images up to severity 3 that the network gets right.
     """
 
     name: str
