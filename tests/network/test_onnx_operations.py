@@ -448,18 +448,21 @@ def test_numbers_that_hang_on_pixels_are_left(name, tmp_path):
         torch.export.export(known, (torch.from_numpy(images(4)),), strict=False)
 
 
-def test_sizes_that_are_no_multiple_are_left(tmp_path):
-    """Half of the images is a half of an even number alone."""
+@pytest.mark.parametrize("divisor", [2, 8])
+def test_sizes_that_are_no_multiple_are_left(divisor, tmp_path):
+    """A half of the images is one of an even number alone; an eighth of few is none."""
     nodes = [
         make_node("Shape", ["x"], ["shape"]),
         make_node("Slice", ["shape", "zero", "one"], ["n"]),
-        make_node("Div", ["n", "two"], ["half"]),
-        make_node("Slice", ["x", "zero", "half"], ["first"]),
-        make_node("Slice", ["x", "half", "n"], ["second"]),
-        make_node("Concat", ["first", "second"], ["all"], axis=0),
+        make_node("Div", ["n", "divisor"], ["few"]),
+        make_node("Slice", ["x", "zero", "few"], ["first"]),
+        make_node("Slice", ["x", "few", "n"], ["second"]),
+        make_node("Neg", ["first"], ["negative"]),
+        make_node("Concat", ["negative", "second"], ["all"], axis=0),
         make_node("Flatten", ["all"], ["f"]),
     ]
-    path = written(tmp_path / "net.onnx", nodes, 13, zero=[0], one=[1], two=[2])
+    numbers = {"zero": [0], "one": [1], "divisor": [divisor]}
+    path = written(tmp_path / "net.onnx", nodes, 13, **numbers)
     module = TorchModel.from_onnx(path).module
     known = with_known_shapes(module, torch.from_numpy(images(1)))
     for n in (1, 2, 9, 16):

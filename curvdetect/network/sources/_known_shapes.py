@@ -24,8 +24,9 @@ _BY_SHAPE: dict[str, Callable[..., Tensor]] = {
 }
 #: The others that are told numbers.
 _TOLD = (*_BY_SHAPE, "OnnxSlice", "OnnxTile", "OnnxRange")
-#: How many images networks are given: the first are grey, the others noise.
-_N_IMAGES = (2, 2, 3, 1, 5)
+#: How many images networks are given: the first are grey, the others noise. Of the last
+#: there are many, because a part of few may be none.
+_N_IMAGES = (2, 2, 3, 1, 17)
 
 #: What ONNX says for the end of an axis of any size, in 32 bits.
 _TO_THE_END = 2**31 - 1
