@@ -122,7 +122,7 @@ def measure_evasion(
     For a fitted guard, clean images and their labels; it takes minutes.
 
     >>> from curvdetect.evasion import measure_evasion
-    >>> print(measure_evasion(guard, X, y, n_images=20))  # doctest: +SKIP
+    >>> print(measure_evasion(guard, X, y, n_attacked=20))  # doctest: +SKIP
     """
     detector = learned_detector(guard)
     check_count("n_attacked", n_attacked)
