@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.networks import LENETS
-from benchmarks.common.results import EARLIER_GUARD, RESULTS
+from benchmarks.common.results import RESULTS
 
 __all__ = ["MEASUREMENTS", "ROOT", "Measurement"]
 
@@ -192,7 +192,6 @@ MEASUREMENTS = (
         "results",
         ("learned-speed fashion-mnist cifar10 --old OLD",),
         ("learned_speed.json",),
-        note=EARLIER_GUARD,
         readme="What it costs",
     ),
     Measurement(
@@ -212,7 +211,6 @@ MEASUREMENTS = (
             "learned-adaptive cifar10 --quick --light --companions",
         ),
         ("learned_adaptive-companions.json",),
-        note=f"Networks with an asterisk on the page: {EARLIER_GUARD}",
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -227,7 +225,6 @@ MEASUREMENTS = (
         "companion",
         ("output-attacks fashion-mnist mnist --companions",),
         ("output_attacks.json",),
-        note=EARLIER_GUARD,
         readme="Attackers who know the guard",
     ),
     Measurement(
@@ -238,7 +235,6 @@ MEASUREMENTS = (
             f"learned {STRANGERS_MNIST} --strangers FOLDER --companions",
         ),
         ("learned-companions.json",),
-        note=EARLIER_GUARD,
         time=more_than("learned-companions", "fit_seconds"),
     ),
     Measurement(

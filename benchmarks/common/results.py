@@ -14,7 +14,6 @@ from curvdetect.study import metrics
 
 __all__ = [
     "CACHE",
-    "EARLIER_GUARD",
     "RESULTS",
     "known",
     "read",
@@ -24,12 +23,6 @@ __all__ = [
     "write",
 ]
 
-#: Said of results that were not measured again since the learned guard changed.
-EARLIER_GUARD = (
-    "Measured with the learned guard as it was before it learned from corrupted "
-    "images, reduced images to levels of their own and took off what is usual of a "
-    "label."
-)
 RESULTS = Path(__file__).parents[1] / "results"
 #: What commands keep between runs, or make for each other; git ignores it.
 CACHE = Path(__file__).parents[1] / "cache"

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.results import EARLIER_GUARD, read
+from benchmarks.common.results import read
 from benchmarks.common.tables import interval, table
 from benchmarks.detection.learned_report import areas_of, mean, without_kind
 from benchmarks.evasion.figures import (
     ATTACKERS_CELLS,
     ATTACKS,
     attackers_cells,
-    mark,
     smallest,
     stated,
-    titled,
 )
 
 __all__ = ["page"]
@@ -114,7 +112,7 @@ DECISIONS_HEAD = (
     "ratio",
     "where it begins",
 )
-OUTPUT = f"""\
+OUTPUT = """\
 
 
 ## Attacks on the output
@@ -124,8 +122,7 @@ norms of the smallest changes found of images that the network gets right and th
 not flagged: at which the network alone is wrong; at which an image that it still gets
 right is flagged; at which what `predict` gives under "relabel" is wrong, in any way;
 and under "reject": misclassified and not flagged. Where a wrong label is worse than
-none, reject. {EARLIER_GUARD} Made by
-`python -m benchmarks output-attacks`.
+none, reject. Made by `python -m benchmarks output-attacks`.
 
 """
 OUTPUT_HEAD = (
@@ -137,15 +134,14 @@ OUTPUT_HEAD = (
     '"relabel" wrong',
     '"reject" wrong',
 )
-DETECTION = f"""\
+DETECTION = """\
 
 
 ## Attackers who do not know the guard
 
-As in {{doc}}`learned`, on the same images, with the companion and without: mean AUROC
+As in {doc}`learned`, on the same images, with the companion and without: mean AUROC
 (worst attack), whole kinds left out, shares detected at 1 % and 5 %, and FE on clean
-images. {EARLIER_GUARD}
-Made by `python -m benchmarks learned --companions`.
+images. Made by `python -m benchmarks learned --companions`.
 
 """
 DETECTION_HEAD = (
@@ -207,7 +203,6 @@ def page() -> str:
         table(TRAINED_HEAD, trained(read("companions"))),
         ATTACKERS,
         table(ATTACKERS_HEAD, [attackers(*of) for of in adaptive.items()]),
-        mark(adaptive),
         CURVES,
         EACH,
         each_attack(adaptive),
@@ -253,7 +248,7 @@ def attackers(name: str, found: dict[str, Any]) -> list[str]:
     flagged = ", ".join(f"{share:.3f}" for share in found["flagged_clean"].values())
     agrees = "" if found["agreement"] is None else f"{found['agreement']:.3f}"
     row = [
-        titled(name, found),
+        name,
         str(found["n"]),
         ATTACKS[found["attacks"]],
         agrees,

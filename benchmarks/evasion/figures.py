@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.results import EARLIER_GUARD
 from curvdetect.evasion.cost import evasion_cost, smallest
 
 __all__ = [
@@ -15,10 +14,8 @@ __all__ = [
     "attackers_cells",
     "evasion_cost",
     "evasion_costs",
-    "mark",
     "smallest",
     "stated",
-    "titled",
 ]
 
 #: How a result says which attacks were tried, and how a table does.
@@ -61,17 +58,6 @@ def attackers_cells(found: dict[str, Any]) -> list[str]:
             min(medians, key=lambda attack: medians[attack]),
         ]
     return cells
-
-
-def titled(network: str, found: dict[str, Any]) -> str:
-    """Return the name of a network, with a mark if the guard has changed since."""
-    return f"{network} \\*" if found.get("earlier_guard") else network
-
-
-def mark(results: dict[str, Any]) -> str:
-    """Return what the mark of some networks means; nothing where none has it."""
-    marked = any(found.get("earlier_guard") for found in results.values())
-    return f"\n\n\\* {EARLIER_GUARD}" if marked else ""
 
 
 def stated(certified: dict[str, Any]) -> dict[str, str]:

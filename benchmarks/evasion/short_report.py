@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.common.results import read
 from benchmarks.common.tables import interval, paragraph, table
-from benchmarks.evasion.figures import evasion_costs, mark, smallest, stated, titled
+from benchmarks.evasion.figures import evasion_costs, smallest, stated
 
 __all__ = ["certified", "evasion", "other_ways"]
 
@@ -31,14 +31,14 @@ def evasion() -> str:
         alone = evasion_costs(without[name])[::-1] if name in without else []
         rows.append(
             [
-                f"{titled(name, found)} ({found['n']} images)",
+                f"{name} ({found['n']} images)",
                 f"{np.median(fool):.2f}",
                 ", ".join(f"**{cost:.2f}**" for cost in evasion_costs(found)[::-1]),
                 ", ".join(f"{np.median(e / fool):.2f}" for e in evade),
                 ", ".join(f"{cost:.2f}" for cost in alone),
             ]
         )
-    return table(head, rows) + mark(adaptive)
+    return table(head, rows)
 
 
 def other_ways() -> str:
