@@ -89,8 +89,8 @@ thread each, default features:
 
 LEARNED = """
 `curvdetect.integrations.dask.score_samples` of the learned guard with its defaults, in
-the same way, but on a machine that others were using (load {load:.0f}); compare images
-a second of the workers' own CPU time:
+the same way and in the same blocks without dask; beside it images a second of the
+workers' own CPU time, which does not depend on what else the machine does:
 
 """
 
@@ -126,7 +126,7 @@ def page() -> str:
             PRECISION + precision_table(read("precision")) + "\n",
             SCALE + memory_table(scale) + "\n",
             WORKERS + table(["workers", "malloc", "images a second"], workers) + "\n",
-            LEARNED.format(load=scale["learned"]["load_average"]),
+            LEARNED,
             learned_table(scale["learned"]["workers"]) + "\n",
             SIZING.format(speed=speed, minutes=1e6 / (10 * speed) / 60),
         ]

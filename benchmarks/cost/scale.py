@@ -101,7 +101,6 @@ def measured(X: np.ndarray, y: np.ndarray, what: str) -> dict:
         return {
             "memory": [memory(X, cheap, n, folder) for n in SIZES[what]],
             "workers": workers(usual),
-            "load_average": os.getloadavg()[1],
         }
 
 
