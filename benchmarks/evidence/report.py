@@ -29,6 +29,7 @@ __all__ = [
     "met_in_short",
     "page",
     "short_table",
+    "tables",
     "what",
     "where_not",
 ]
@@ -72,6 +73,12 @@ def page() -> str:
             failures(),
         ]
     )
+
+
+def tables(found: dict[str, Found]) -> str:
+    """Return the table of all detectors, and that of all attacks on each network."""
+    parts = [table(*_table(overall(found).values()))]
+    return "\n\n".join([*parts, *map(section, found.values())])
 
 
 def _table(found: Any) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from benchmarks.evidence.networks import names, network
 __all__ = [
     "Found",
     "Row",
+    "found_in",
     "measured",
     "met_later",
     "mildly_corrupted",
@@ -69,21 +71,25 @@ class Row:
 
 def measured() -> dict[str, Found]:
     """Return what was measured and compared, by network."""
-    return _measured(later=False)
+    return _committed(later=False)
 
 
 def met_later() -> dict[str, Found]:
     """Return the same of networks that nobody had looked at."""
-    return _measured(later=True)
+    return _committed(later=True)
 
 
 @cache
-def _measured(later: bool) -> dict[str, Found]:
+def _committed(later: bool) -> dict[str, Found]:
+    chosen = [name for name in names() if network(name).met_later == later]
+    return found_in(RESULTS / "detection", chosen)
+
+
+def found_in(folder: Path, networks: Sequence[str]) -> dict[str, Found]:
+    """Return what files of results hold, of networks that were measured to the end."""
     found = {}
-    for name in names():
-        if network(name).met_later != later:
-            continue
-        path = RESULTS / "detection" / f"{name}.jsonl"
+    for name in networks:
+        path = folder / f"{name}.jsonl"
         if not path.exists():
             continue
         lines = {c["what"]: c for c in map(json.loads, path.read_text().splitlines())}
@@ -102,11 +108,11 @@ def rows(found: Found) -> dict[str, Row]:
     return dict(sorted(made.items(), key=lambda item: -item[1].unseen[0]))
 
 
-def overall() -> dict[str, Row]:
+def overall(found: dict[str, Found] | None = None) -> dict[str, Row]:
     """Return means over the networks on which each detector was measured."""
     by_name: dict[str, list[Row]] = {}
-    for found in measured().values():
-        for name, row in rows(found).items():
+    for each in (measured() if found is None else found).values():
+        for name, row in rows(each).items():
             by_name.setdefault(name, []).append(row)
     made = {name: _mean(each) for name, each in by_name.items()}
     return dict(sorted(made.items(), key=lambda item: -item[1].unseen[0]))

@@ -16,9 +16,10 @@ A network is one file of `evidence/networks`, an attack an entry of `evidence/at
 a detector one of `evidence/detectors`. Each network has a file of results, a JSON line
 for the attacks, for each detector and for the comparisons; with `--resume` nothing is
 done again that is there. "later" are the networks of others that nobody had looked at
-when the detectors were made; "all" are the rest. Needs the extras art, attacks,
-foolbox, ood and onnx, and adv-lib; the companions are those of the command of that
-name.
+when the detectors were made; "all" are the rest. At the end the tables are printed;
+`python -m benchmarks report` makes the page of what is committed. Needs the extras art,
+attacks, foolbox, ood and onnx, and adv-lib; the companions are those of the command of
+that name.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from benchmarks.evidence.case import FEW, Case, Files, load_case
 from benchmarks.evidence.detectors import Detector, all_detectors
 from benchmarks.evidence.images import attacked, training
 from benchmarks.evidence.networks import names, network
+from benchmarks.evidence.report import tables
+from benchmarks.evidence.results import found_in
 from benchmarks.evidence.scores import Scores, scores_of
 
 #: What `--quick` takes for "all".
@@ -88,10 +91,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     files = Files(args.data_dir, args.strangers, args.companions, args.cache)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen(args.networks, args.quick):
+    networks = chosen(args.networks, args.quick)
+    for name in networks:
         case = load_case(name, network(name), files, FEW if args.quick else None)
         kept = f"{name}-quick" if args.quick else name
         Run(case, args, args.cache / kept).all()
+    print(tables(found_in(args.out, networks)))
 
 
 def chosen(networks: Sequence[str], quick: bool) -> Sequence[str]:

@@ -57,14 +57,14 @@ def measured(tmp_path, monkeypatch):
     (tmp_path / "detection").mkdir()
 
     def written(**networks):
-        results._measured.cache_clear()
+        results._committed.cache_clear()
         for name, of in networks.items():
             text = "".join(json.dumps(line) + "\n" for line in of)
             (tmp_path / "detection" / f"{name}.jsonl").write_text(text)
         return results.measured()
 
     yield written
-    results._measured.cache_clear()
+    results._committed.cache_clear()
 
 
 def test_a_row_has_the_figures_of_its_cell(measured):
@@ -145,6 +145,16 @@ def test_corrupted_images_in_short_are_those_of_all_networks(measured):
     said = report.met_in_short().replace("\n", " ")
     assert "at rates of 0.060 to 0.170 by network, and of the worst kind" in said
     assert "worst kind 0.08 to 0.30; with a companion 0.060 to" in said
+
+
+def test_tables_are_of_the_folder_that_was_asked_for(measured, tmp_path):
+    measured(lenet_mnist=lines(), large_cifar10=lines()[:-1])
+    names = ["large_cifar10", "lenet_mnist", "resnet_4b_cifar10"]
+    found = results.found_in(tmp_path / "detection", names)
+    assert list(found) == ["lenet_mnist"]
+    shown = report.tables(found)
+    assert f"| **{GUARD}** | 1 | 0.950 (0.940-0.960) |" in shown
+    assert "| gradient steps | PGD | 0.90 | 1.50 | 90 |" in shown
 
 
 def test_a_network_under_way_is_not_shown(measured):
