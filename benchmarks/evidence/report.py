@@ -48,6 +48,7 @@ def page() -> str:
         [
             INTRODUCTION,
             "## Where a peer is ahead",
+            AHEAD,
             where_not(),
             cheaper(),
             "## All detectors",
@@ -247,15 +248,24 @@ def ahead() -> str:
 
 
 def where_not() -> str:
-    """Say of every network where a peer is ahead or not shown to be behind."""
+    """Say of every network where a peer is ahead or not shown to be behind.
+
+    Beside a peer that is ahead, what it and ours flag of corrupted clean images: who
+    flags whatever is unusual detects attacks too.
+    """
     lines = []
     for found in measured().values():
-        compared = peers(found)
-        better = {n: -r["ahead"][0] for n, r in compared.items() if r["ahead"][0] < 0}
+        compared, of = peers(found), rows(found)
+        better = {n: r for n, r in compared.items() if r["ahead"][0] < 0}
         undecided = [
             n for n, r in compared.items() if n not in better and not _shown(r)
         ]
-        said = [f"*{name}* is ahead by {_small(by)}" for name, by in better.items()]
+        said = [
+            f"*{name}* is ahead by {_small(-row['ahead'][0])} (of corrupted clean "
+            f"images it flags {of[name].corrupted:.2f}, ours "
+            f"{of[row['guard']].corrupted:.2f})"
+            for name, row in better.items()
+        ]
         if undecided:
             listed = ", ".join(f"*{name}*" for name in undecided)
             said.append(f"not shown to be behind: {listed}")
@@ -456,6 +466,9 @@ attacks that succeeded on at least 20 images. FE are forward-equivalents an imag
 backward pass counts as two; passes of a companion count, those of small networks that a
 detector trained for itself do not. 95 % intervals in parentheses, by a bootstrap of
 clean test images with all that was made of them."""
+AHEAD = """In mean AUROC with the kind left out. Who flags whatever is unusual detects
+attacks too: beside a peer, what it flags of clean images that were mildly corrupted and
+that the network still gets right, at a threshold for 5 %."""
 COLUMNS = """Means over networks; *worst* is the smallest AUROC of an attack on any
 network; *time* is that of an image in times of the network alone, measured in turns
 with it; *flagged* are shares of clean images at 5 %: as they are, corrupted (up to
