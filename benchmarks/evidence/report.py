@@ -261,9 +261,8 @@ def where_not() -> str:
             n for n, r in compared.items() if n not in better and not _shown(r)
         ]
         said = [
-            f"*{name}* is ahead by {_small(-row['ahead'][0])} (of corrupted clean "
-            f"images it flags {of[name].corrupted:.2f}, ours "
-            f"{of[row['guard']].corrupted:.2f})"
+            f"*{name}* is ahead by {_small(-row['ahead'][0])} (corrupted flagged: "
+            f"{of[name].corrupted:.2f}, ours {of[row['guard']].corrupted:.2f})"
             for name, row in better.items()
         ]
         if undecided:

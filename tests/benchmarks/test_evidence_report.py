@@ -164,8 +164,8 @@ def test_a_network_under_way_is_not_shown(measured):
 def test_a_peer_that_is_ahead_is_said_first(measured):
     measured(lenet_mnist=lines(peer=0.97, ahead=(-0.02, -0.04, 0.01), p=1.0))
     assert report.where_not() == (
-        "- **a network**: *peer* is ahead by 0.0200 (of corrupted clean images it "
-        "flags 0.10, ours 0.10)."
+        "- **a network**: *peer* is ahead by 0.0200 (corrupted flagged: 0.10, "
+        "ours 0.10)."
     )
     page = report.page()
     assert page.index("*peer* is ahead by") < page.index("## All detectors")
