@@ -30,11 +30,11 @@ THEIRS = {
 #: What was measured elsewhere; a test compares it with those results.
 BEYOND = """That natural images have negative and perturbed ones positive curvature, and
 that the more curved image is the perturbed one, holds on this LeNet and on networks
-like it. It does not hold on every network: of ten that were measured, five of them
-other people's, the signs are the same on five and the rule on six, and on one it is the
-other way round (`python -m benchmarks curvature-sign`; the table is on the
-documentation's page of results). What to use there is `LearnedDetector`, which learns
-on each network what attacks look like."""
+like it. It does not hold on every network: of 26 that were measured, 18 of them other
+people's, the signs are the same on 8 and the rule on 13, and on 2 it is the other way
+round (`python -m benchmarks curvature-sign`; the table is on the documentation's page
+of results). What to use there is `LearnedDetector`, which learns on each network what
+attacks look like."""
 
 
 def page(results: dict[str, Any]) -> str:

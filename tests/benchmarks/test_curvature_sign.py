@@ -9,8 +9,6 @@ from benchmarks.geometry import curvature_sign, curvature_sign_report
 from curvdetect import CurvatureFeaturizer, TorchModel
 from curvdetect.report import _reproduce_page
 
-NUMBERS = {5: "five", 6: "six", 10: "ten"}
-
 
 def figures(natural, perturbed, auroc):
     return {
@@ -63,7 +61,6 @@ def test_reproduce_says_what_was_measured():
     rule = sum(curvature_sign_report.rule_holds(of) for of in found)
     turned = sum(of["auroc"][2] < 0.5 for of in found)
     said = " ".join(_reproduce_page.BEYOND.split())
-    assert f"of {NUMBERS[len(found)]} that were measured" in said
-    assert f"same on {NUMBERS[signed]} and the rule on {NUMBERS[rule]}" in said
-    assert turned == 1
-    assert "on one it is the other way round" in said
+    assert f"of {len(found)} that were measured" in said
+    assert f"same on {signed} and the rule on {rule}" in said
+    assert f"on {turned} it is the other way round" in said
