@@ -60,6 +60,8 @@ def page() -> str:
             "## Networks met later",
             LATER,
             later(),
+            "Where a peer is ahead there, or not shown to be behind:",
+            where_not(met_later()),
             "## AUROC by network, the kind of attack left out",
             by_network(),
             "## Clean images as users meet them",
@@ -247,14 +249,14 @@ def ahead() -> str:
     return table([*head, "behind ours, shown"], lines)
 
 
-def where_not() -> str:
+def where_not(networks: dict[str, Found] | None = None) -> str:
     """Say of every network where a peer is ahead or not shown to be behind.
 
     Beside a peer that is ahead, what it and ours flag of corrupted clean images: who
     flags whatever is unusual detects attacks too.
     """
     lines = []
-    for found in measured().values():
+    for found in (measured() if networks is None else networks).values():
         compared, of = peers(found), rows(found)
         better = {n: r for n, r in compared.items() if r["ahead"][0] < 0}
         undecided = [

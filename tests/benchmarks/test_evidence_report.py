@@ -114,11 +114,11 @@ def test_what_is_flagged_of_harmless_images(measured):
 
 
 def test_networks_met_later_have_a_table_of_their_own(measured):
-    own = lines(peer=0.91)
-    own[0]["title"] = "another network"
-    own.insert(2, {"what": GUARD_WITH_COMPANION, **detector(0.97, 0.97, ours=True)})
-    own[-1]["means"][GUARD_WITH_COMPANION] = means(0.97, 0.97)
-    measured(lenet_mnist=lines(), resnet_2b_cifar10=own)
+    made = lines(peer=0.91)
+    made[0]["title"] = "another network"
+    made.insert(2, {"what": GUARD_WITH_COMPANION, **detector(0.97, 0.97, ours=True)})
+    made[-1]["means"][GUARD_WITH_COMPANION] = means(0.97, 0.97)
+    measured(lenet_mnist=lines(), resnet_2b_cifar10=made)
     own, both, peer = report.later().splitlines()[-3:]
     assert own.startswith(f"| another network (0.900) | **{GUARD}** | 0.950 (0.940-0.9")
     assert both.startswith(f"|  | **{GUARD_WITH_COMPANION}** | 0.970 (0.960-0.980) | ")
@@ -128,6 +128,10 @@ def test_networks_met_later_have_a_table_of_their_own(measured):
     assert "is 0.950 (worst network 0.950), with 0.40 detected at 5 %, 0.050" in said
     assert "The best peer there, *peer*, has 0.910." in said
     assert "another network" not in report.by_network()
+    assert "another network" not in report.where_not()
+    made[-1]["means"]["peer"] |= {"ahead": [-0.02, -0.04, 0.01], "p_holm": 1.0}
+    measured(lenet_mnist=lines(), resnet_2b_cifar10=made)
+    assert "- **another network**: *peer* is ahead by 0.0200" in report.page()
     assert results.overall()["peer"].n_networks == 1
 
 
