@@ -392,43 +392,33 @@ def short_table() -> str:
 
 def later_in_short() -> str:
     """Say in the README what our guards reach on networks that were met later."""
-    found = met_later().values()
+    found = met_later()
+    means, by_network = overall(found), [rows(each) for each in found.values()]
     said = []
     for guard in (GUARD, GUARD_WITH_COMPANION):
-        of = [rows(each)[guard] for each in found]
-        areas, clean = [row.unseen[0] for row in of], [row.clean for row in of]
+        mean, worst = means[guard], min(of[guard].unseen[0] for of in by_network)
         said.append(
-            f"{np.mean(areas):.3f} (worst network {min(areas):.3f}), with "
-            f"{np.mean([row.unseen_detected[0] for row in of]):.2f} detected at 5 %, "
-            f"{np.mean(clean):.3f} of clean images flagged and "
-            f"{np.mean([row.corrupted for row in of]):.3f} of corrupted ones"
+            f"{mean.unseen[0]:.3f} (worst network {worst:.3f}), with "
+            f"{mean.unseen_detected[0]:.2f} detected at 5 %, {mean.clean:.3f} of clean "
+            f"images flagged and {mean.corrupted:.3f} of corrupted ones"
         )
-    others = {
-        name for each in found for name, row in rows(each).items() if not row.ours
-    }
-    means = {
-        name: np.mean([rows(each)[name].unseen[0] for each in found])
-        for name in others
-        if all(name in rows(each) for each in found)
-    }
-    best = max(means, key=lambda name: means[name])
+    best = next(
+        row for row in means.values() if not row.ours and row.n_networks == len(found)
+    )
     return paragraph(
         f"""On {len(found)} further networks of others that nobody here had looked at
         before, with nothing changed afterwards, the mean AUROC with the kind left out
-        is {said[0]}; with a companion {said[1]}. The best peer there, *{best}*, has
-        {means[best]:.3f}."""
+        is {said[0]}; with a companion {said[1]}. The best peer there, *{best.name}*,
+        has {best.unseen[0]:.3f}."""
     )
 
 
 def met_in_short() -> str:
     """Say in the README how often our guards flag corrupted images that are right."""
-    said = []
+    found, said = measured().values(), []
     for guard in (GUARD, GUARD_WITH_COMPANION):
-        cells = [of.detectors[guard] for of in measured().values()]
-        means = [
-            row.corrupted for row in (rows(of)[guard] for of in measured().values())
-        ]
-        worst = [max(_shares(cell).values()) for cell in cells]
+        means = [rows(of)[guard].corrupted for of in found]
+        worst = [max(_shares(of.detectors[guard]).values()) for of in found]
         said.append(
             f"{min(means):.3f} to {max(means):.3f} by network, and of the worst kind "
             f"{min(worst):.2f} to {max(worst):.2f}"
